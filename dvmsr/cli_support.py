@@ -1,0 +1,49 @@
+"""What the three command lines share: the error boundary and the consoles.
+
+Data goes to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dvmsr.errors import DvmsrError
+
+if TYPE_CHECKING:
+    import typer
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+
+def stderr_console() -> Console:
+    """A rich console on stderr, for notices and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def notice(text: str) -> None:
+    """Print one line to stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_app(build: Callable[[], typer.Typer]) -> None:
+    """Run a typer application and turn every expected failure into one line and an exit code.
+
+    Args:
+        build: makes the application; called late so that `--help` imports little.
+    """
+    try:
+        build()()
+    except DvmsrError as error:
+        notice(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        notice("interrupted")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,58 @@
+"""The two operators, written down as plainly as possible: this is their specification.
+
+Every other implementation (C++, ONNX body, CUDA) is held to these functions in FP64. They walk the
+tokens one by one; use `dvmsr.ops.selective_scan` and `causal_conv1d` for work.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def selective_scan_reference(
+    u: Tensor,  # (B, L, D)
+    delta: Tensor,  # (B, L, D), before bias and softplus
+    A: Tensor,  # (D, N)
+    B: Tensor,  # (B, L, N)
+    C: Tensor,  # (B, L, N)
+    D: Tensor,  # (D)
+    z: Tensor,  # (B, L, D)
+    delta_bias: Tensor,  # (D)
+    h0: Tensor,  # (B, D, N)
+) -> tuple[Tensor, Tensor]:
+    """The selective scan of Mamba (arXiv 2312.00752, Algorithm 2; ZOH for A, Euler for B), gated.
+
+    Returns:
+        y (B, L, D) in the type of u, and the state after the last token (B, D, N) in that of h0.
+    """
+    step = F.softplus((delta + delta_bias).to(A.dtype))  # (B, L, D)
+    drive = step * u  # (B, L, D)
+    h = h0
+    outputs = []
+    for t in range(u.shape[1]):
+        decay = torch.exp(step[:, t, :, None] * A)  # (B, D, N)
+        h = decay * h + drive[:, t, :, None] * B[:, t, None, :]  # (B, D, N)
+        outputs.append((h * C[:, t, None, :]).sum(-1) + D * u[:, t])  # (B, D)
+    y = torch.stack(outputs, 1) if outputs else torch.zeros_like(step)  # (B, L, D)
+    return (y * F.silu(z)).to(u.dtype), h
+
+
+def causal_conv1d_reference(
+    x: Tensor,  # (B, L, D)
+    weight: Tensor,  # (D, K)
+    bias: Tensor,  # (D)
+    tail: Tensor,  # (B, K-1, D): the tokens before the first
+) -> tuple[Tensor, Tensor]:
+    """Depthwise convolution over the last K tokens, then SiLU.
+
+    Returns:
+        y (B, L, D), and the last K-1 tokens of tail and x together (B, K-1, D).
+    """
+    length, width = x.shape[1], weight.shape[1]
+    padded = torch.cat([tail, x], 1)  # (B, K-1+L, D)
+    y = bias.expand_as(x)
+    for k in range(width):
+        y = y + weight[:, k] * padded[:, k : k + length]
+    return F.silu(y).to(x.dtype), padded[:, length:]
