@@ -1,10 +1,64 @@
-"""The two operators as differentiable PyTorch functions."""
+"""The two operators as differentiable PyTorch functions.
+
+Each takes the fastest way that the device offers:
+
+* CPU: the native C++ kernels, or standard PyTorch where dvmsr was built without them (said once);
+* CUDA: mamba-ssm and causal-conv1d where installed, else standard PyTorch;
+* other devices: standard PyTorch.
+
+`dvmsr.ops.reference` is the specification.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+import functools
+import warnings
+from typing import Any
 
-from dvmsr.ops.reference import causal_conv1d_reference, selective_scan_reference
+from torch import Tensor, float32, float64
+
+from dvmsr import native
+from dvmsr.ops.chunked import causal_conv1d_grouped, selective_scan_chunked
+
+__all__ = ["causal_conv1d", "selective_scan"]
+
+
+@functools.cache
+def _native_operators() -> Any:
+    if native.library_path() is None:
+        warnings.warn(
+            f"dvmsr was built without its native operators, standard PyTorch takes their place; "
+            f"{native.REMEDY} for full speed",
+            stacklevel=3,
+        )
+        return None
+    from dvmsr.ops import native_cpu
+
+    return native_cpu
+
+
+@functools.cache
+def _mamba_scan() -> Any:
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+    except ImportError:
+        return None
+    return selective_scan_fn
+
+
+@functools.cache
+def _causal_conv1d_fn() -> Any:
+    try:
+        from causal_conv1d import causal_conv1d_fn
+    except ImportError:
+        return None
+    return causal_conv1d_fn
+
+
+def _check(operator: str, **tensors: tuple[Tensor, tuple[int, ...]]) -> None:
+    for name, (tensor, shape) in tensors.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{operator}: {name} is {tuple(tensor.shape)}, should be {shape}")
 
 
 def selective_scan(
@@ -18,14 +72,87 @@ def selective_scan(
     delta_bias: Tensor,
     h0: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
+    """Gated selective scan (Mamba, arXiv 2312.00752, Algorithm 2), token-major.
+
+    delta_t = softplus(delta_t + delta_bias), h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,
+    y_t = (C_t h_t + D u_t) silu(z_t).
+
+    Args:
+        u, delta, z: (B, L, D), FP16, BF16, FP32 or FP64.
+        A: (D, N), FP32 (FP64 with FP64 activations), as are D, delta_bias and h0.
+        B, C: (B, L, N), in the type of u.
+        D, delta_bias: (D).
+        h0: state before the first token, (B, D, N); zero where it is None.
+
+    Returns:
+        y (B, L, D) in the type of u, and the state after the last token (B, D, N).
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    batch, length, channels = u.shape
+    state = A.shape[-1]
+    tokens, rows, hidden = (batch, length, channels), (batch, length, state), (batch, channels, state)
+    _check(
+        "selective_scan",
+        delta=(delta, tokens),
+        z=(z, tokens),
+        A=(A, (channels, state)),
+        B=(B, rows),
+        C=(C, rows),
+        D=(D, (channels,)),
+        delta_bias=(delta_bias, (channels,)),
+    )
+    if u.is_cuda and h0 is None and length and (scan := _mamba_scan()) is not None:
+        u_, delta_, B_, C_, z_ = (t.transpose(1, 2).contiguous() for t in (u, delta, B, C, z))
+        y, h_last = scan(u_, delta_, A, B_, C_, D, z_, delta_bias, True, True)
+        return y.transpose(1, 2), h_last
     if h0 is None:
-        h0 = A.new_zeros(u.shape[0], *A.shape)
-    return selective_scan_reference(u, delta, A, B, C, D, z, delta_bias, h0)
+        h0 = A.new_zeros(hidden)
+    _check("selective_scan", h0=(h0, hidden))
+    if u.device.type in ("cpu", "meta") and (operators := _native_operators()) is not None:
+        wide = float64 if u.dtype == float64 else float32
+        y, h_last = operators.selective_scan(
+            *(t.to(wide) for t in (u, delta, A, B, C, D, z, delta_bias, h0))
+        )
+        return y.to(u.dtype), h_last
+    return selective_scan_chunked(u, delta, A, B, C, D, z, delta_bias, h0)
 
 
 def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
+    """Depthwise convolution over the current and the K-1 tokens before, then SiLU; token-major.
+
+    Args:
+        x: (B, L, D), FP16, BF16, FP32 or FP64.
+        weight, bias: (D, K) and (D); the last tap meets the current token.
+        tail: the K-1 tokens before the first, (B, K-1, D); zero where it is None.
+
+    Returns:
+        y (B, L, D) in the type of x, and the last K-1 tokens of tail and x together (B, K-1, D).
+
+    Raises:
+        ValueError: if the shapes do not fit together.
+    """
+    batch, length, channels = x.shape
+    width = weight.shape[-1]
+    before = (batch, width - 1, channels)
+    _check("causal_conv1d", weight=(weight, (channels, width)), bias=(bias, (channels,)))
+    if (
+        x.is_cuda
+        and tail is None
+        and length >= width - 1
+        and width <= 4
+        and (conv := _causal_conv1d_fn()) is not None
+    ):
+        y = conv(x.transpose(1, 2), weight.to(x.dtype), bias.to(x.dtype), activation="silu")
+        return y.transpose(1, 2), x[:, length - (width - 1) :]
     if tail is None:
-        tail = x.new_zeros(x.shape[0], weight.shape[1] - 1, x.shape[2])
-    return causal_conv1d_reference(x, weight, bias, tail)
+        tail = x.new_zeros(before)
+    _check("causal_conv1d", tail=(tail, before))
+    if x.device.type in ("cpu", "meta") and (operators := _native_operators()) is not None:
+        wide = float64 if x.dtype == float64 else float32
+        y, new_tail = operators.causal_conv1d(*(t.to(wide) for t in (x, weight, bias, tail)))
+        return y.to(x.dtype), new_tail.to(x.dtype)
+    return causal_conv1d_grouped(x, weight, bias, tail)

@@ -1,0 +1,102 @@
+"""The shared library with the operators' CPU kernels (`plugins/include/dvmsr_ops.h`); needs no torch.
+
+The same library registers the two custom operators with ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from pathlib import Path
+
+import dvmsr
+from dvmsr.errors import DvmsrError, MissingComponentError
+
+ABI_VERSION = 1
+REMEDY = "install a C++17 compiler (GCC or Clang) and reinstall dvmsr"
+
+_NAMES = ("libdvmsr_ops.so", "libdvmsr_ops.dylib", "dvmsr_ops.dll", "libdvmsr_ops.dll")
+_STATUS = {1: "invalid argument", 2: "out of memory", 3: "internal failure"}
+DTYPES = {"float32": 0, "float16": 1, "float64": 2}
+
+
+class _Executor(Structure):
+    _fields_ = [
+        ("threads", c_int),
+        ("parallel_for", CFUNCTYPE(None, c_void_p, c_void_p, c_size_t, c_void_p)),
+        ("context", c_void_p),
+    ]
+
+
+def _structure(name: str, dtype: bool, sizes: str, pointers: str) -> type[Structure]:
+    fields: list[tuple[str, type]] = [("dtype", c_int)] if dtype else []
+    fields += [(size, c_int64) for size in sizes.split()]
+    fields += [(pointer, c_void_p) for pointer in pointers.split()]
+    return type(name, (Structure,), {"_fields_": fields})
+
+
+SCAN_ARGUMENTS = "u delta A B C D z delta_bias h0"
+CONV_ARGUMENTS = "x weight bias tail"
+ScanInputs = _structure("ScanInputs", True, "batch length channels state", SCAN_ARGUMENTS)
+ScanOutputs = _structure("ScanOutputs", False, "", "y h_last")
+ScanGradients = _structure("ScanGradients", False, "", SCAN_ARGUMENTS)
+ConvInputs = _structure("ConvInputs", True, "batch length channels width", CONV_ARGUMENTS)
+ConvOutputs = _structure("ConvOutputs", False, "", "y new_tail")
+ConvGradients = _structure("ConvGradients", False, "", CONV_ARGUMENTS)
+
+
+def library_path() -> Path | None:
+    """Where the library is installed; None if this copy of dvmsr was built without it."""
+    for folder in dvmsr.__path__:
+        for name in _NAMES:
+            path = Path(folder) / "_native" / name
+            if path.is_file():
+                return path
+    return None
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The loaded library with its functions' types declared.
+
+    Raises:
+        MissingComponentError: if it is not installed, cannot be loaded or has another ABI.
+    """
+    path = library_path()
+    if path is None:
+        raise MissingComponentError(f"dvmsr was built without its native operators; {REMEDY}")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise MissingComponentError(f"{path} cannot be loaded ({error}); {REMEDY}") from None
+    library.dvmsr_abi_version.restype = c_int
+    if library.dvmsr_abi_version() != ABI_VERSION:
+        raise MissingComponentError(f"{path} belongs to another version of dvmsr; reinstall dvmsr")
+    library.dvmsr_isa.restype = c_char_p
+    executor = POINTER(_Executor)
+    for operator, inputs, outputs, gradients in (
+        ("selective_scan", ScanInputs, ScanOutputs, ScanGradients),
+        ("causal_conv1d", ConvInputs, ConvOutputs, ConvGradients),
+    ):
+        forward = getattr(library, f"dvmsr_{operator}_forward")
+        forward.argtypes = [POINTER(inputs), POINTER(outputs), executor]
+        backward = getattr(library, f"dvmsr_{operator}_backward")
+        backward.argtypes = [POINTER(inputs), c_void_p, c_void_p, POINTER(gradients), executor]
+    return library
+
+
+def isa() -> str:
+    """The instruction set that the kernels use on this machine."""
+    return str(load().dvmsr_isa().decode())
+
+
+def call(function: str, *arguments: object, threads: int) -> None:
+    """Call `dvmsr_<function>` with that many threads (0: one per processor).
+
+    Raises:
+        DvmsrError: if it reports a failure.
+    """
+    status = getattr(load(), f"dvmsr_{function}")(*arguments, _Executor(threads=threads))
+    if status:
+        raise DvmsrError(f"native {function}: {_STATUS.get(status, f'status {status}')}")

@@ -1,0 +1,77 @@
+// The CPU kernels as tiles: rectangles of tokens x channels of one batch element, run to the end by
+// one thread. Splitting the work into tiles and allocating their scratch is operators.cpp's job; the
+// tiles themselves allocate nothing and cannot fail. One table of them exists per instruction set.
+#pragma once
+
+#include <cstdint>
+
+namespace dvmsr {
+
+// Pointers address one batch element; "act" and "par" types as in dvmsr_ops.h.
+struct ScanTile {
+  int64_t channels, state;                           // D, N
+  int64_t first_token, end_token;                    // [first, end) of the L tokens
+  int64_t first_channel, end_channel;                // first is a multiple of the lanes
+  const void *u, *delta, *A, *B, *C, *D, *z, *delta_bias;
+  const void *h_first;  // (D, N) state before first_token; null: zero
+  void *y;
+  void *h_end;      // (D, N) state after end_token
+  void *delta_sum;  // (D) sum of delta after bias and softplus; null: not wanted
+  void *scratch;    // scan_forward_scratch() elements of the parameter type
+};
+
+struct ScanBackwardTile {
+  int64_t length, channels, state;  // L, D, N: a tile spans all tokens
+  int64_t first_channel, end_channel;
+  const void *u, *delta, *A, *B, *C, *D, *z, *delta_bias, *h0;
+  const void *y_grad, *h_last_grad;
+  void *u_grad, *delta_grad, *z_grad, *h0_grad;
+  void *A_grad, *D_grad, *delta_bias_grad;  // of this batch element alone
+  void *B_grad, *C_grad;                    // (L, N) of these channels alone
+  void *scratch;                            // scan_backward_scratch() elements
+};
+
+struct ConvTile {
+  int64_t channels, width;         // D, K
+  int64_t first_token, end_token;  // [first, end) of the L tokens
+  const void *x, *weight, *bias, *tail;
+  void *y;
+  void *scratch;  // conv_forward_scratch() elements of the parameter type
+};
+
+struct ConvBackwardTile {
+  int64_t length, channels, width;  // L, D, K
+  int64_t first_channel, end_channel;
+  const void *x, *weight, *bias, *tail;
+  const void *y_grad, *new_tail_grad;
+  void *x_grad, *tail_grad;
+  void *weight_grad, *bias_grad;  // of this batch element alone
+  void *scratch;                  // conv_backward_scratch() elements
+};
+
+struct Kernels {
+  const char *isa;
+  int64_t lanes;  // channels per vector
+
+  int64_t (*scan_forward_scratch)(int64_t tile_channels, int64_t state);
+  int64_t (*scan_backward_scratch)(int64_t length, int64_t tile_channels, int64_t state);
+  int64_t (*conv_forward_scratch)(int64_t channels, int64_t width);
+  int64_t (*conv_backward_scratch)(int64_t tile_channels, int64_t width);
+
+  // Indexed by dvmsr_dtype; null where a type is not supported.
+  void (*scan_forward[3])(const ScanTile &);
+  // Adds to y what the state h_first contributes to a tile that was scanned from zero.
+  void (*scan_add_initial_state[3])(const ScanTile &);
+  // state = exp(A * delta_sum) * previous + state, all (D, N); joins two neighbouring tiles.
+  void (*scan_join[3])(int64_t channels, int64_t state, const void *A, const void *delta_sum,
+                       const void *previous, void *h_end);
+  void (*scan_backward[3])(const ScanBackwardTile &);
+  void (*conv_forward[3])(const ConvTile &);
+  void (*conv_backward[3])(const ConvBackwardTile &);
+};
+
+extern const Kernels kernels_baseline;
+extern const Kernels kernels_avx2;    // x86-64 only
+extern const Kernels kernels_avx512;  // x86-64 only
+
+}  // namespace dvmsr

@@ -1,0 +1,363 @@
+// The C interface: checks the arguments, splits the work into tiles, and runs them.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "dvmsr_ops.h"
+#include "executor.h"
+#include "kernels.h"
+
+namespace dvmsr {
+namespace {
+
+const Kernels &select_kernels() {
+#if defined(DVMSR_WITH_X86_KERNELS)
+  const char *wanted = std::getenv("DVMSR_ISA");
+  const auto allowed = [wanted](const char *isa) {
+    if (!wanted) return true;
+    if (!std::strcmp(wanted, "baseline")) return false;
+    return std::strcmp(wanted, "avx2") != 0 || !std::strcmp(isa, "avx2");
+  };
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && allowed("avx512"))
+    return kernels_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && allowed("avx2"))
+    return kernels_avx2;
+#endif
+  return kernels_baseline;
+}
+
+const Kernels &kernels() {
+  static const Kernels &chosen = select_kernels();
+  return chosen;
+}
+
+int64_t act_size(dvmsr_dtype dtype) { return dtype == DVMSR_F64 ? 8 : dtype == DVMSR_F32 ? 4 : 2; }
+int64_t par_size(dvmsr_dtype dtype) { return dtype == DVMSR_F64 ? 8 : 4; }
+
+bool valid(dvmsr_dtype dtype, int64_t batch, int64_t length, int64_t channels, int64_t inner) {
+  return dtype >= DVMSR_F32 && dtype <= DVMSR_F64 && batch >= 0 && length >= 0 && channels > 0 &&
+         inner > 0;
+}
+
+const char *at(const void *base, int64_t elements, int64_t size) {
+  return base ? static_cast<const char *>(base) + elements * size : nullptr;
+}
+char *at(void *base, int64_t elements, int64_t size) {
+  return base ? static_cast<char *>(base) + elements * size : nullptr;
+}
+
+// Uninitialised memory for all tiles of a call.
+class Scratch {
+ public:
+  Scratch(int64_t elements, int64_t size) : data_(new char[static_cast<size_t>(elements * size) + 64]) {}
+  char *get() const { return data_.get(); }
+
+ private:
+  std::unique_ptr<char[]> data_;
+};
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Channel groups of whole vectors, as equal as possible.
+struct Groups {
+  Groups(int64_t channels, int64_t wanted, int64_t lanes)
+      : channels(channels),
+        width(ceil_div(ceil_div(channels, lanes), std::clamp<int64_t>(wanted, 1, ceil_div(channels, lanes))) *
+              lanes),
+        count(ceil_div(channels, width)) {}
+  int64_t first(int64_t group) const { return group * width; }
+  int64_t end(int64_t group) const { return std::min(channels, (group + 1) * width); }
+  int64_t channels, width, count;
+};
+
+// How a forward scan is cut: batch x channel groups first, which costs nothing, then, where that is
+// too little for the threads, sequence chunks, which costs a correction pass.
+struct ScanPlan {
+  ScanPlan(const dvmsr_scan_inputs &in, int threads, int64_t lanes)
+      : groups(in.channels,
+               threads == 1 ? 1 : std::min(ceil_div(2 * threads, std::max<int64_t>(1, in.batch)),
+                                           std::max<int64_t>(1, in.channels / 32)),
+               lanes) {
+    const int64_t tiles = in.batch * groups.count;
+    chunks = tiles == 0 || tiles >= threads
+                 ? 1
+                 : std::clamp<int64_t>(ceil_div(2 * threads, tiles), 1,
+                                       std::max<int64_t>(1, in.length / shortest_chunk));
+    chunk = std::max<int64_t>(1, ceil_div(in.length, chunks));
+    chunks = std::max<int64_t>(1, ceil_div(in.length, chunk));
+  }
+  static constexpr int64_t shortest_chunk = 512;
+  Groups groups;
+  int64_t chunks, chunk;
+};
+
+dvmsr_status scan_forward(const dvmsr_scan_inputs &in, const dvmsr_scan_outputs &out,
+                          const dvmsr_executor *executor) {
+  if (!valid(in.dtype, in.batch, in.length, in.channels, in.state)) return DVMSR_INVALID_ARGUMENT;
+  const Kernels &k = kernels();
+  const int64_t act = act_size(in.dtype), par = par_size(in.dtype);
+  const int64_t L = in.length, D = in.channels, N = in.state;
+  const ScanPlan plan(in, threads_of(executor), k.lanes);
+  const Groups &groups = plan.groups;
+  const int64_t per_tile = k.scan_forward_scratch(groups.width, N);
+  const int64_t tiles = in.batch * groups.count * plan.chunks;
+  // Per chunk: the state at its end and its sum of delta.
+  const int64_t boundary = D * N + D;
+  const int64_t boundaries = plan.chunks == 1 ? 0 : in.batch * plan.chunks * boundary;
+  const Scratch scratch(tiles * per_tile + boundaries, par);
+  char *const edges = scratch.get() + tiles * per_tile * par;
+
+  const auto tile_at = [&](size_t index) {
+    const int64_t i = static_cast<int64_t>(index);
+    const int64_t group = i % groups.count, chunk = i / groups.count % plan.chunks,
+                  b = i / groups.count / plan.chunks;
+    ScanTile tile{};
+    tile.channels = D;
+    tile.state = N;
+    tile.first_token = chunk * plan.chunk;
+    tile.end_token = std::min(L, tile.first_token + plan.chunk);
+    tile.first_channel = groups.first(group);
+    tile.end_channel = groups.end(group);
+    tile.u = at(in.u, b * L * D, act);
+    tile.delta = at(in.delta, b * L * D, act);
+    tile.A = in.A;
+    tile.B = at(in.B, b * L * N, act);
+    tile.C = at(in.C, b * L * N, act);
+    tile.D = in.D;
+    tile.z = at(in.z, b * L * D, act);
+    tile.delta_bias = in.delta_bias;
+    tile.h_first = chunk == 0 ? at(in.h0, b * D * N, par) : nullptr;
+    tile.y = at(out.y, b * L * D, act);
+    if (plan.chunks == 1) {
+      tile.h_end = at(out.h_last, b * D * N, par);
+    } else {
+      tile.h_end = at(edges, (b * plan.chunks + chunk) * boundary, par);
+      tile.delta_sum = at(tile.h_end, D * N, par);
+    }
+    tile.scratch = at(scratch.get(), i * per_tile, par);
+    return tile;
+  };
+
+  parallel_for(executor, static_cast<size_t>(tiles),
+               [&](size_t i) { k.scan_forward[in.dtype](tile_at(i)); });
+  if (plan.chunks == 1) return DVMSR_OK;
+
+  const auto edge = [&](int64_t b, int64_t chunk) {
+    return at(edges, (b * plan.chunks + chunk) * boundary, par);
+  };
+  for (int64_t b = 0; b < in.batch; ++b) {
+    for (int64_t chunk = 1; chunk < plan.chunks; ++chunk)
+      k.scan_join[in.dtype](D, N, in.A, at(edge(b, chunk), D * N, par), edge(b, chunk - 1), edge(b, chunk));
+    std::memcpy(at(out.h_last, b * D * N, par), edge(b, plan.chunks - 1), static_cast<size_t>(D * N * par));
+  }
+  parallel_for(executor, static_cast<size_t>(tiles), [&](size_t i) {
+    ScanTile tile = tile_at(i);
+    if (tile.first_token == 0) return;
+    const int64_t b = static_cast<int64_t>(i) / groups.count / plan.chunks;
+    tile.h_first = edge(b, tile.first_token / plan.chunk - 1);
+    k.scan_add_initial_state[in.dtype](tile);
+  });
+  return DVMSR_OK;
+}
+
+// Sums `parts` arrays of `count` elements, stored one after the other, into `to`, in order.
+template <class R>
+void sum_parts(const void *parts, int64_t number, int64_t count, void *to) {
+  const R *from = static_cast<const R *>(parts);
+  R *sum = static_cast<R *>(to);
+  std::fill(sum, sum + count, R(0));
+  for (int64_t p = 0; p < number; ++p)
+    for (int64_t i = 0; i < count; ++i) sum[i] += from[p * count + i];
+}
+void sum_parts(dvmsr_dtype dtype, const void *parts, int64_t number, int64_t count, void *to) {
+  dtype == DVMSR_F64 ? sum_parts<double>(parts, number, count, to)
+                     : sum_parts<float>(parts, number, count, to);
+}
+
+dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, const void *h_last_grad,
+                           const dvmsr_scan_gradients &out, const dvmsr_executor *executor) {
+  const Kernels &k = kernels();
+  if (!valid(in.dtype, in.batch, in.length, in.channels, in.state) || !k.scan_backward[in.dtype])
+    return DVMSR_INVALID_ARGUMENT;
+  const int64_t size = act_size(in.dtype);
+  const int64_t batch = in.batch, L = in.length, D = in.channels, N = in.state;
+  const Groups groups(D, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
+  const int64_t tiles = batch * groups.count;
+  const int64_t per_tile = k.scan_backward_scratch(L, groups.width, N);
+
+  // Partial sums are kept apart and added in a fixed order: results do not depend on scheduling.
+  const int64_t partial = D * N + 2 * D;
+  const Scratch scratch(tiles * per_tile + batch * partial + tiles * 2 * L * N, size);
+  char *const A_parts = at(scratch.get(), tiles * per_tile, size);
+  char *const D_parts = at(A_parts, batch * D * N, size);
+  char *const bias_parts = at(D_parts, batch * D, size);
+  char *const B_parts = at(bias_parts, batch * D, size);
+  char *const C_parts = at(B_parts, tiles * L * N, size);
+
+  parallel_for(executor, static_cast<size_t>(tiles), [&](size_t index) {
+    const int64_t i = static_cast<int64_t>(index), b = i / groups.count, group = i % groups.count;
+    ScanBackwardTile tile{};
+    tile.length = L;
+    tile.channels = D;
+    tile.state = N;
+    tile.first_channel = groups.first(group);
+    tile.end_channel = groups.end(group);
+    tile.u = at(in.u, b * L * D, size);
+    tile.delta = at(in.delta, b * L * D, size);
+    tile.A = in.A;
+    tile.B = at(in.B, b * L * N, size);
+    tile.C = at(in.C, b * L * N, size);
+    tile.D = in.D;
+    tile.z = at(in.z, b * L * D, size);
+    tile.delta_bias = in.delta_bias;
+    tile.h0 = at(in.h0, b * D * N, size);
+    tile.y_grad = at(y_grad, b * L * D, size);
+    tile.h_last_grad = at(h_last_grad, b * D * N, size);
+    tile.u_grad = at(out.u, b * L * D, size);
+    tile.delta_grad = at(out.delta, b * L * D, size);
+    tile.z_grad = at(out.z, b * L * D, size);
+    tile.h0_grad = at(out.h0, b * D * N, size);
+    tile.A_grad = at(A_parts, b * D * N, size);
+    tile.D_grad = at(D_parts, b * D, size);
+    tile.delta_bias_grad = at(bias_parts, b * D, size);
+    tile.B_grad = at(B_parts, i * L * N, size);
+    tile.C_grad = at(C_parts, i * L * N, size);
+    tile.scratch = at(scratch.get(), i * per_tile, size);
+    k.scan_backward[in.dtype](tile);
+  });
+
+  sum_parts(in.dtype, A_parts, batch, D * N, out.A);
+  sum_parts(in.dtype, D_parts, batch, D, out.D);
+  sum_parts(in.dtype, bias_parts, batch, D, out.delta_bias);
+  for (int64_t b = 0; b < batch; ++b) {
+    sum_parts(in.dtype, at(B_parts, b * groups.count * L * N, size), groups.count, L * N,
+              at(out.B, b * L * N, size));
+    sum_parts(in.dtype, at(C_parts, b * groups.count * L * N, size), groups.count, L * N,
+              at(out.C, b * L * N, size));
+  }
+  return DVMSR_OK;
+}
+
+dvmsr_status conv_forward(const dvmsr_conv_inputs &in, const dvmsr_conv_outputs &out,
+                          const dvmsr_executor *executor) {
+  if (!valid(in.dtype, in.batch, in.length, in.channels, in.width)) return DVMSR_INVALID_ARGUMENT;
+  const Kernels &k = kernels();
+  const int64_t act = act_size(in.dtype), par = par_size(in.dtype);
+  const int64_t L = in.length, D = in.channels, K = in.width;
+  const int64_t wanted = ceil_div(4 * threads_of(executor), std::max<int64_t>(1, in.batch));
+  const int64_t chunk = std::max<int64_t>(64, ceil_div(L, wanted));
+  const int64_t chunks = ceil_div(L, chunk), tiles = in.batch * chunks;
+  const int64_t per_tile = k.conv_forward_scratch(D, K);
+  const Scratch scratch(tiles * per_tile, par);
+
+  parallel_for(executor, static_cast<size_t>(tiles), [&](size_t index) {
+    const int64_t i = static_cast<int64_t>(index), b = i / chunks;
+    ConvTile tile{};
+    tile.channels = D;
+    tile.width = K;
+    tile.first_token = i % chunks * chunk;
+    tile.end_token = std::min(L, tile.first_token + chunk);
+    tile.x = at(in.x, b * L * D, act);
+    tile.weight = in.weight;
+    tile.bias = in.bias;
+    tile.tail = at(in.tail, b * (K - 1) * D, act);
+    tile.y = at(out.y, b * L * D, act);
+    tile.scratch = at(scratch.get(), i * per_tile, par);
+    k.conv_forward[in.dtype](tile);
+  });
+
+  const int64_t from_x = std::min(L, K - 1), from_tail = K - 1 - from_x, row = D * act;
+  for (int64_t b = 0; b < in.batch && K > 1; ++b) {
+    char *to = at(out.new_tail, b * (K - 1) * D, act);
+    std::memcpy(to, at(in.tail, (b * (K - 1) + from_x) * D, act), static_cast<size_t>(from_tail * row));
+    if (from_x > 0)
+      std::memcpy(to + from_tail * row, at(in.x, (b * L + L - from_x) * D, act),
+                  static_cast<size_t>(from_x * row));
+  }
+  return DVMSR_OK;
+}
+
+dvmsr_status conv_backward(const dvmsr_conv_inputs &in, const void *y_grad, const void *new_tail_grad,
+                           const dvmsr_conv_gradients &out, const dvmsr_executor *executor) {
+  const Kernels &k = kernels();
+  if (!valid(in.dtype, in.batch, in.length, in.channels, in.width) || !k.conv_backward[in.dtype])
+    return DVMSR_INVALID_ARGUMENT;
+  const int64_t size = act_size(in.dtype);
+  const int64_t batch = in.batch, L = in.length, D = in.channels, K = in.width;
+  const Groups groups(D, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
+  const int64_t tiles = batch * groups.count;
+  const int64_t per_tile = k.conv_backward_scratch(groups.width, K);
+  const Scratch scratch(tiles * per_tile + batch * (D * K + D), size);
+  char *const weight_parts = at(scratch.get(), tiles * per_tile, size);
+  char *const bias_parts = at(weight_parts, batch * D * K, size);
+
+  parallel_for(executor, static_cast<size_t>(tiles), [&](size_t index) {
+    const int64_t i = static_cast<int64_t>(index), b = i / groups.count, group = i % groups.count;
+    ConvBackwardTile tile{};
+    tile.length = L;
+    tile.channels = D;
+    tile.width = K;
+    tile.first_channel = groups.first(group);
+    tile.end_channel = groups.end(group);
+    tile.x = at(in.x, b * L * D, size);
+    tile.weight = in.weight;
+    tile.bias = in.bias;
+    tile.tail = at(in.tail, b * (K - 1) * D, size);
+    tile.y_grad = at(y_grad, b * L * D, size);
+    tile.new_tail_grad = at(new_tail_grad, b * (K - 1) * D, size);
+    tile.x_grad = at(out.x, b * L * D, size);
+    tile.tail_grad = at(out.tail, b * (K - 1) * D, size);
+    tile.weight_grad = at(weight_parts, b * D * K, size);
+    tile.bias_grad = at(bias_parts, b * D, size);
+    tile.scratch = at(scratch.get(), i * per_tile, size);
+    k.conv_backward[in.dtype](tile);
+  });
+  sum_parts(in.dtype, weight_parts, batch, D * K, out.weight);
+  sum_parts(in.dtype, bias_parts, batch, D, out.bias);
+  return DVMSR_OK;
+}
+
+template <class Body>
+dvmsr_status guarded(const Body &body) {
+  try {
+    return body();
+  } catch (const std::bad_alloc &) {
+    return DVMSR_OUT_OF_MEMORY;
+  } catch (...) {
+    return DVMSR_FAILED;
+  }
+}
+
+}  // namespace
+}  // namespace dvmsr
+
+int dvmsr_abi_version(void) { return DVMSR_ABI_VERSION; }
+
+const char *dvmsr_isa(void) { return dvmsr::kernels().isa; }
+
+dvmsr_status dvmsr_selective_scan_forward(const dvmsr_scan_inputs *in, const dvmsr_scan_outputs *out,
+                                          const dvmsr_executor *executor) {
+  return dvmsr::guarded([&] { return dvmsr::scan_forward(*in, *out, executor); });
+}
+
+dvmsr_status dvmsr_selective_scan_backward(const dvmsr_scan_inputs *in, const void *y_grad,
+                                           const void *h_last_grad, const dvmsr_scan_gradients *out,
+                                           const dvmsr_executor *executor) {
+  return dvmsr::guarded([&] { return dvmsr::scan_backward(*in, y_grad, h_last_grad, *out, executor); });
+}
+
+dvmsr_status dvmsr_causal_conv1d_forward(const dvmsr_conv_inputs *in, const dvmsr_conv_outputs *out,
+                                         const dvmsr_executor *executor) {
+  return dvmsr::guarded([&] { return dvmsr::conv_forward(*in, *out, executor); });
+}
+
+dvmsr_status dvmsr_causal_conv1d_backward(const dvmsr_conv_inputs *in, const void *y_grad,
+                                          const void *new_tail_grad, const dvmsr_conv_gradients *out,
+                                          const dvmsr_executor *executor) {
+  return dvmsr::guarded(
+      [&] { return dvmsr::conv_backward(*in, y_grad, new_tail_grad, *out, executor); });
+}

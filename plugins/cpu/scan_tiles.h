@@ -1,0 +1,361 @@
+// The selective scan (Mamba, arXiv 2312.00752, Algorithm 2) and its gradient on one tile.
+//
+// Channels sit in the vector lanes, the state index in the inner loop and time outermost: no sum
+// crosses lanes, B_t and C_t are broadcast, and the states of all channels of the tile stay in the
+// L1 cache. A is transposed to [state][lane] and premultiplied by log2(e) once per tile.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels.h"
+#include "simd.h"
+
+namespace dvmsr {
+namespace {
+
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// How many lanes of the block that starts at channel c are channels of the tile.
+DVMSR_INLINE int64_t lanes_at(int64_t c, int64_t end) { return std::min<int64_t>(W, end - c); }
+
+// (D, N) rows c .. c+count of `from` into N vectors; a null pointer reads as zero.
+template <class R>
+DVMSR_INLINE void load_states(const R *from, int64_t c, int64_t count, int64_t N, R factor, R *to) {
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t i = 0; i < W; ++i)
+      to[n * W + i] = from && i < count ? from[(c + i) * N + n] * factor : R(0);
+}
+template <class R>
+DVMSR_INLINE void store_states(R *to, int64_t c, int64_t count, int64_t N, const R *from) {
+  for (int64_t n = 0; n < N; ++n)
+    for (int64_t i = 0; i < count; ++i) to[(c + i) * N + n] = from[n * W + i];
+}
+
+// N values of the row at `from` in the parameter type: in place where the types agree.
+template <class R>
+DVMSR_INLINE const R *row(const R *from, int64_t, R *) {
+  return from;
+}
+DVMSR_INLINE const float *row(const half *from, int64_t count, float *copy) {
+  for (int64_t n = 0; n < count; n += W)
+    store<false>(copy + n, std::min<int64_t>(W, count - n),
+                 load<false>(from + n, std::min<int64_t>(W, count - n)));
+  return copy;
+}
+
+int64_t scan_forward_scratch(int64_t tile_channels, int64_t N) {
+  return 3 * round_up(tile_channels, W) * N + round_up(tile_channels, W) + 2 * round_up(N, W);
+}
+
+template <class R, class Act>
+struct ScanTask {
+  explicit ScanTask(const ScanTile &tile)
+      : t(tile),
+        D(tile.channels),
+        N(tile.state),
+        u(static_cast<const Act *>(tile.u)),
+        delta(static_cast<const Act *>(tile.delta)),
+        z(static_cast<const Act *>(tile.z)),
+        B(static_cast<const Act *>(tile.B)),
+        C(static_cast<const Act *>(tile.C)),
+        skip(static_cast<const R *>(tile.D)),
+        bias(static_cast<const R *>(tile.delta_bias)),
+        y(static_cast<Act *>(tile.y)) {
+    const int64_t padded = round_up(tile.end_channel - tile.first_channel, W);
+    h = static_cast<R *>(tile.scratch);
+    a = h + padded * N;
+    first = a + padded * N;
+    sum = first + padded * N;
+    B_row = sum + padded;
+    C_row = B_row + round_up(N, W);
+    for (int64_t c = t.first_channel; c < t.end_channel; c += W) {
+      const int64_t at = (c - t.first_channel) * N, count = lanes_at(c, t.end_channel);
+      load_states(static_cast<const R *>(t.A), c, count, N, log2e<R>, a + at);
+      load_states(static_cast<const R *>(t.h_first), c, count, N, R(1), h + at);
+    }
+    std::fill(sum, sum + padded, R(0));
+  }
+
+  // One token of the W channels from c on. N0: the state size where it is known, else 0.
+  template <int N0, bool Full>
+  DVMSR_INLINE void step(int64_t token, int64_t c, const R *B_t, const R *C_t) {
+    using V = Vector<R>;
+    const int64_t states = N0 ? N0 : N;
+    const int64_t at = token * D + c, count = Full ? W : t.end_channel - c;
+    R *hc = h + (c - t.first_channel) * states;
+    const R *ac = a + (c - t.first_channel) * states;
+    const V x = load<Full>(u + at, count);
+    const V d = softplus(load<Full>(delta + at, count) + load<Full>(bias + c, count));
+    const V drive = d * x;
+    V even = load<Full>(skip + c, count) * x, odd{};
+    for (int64_t n = 0; n < states; ++n) {
+      V s = load<true>(hc + n * W, W);
+      s = exp2(d * load<true>(ac + n * W, W)) * s + drive * B_t[n];
+      store<true>(hc + n * W, W, s);
+      (n & 1 ? odd : even) += s * C_t[n];
+    }
+    const V gate = load<Full>(z + at, count);
+    store<Full>(y + at, count, (even + odd) * gate * sigmoid(gate));
+    R *dc = sum + (c - t.first_channel);
+    store<true>(dc, W, load<true>(dc, W) + d);
+  }
+
+  template <int N0>
+  void forward() {
+    for (int64_t token = t.first_token; token < t.end_token; ++token) {
+      const R *B_t = row(B + token * N, N, B_row), *C_t = row(C + token * N, N, C_row);
+      int64_t c = t.first_channel;
+      for (; c + W <= t.end_channel; c += W) step<N0, true>(token, c, B_t, C_t);
+      if (c < t.end_channel) step<N0, false>(token, c, B_t, C_t);
+    }
+    for (int64_t c = t.first_channel; c < t.end_channel; c += W)
+      store_states(static_cast<R *>(t.h_end), c, lanes_at(c, t.end_channel), N,
+                   h + (c - t.first_channel) * N);
+    if (t.delta_sum)
+      std::copy(sum, sum + (t.end_channel - t.first_channel),
+                static_cast<R *>(t.delta_sum) + t.first_channel);
+  }
+
+  // y_t += silu(z_t) * C_t . (exp(A * delta since the tile's start) * h_first), for as long as any
+  // decay of a channel block is above 2^-30, far below FP32 rounding. NaN and infinity never end it.
+  template <int N0>
+  void add_initial_state() {
+    using V = Vector<R>;
+    const int64_t states = N0 ? N0 : N;
+    std::copy(h, h + round_up(t.end_channel - t.first_channel, W) * states, first);
+    for (int64_t c = t.first_channel; c < t.end_channel; c += W) {
+      const int64_t count = lanes_at(c, t.end_channel);
+      R *hc = h + (c - t.first_channel) * states;
+      const R *ac = a + (c - t.first_channel) * states, *fc = first + (c - t.first_channel) * states;
+      for (int64_t token = t.first_token; token < t.end_token; ++token) {
+        const int64_t at = token * D + c;
+        const R *C_t = row(C + token * states, states, C_row);
+        const V d = softplus(load<false>(delta + at, count) + load<false>(bias + c, count));
+        V sum_n{};
+        V alive{};
+        for (int64_t n = 0; n < states; ++n) {
+          const V s = exp2(d * load<true>(ac + n * W, W)) * load<true>(hc + n * W, W);
+          store<true>(hc + n * W, W, s);
+          sum_n += s * C_t[n];
+          const V f = load<true>(fc + n * W, W);
+          const V over = (s < 0 ? -s : s) - (f < 0 ? -f : f) * R(0x1p-30);
+          alive = over <= 0 ? alive : splat(R(1));
+        }
+        const V gate = load<false>(z + at, count);
+        store<false>(y + at, count, load<false>(y + at, count) + sum_n * gate * sigmoid(gate));
+        R any = 0;
+        for (int i = 0; i < W; ++i) any += alive[i];
+        if (any == 0) break;
+      }
+    }
+  }
+
+  const ScanTile &t;
+  const int64_t D, N;
+  const Act *u, *delta, *z, *B, *C;
+  const R *skip, *bias;
+  Act *y;
+  R *h, *a, *first, *sum, *B_row, *C_row;
+};
+
+template <class R, class Act>
+void scan_forward(const ScanTile &tile) {
+  ScanTask<R, Act> task(tile);
+  tile.state == 16 ? task.template forward<16>() : task.template forward<0>();
+}
+
+template <class R, class Act>
+void scan_add_initial_state(const ScanTile &tile) {
+  ScanTask<R, Act> task(tile);
+  tile.state == 16 ? task.template add_initial_state<16>() : task.template add_initial_state<0>();
+}
+
+template <class R>
+void scan_join(int64_t D, int64_t N, const void *A, const void *delta_sum, const void *previous,
+               void *h_end) {
+  const R *a = static_cast<const R *>(A), *before = static_cast<const R *>(previous);
+  R *h = static_cast<R *>(h_end);
+  for (int64_t c = 0; c < D; ++c)
+    for (int64_t n = 0; n < N; ++n)
+      h[c * N + n] += std::exp(a[c * N + n] * static_cast<const R *>(delta_sum)[c]) * before[c * N + n];
+}
+
+// The gradient keeps the state before every `segment` tokens, recomputes one segment at a time into
+// the cache, and walks it backwards.
+constexpr int64_t segment = 32;
+
+int64_t scan_backward_scratch(int64_t L, int64_t tile_channels, int64_t N) {
+  const int64_t block = W * N, blocks = round_up(tile_channels, W) / W;
+  const int64_t kept = (L + segment - 1) / segment;
+  return blocks * block * (3 + kept) + block * (2 * segment + 1) + block * 2 * segment +
+         4 * W * segment + 2 * blocks * W;
+}
+
+template <class R>
+struct ScanGradient {
+  using V = Vector<R>;
+
+  explicit ScanGradient(const ScanBackwardTile &tile) : t(tile), D(tile.channels), N(tile.state) {
+    block = W * N;
+    blocks = round_up(t.end_channel - t.first_channel, W) / W;
+    R *next = static_cast<R *>(t.scratch);
+    const auto take = [&next](int64_t count) { return std::exchange(next, next + count); };
+    a = take(blocks * block);
+    g = take(blocks * block);
+    A_sum = take(blocks * block);
+    kept = take(blocks * block * ((t.length + segment - 1) / segment));
+    h = take(block * (segment + 1));
+    decay = take(block * segment);
+    B_sum = take(block * segment);
+    C_sum = take(block * segment);
+    step = take(W * segment);
+    raw = take(W * segment);
+    unit = take(W * segment);
+    plain = take(W * segment);
+    D_sum = take(blocks * W);
+    bias_sum = take(blocks * W);
+  }
+
+  static const R *in(const void *p) { return static_cast<const R *>(p); }
+  static R *out(void *p) { return static_cast<R *>(p); }
+
+  // States after tokens [first, end) of block b, from the state in h[0]; `Keep`: all of them, the
+  // decays and y before the gate, for the way back; otherwise only the last, in h[0].
+  template <int N0, bool Keep>
+  void recompute(int64_t b, int64_t first, int64_t end) {
+    const int64_t states = N0 ? N0 : N;
+    const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
+    const V skip = load<false>(in(t.D) + c, count), bias = load<false>(in(t.delta_bias) + c, count);
+    const R *ab = a + b * W * states;
+    for (int64_t token = first; token < end; ++token) {
+      const int64_t i = token - first, at = token * D + c;
+      const V x = load<false>(in(t.u) + at, count);
+      const V r = load<false>(in(t.delta) + at, count) + bias;
+      const V d = softplus(r);
+      const V drive = d * x;
+      const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
+      const R *before = Keep ? h + i * W * states : h;
+      R *after = Keep ? h + (i + 1) * W * states : h;
+      V sum = skip * x;
+      for (int64_t n = 0; n < states; ++n) {
+        const V e = exp2(d * load<true>(ab + n * W, W));
+        const V s = e * load<true>(before + n * W, W) + drive * B_t[n];
+        store<true>(after + n * W, W, s);
+        if (Keep) {
+          store<true>(decay + (i * states + n) * W, W, e);
+          sum += s * C_t[n];
+        }
+      }
+      if (Keep) {
+        store<true>(step + i * W, W, d);
+        store<true>(raw + i * W, W, r);
+        store<true>(unit + i * W, W, x);
+        store<true>(plain + i * W, W, sum);
+      }
+    }
+  }
+
+  // The way back through tokens [first, end) of block b; g holds dLoss/dh after the last of them.
+  template <int N0>
+  void reverse(int64_t b, int64_t first, int64_t end) {
+    const int64_t states = N0 ? N0 : N;
+    const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
+    const V skip = load<false>(in(t.D) + c, count);
+    const R *ab = a + b * W * states;
+    R *gb = g + b * W * states, *Ab = A_sum + b * W * states;
+    V D_b = load<true>(D_sum + b * W, W), bias_b = load<true>(bias_sum + b * W, W);
+    for (int64_t token = end - 1; token >= first; --token) {
+      const int64_t i = token - first, at = token * D + c;
+      const V d = load<true>(step + i * W, W), x = load<true>(unit + i * W, W);
+      const V dy = load<false>(in(t.y_grad) + at, count), gate = load<false>(in(t.z) + at, count);
+      const V open = sigmoid(gate);
+      const V silu = gate * open;
+      store<false>(out(t.z_grad) + at, count,
+                   dy * load<true>(plain + i * W, W) * open * (1 + gate - silu));
+      const V dp = dy * silu;  // gradient of y before the gate
+      const V drive = d * x;
+      const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
+      const R *hb = h + i * W * states, *ha = hb + W * states, *eb = decay + i * W * states;
+      R *Bs = B_sum + i * W * states, *Cs = C_sum + i * W * states;
+      V drive_grad{}, step_grad{};
+      for (int64_t n = 0; n < states; ++n) {
+        const V gn = load<true>(gb + n * W, W) + dp * C_t[n];
+        store<true>(Cs + n * W, W, load<true>(Cs + n * W, W) + dp * load<true>(ha + n * W, W));
+        store<true>(Bs + n * W, W, load<true>(Bs + n * W, W) + gn * drive);
+        drive_grad += gn * B_t[n];
+        const V back = gn * load<true>(eb + n * W, W);
+        store<true>(gb + n * W, W, back);
+        const V q = back * load<true>(hb + n * W, W);
+        step_grad += q * load<true>(ab + n * W, W);
+        store<true>(Ab + n * W, W, load<true>(Ab + n * W, W) + q * d);
+      }
+      store<false>(out(t.u_grad) + at, count, drive_grad * d + dp * skip);
+      const V through = (step_grad * (1 / log2e<R>) + drive_grad * x) *
+                        sigmoid(load<true>(raw + i * W, W));
+      store<false>(out(t.delta_grad) + at, count, through);
+      D_b += dp * x;
+      bias_b += through;
+    }
+    store<true>(D_sum + b * W, W, D_b);
+    store<true>(bias_sum + b * W, W, bias_b);
+  }
+
+  template <int N0>
+  void backward() {
+    const int64_t states = N0 ? N0 : N;
+    const int64_t segments = (t.length + segment - 1) / segment;
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
+      load_states(in(t.A), c, count, states, log2e<R>, a + b * block);
+      load_states(in(t.h_last_grad), c, count, states, R(1), g + b * block);
+      load_states(in(t.h0), c, count, states, R(1), h);
+      for (int64_t s = 0; s < segments; ++s) {
+        std::copy(h, h + block, kept + (b * segments + s) * block);
+        if (s + 1 < segments) recompute<N0, false>(b, s * segment, (s + 1) * segment);
+      }
+    }
+    std::fill(A_sum, A_sum + blocks * block, R(0));
+    std::fill(D_sum, D_sum + blocks * W, R(0));
+    std::fill(bias_sum, bias_sum + blocks * W, R(0));
+    for (int64_t s = segments - 1; s >= 0; --s) {
+      const int64_t first = s * segment, end = std::min(t.length, first + segment);
+      std::fill(B_sum, B_sum + block * (end - first), R(0));
+      std::fill(C_sum, C_sum + block * (end - first), R(0));
+      for (int64_t b = 0; b < blocks; ++b) {
+        std::copy_n(kept + (b * segments + s) * block, block, h);
+        recompute<N0, true>(b, first, end);
+        reverse<N0>(b, first, end);
+      }
+      for (int64_t i = 0; i < (end - first) * states; ++i) {
+        R B_total = 0, C_total = 0;
+        for (int64_t lane = 0; lane < W; ++lane) {
+          B_total += B_sum[i * W + lane];
+          C_total += C_sum[i * W + lane];
+        }
+        out(t.B_grad)[first * states + i] = B_total;
+        out(t.C_grad)[first * states + i] = C_total;
+      }
+    }
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
+      store_states(out(t.A_grad), c, count, states, A_sum + b * block);
+      store_states(out(t.h0_grad), c, count, states, g + b * block);
+      std::copy_n(D_sum + b * W, count, out(t.D_grad) + c);
+      std::copy_n(bias_sum + b * W, count, out(t.delta_bias_grad) + c);
+    }
+  }
+
+  const ScanBackwardTile &t;
+  const int64_t D, N;
+  int64_t block, blocks;
+  R *a, *g, *A_sum, *kept, *h, *decay, *B_sum, *C_sum, *step, *raw, *unit, *plain, *D_sum, *bias_sum;
+};
+
+template <class R>
+void scan_backward(const ScanBackwardTile &tile) {
+  ScanGradient<R> gradient(tile);
+  tile.state == 16 ? gradient.template backward<16>() : gradient.template backward<0>();
+}
+
+}  // namespace
+}  // namespace dvmsr
