@@ -35,19 +35,19 @@ void conv_forward(const ConvTile &t) {
       const Act *r0 = token_row(token), *r1 = token_row(token + 1), *r2 = token_row(token + 2),
                 *r3 = x + token * D;
       for (; c + W <= D; c += W) {
-        V sum = load<true>(bias + c, W) + load<true>(w + c, W) * load<true>(r0 + c, W);
-        sum += load<true>(w + stride + c, W) * load<true>(r1 + c, W);
-        sum += load<true>(w + 2 * stride + c, W) * load<true>(r2 + c, W);
-        sum += load<true>(w + 3 * stride + c, W) * load<true>(r3 + c, W);
-        store<true>(y + token * D + c, W, sum * sigmoid(sum));
+        V sum = load(bias + c) + load(w + c) * load(r0 + c);
+        sum += load(w + stride + c) * load(r1 + c);
+        sum += load(w + 2 * stride + c) * load(r2 + c);
+        sum += load(w + 3 * stride + c) * load(r3 + c);
+        store(y + token * D + c, sum * sigmoid(sum));
       }
     }
     for (; c < D; c += W) {
       const int64_t count = std::min<int64_t>(W, D - c);
-      V sum = load<false>(bias + c, count);
+      V sum = load(bias + c, count);
       for (int64_t k = 0; k < K; ++k)
-        sum += load<true>(w + k * stride + c, W) * load<false>(token_row(token + k) + c, count);
-      store<false>(y + token * D + c, count, sum * sigmoid(sum));
+        sum += load(w + k * stride + c) * load(token_row(token + k) + c, count);
+      store(y + token * D + c, sum * sigmoid(sum), count);
     }
   }
 }
@@ -82,16 +82,16 @@ void conv_backward(const ConvBackwardTile &t) {
   for (int64_t token = 0; token < L; ++token)
     for (int64_t c = first; c < end; c += W) {
       const int64_t count = std::min<int64_t>(W, end - c), at = c - first;
-      V sum = load<false>(bias + c, count);
+      V sum = load(bias + c, count);
       for (int64_t k = 0; k < K; ++k)
-        sum += load<true>(w + k * stride + at, W) * load<false>(token_row(token + k) + c, count);
+        sum += load(w + k * stride + at) * load(token_row(token + k) + c, count);
       const V open = sigmoid(sum);
-      const V grad = load<false>(dy + token * D + c, count) * open * (1 + sum - sum * open);
-      store<true>(b_sum + at, W, load<true>(b_sum + at, W) + grad);
+      const V grad = load(dy + token * D + c, count) * open * (1 + sum - sum * open);
+      store(b_sum + at, load(b_sum + at) + grad);
       for (int64_t k = 0; k < K; ++k) {
         R *to = w_sum + k * stride + at, *row = grad_row(token + k) + c;
-        store<true>(to, W, load<true>(to, W) + grad * load<false>(token_row(token + k) + c, count));
-        store<false>(row, count, load<false>(row, count) + grad * load<true>(w + k * stride + at, W));
+        store(to, load(to) + grad * load(token_row(token + k) + c, count));
+        store(row, load(row, count) + grad * load(w + k * stride + at), count);
       }
     }
 

@@ -38,8 +38,8 @@ DVMSR_INLINE const R *row(const R *from, int64_t, R *) {
 }
 DVMSR_INLINE const float *row(const half *from, int64_t count, float *copy) {
   for (int64_t n = 0; n < count; n += W)
-    store<false>(copy + n, std::min<int64_t>(W, count - n),
-                 load<false>(from + n, std::min<int64_t>(W, count - n)));
+    store(copy + n, load(from + n, std::min<int64_t>(W, count - n)),
+          std::min<int64_t>(W, count - n));
   return copy;
 }
 
@@ -76,37 +76,39 @@ struct ScanTask {
     std::fill(sum, sum + padded, R(0));
   }
 
-  // One token of the W channels from c on. N0: the state size where it is known, else 0.
-  template <int N0, bool Full>
-  DVMSR_INLINE void step(int64_t token, int64_t c, const R *B_t, const R *C_t) {
+  // `count` <= W channels from c on, one token. N0: the state size where it is known, else 0.
+  // Decaying: no A is positive.
+  template <int N0, bool Decaying>
+  DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
     using V = Vector<R>;
     const int64_t states = N0 ? N0 : N;
-    const int64_t at = token * D + c, count = Full ? W : t.end_channel - c;
+    const int64_t at = token * D + c;
     R *hc = h + (c - t.first_channel) * states;
     const R *ac = a + (c - t.first_channel) * states;
-    const V x = load<Full>(u + at, count);
-    const V d = softplus(load<Full>(delta + at, count) + load<Full>(bias + c, count));
+    const V x = load(u + at, count);
+    const V d = softplus(load(delta + at, count) + load(bias + c, count));
     const V drive = d * x;
-    V even = load<Full>(skip + c, count) * x, odd{};
+    V even = load(skip + c, count) * x, odd{};
+#pragma GCC unroll 16
     for (int64_t n = 0; n < states; ++n) {
-      V s = load<true>(hc + n * W, W);
-      s = exp2(d * load<true>(ac + n * W, W)) * s + drive * B_t[n];
-      store<true>(hc + n * W, W, s);
+      V s = load(hc + n * W);
+      s = exp2<Decaying>(d * load(ac + n * W)) * s + drive * B_t[n];
+      store(hc + n * W, s);
       (n & 1 ? odd : even) += s * C_t[n];
     }
-    const V gate = load<Full>(z + at, count);
-    store<Full>(y + at, count, (even + odd) * gate * sigmoid(gate));
+    const V gate = load(z + at, count);
+    store(y + at, (even + odd) * gate * sigmoid(gate), count);
     R *dc = sum + (c - t.first_channel);
-    store<true>(dc, W, load<true>(dc, W) + d);
+    store(dc, load(dc) + d);
   }
 
-  template <int N0>
+  template <int N0, bool Decaying>
   void forward() {
     for (int64_t token = t.first_token; token < t.end_token; ++token) {
       const R *B_t = row(B + token * N, N, B_row), *C_t = row(C + token * N, N, C_row);
       int64_t c = t.first_channel;
-      for (; c + W <= t.end_channel; c += W) step<N0, true>(token, c, B_t, C_t);
-      if (c < t.end_channel) step<N0, false>(token, c, B_t, C_t);
+      for (; c + W <= t.end_channel; c += W) step<N0, Decaying>(token, c, W, B_t, C_t);
+      if (c < t.end_channel) step<N0, Decaying>(token, c, t.end_channel - c, B_t, C_t);
     }
     for (int64_t c = t.first_channel; c < t.end_channel; c += W)
       store_states(static_cast<R *>(t.h_end), c, lanes_at(c, t.end_channel), N,
@@ -130,19 +132,19 @@ struct ScanTask {
       for (int64_t token = t.first_token; token < t.end_token; ++token) {
         const int64_t at = token * D + c;
         const R *C_t = row(C + token * states, states, C_row);
-        const V d = softplus(load<false>(delta + at, count) + load<false>(bias + c, count));
+        const V d = softplus(load(delta + at, count) + load(bias + c, count));
         V sum_n{};
         V alive{};
         for (int64_t n = 0; n < states; ++n) {
-          const V s = exp2(d * load<true>(ac + n * W, W)) * load<true>(hc + n * W, W);
-          store<true>(hc + n * W, W, s);
+          const V s = exp2(d * load(ac + n * W)) * load(hc + n * W);
+          store(hc + n * W, s);
           sum_n += s * C_t[n];
-          const V f = load<true>(fc + n * W, W);
+          const V f = load(fc + n * W);
           const V over = (s < 0 ? -s : s) - (f < 0 ? -f : f) * R(0x1p-30);
           alive = over <= 0 ? alive : splat(R(1));
         }
-        const V gate = load<false>(z + at, count);
-        store<false>(y + at, count, load<false>(y + at, count) + sum_n * gate * sigmoid(gate));
+        const V gate = load(z + at, count);
+        store(y + at, load(y + at, count) + sum_n * gate * sigmoid(gate), count);
         R any = 0;
         for (int i = 0; i < W; ++i) any += alive[i];
         if (any == 0) break;
@@ -161,7 +163,13 @@ struct ScanTask {
 template <class R, class Act>
 void scan_forward(const ScanTile &tile) {
   ScanTask<R, Act> task(tile);
-  tile.state == 16 ? task.template forward<16>() : task.template forward<0>();
+  const bool decaying = std::all_of(task.a, task.first, [](R a) { return a <= 0; });
+  if (tile.state != 16)
+    task.template forward<0, false>();
+  else if (decaying)
+    task.template forward<16, true>();
+  else
+    task.template forward<16, false>();
 }
 
 template <class R, class Act>
@@ -225,32 +233,33 @@ struct ScanGradient {
   void recompute(int64_t b, int64_t first, int64_t end) {
     const int64_t states = N0 ? N0 : N;
     const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
-    const V skip = load<false>(in(t.D) + c, count), bias = load<false>(in(t.delta_bias) + c, count);
+    const V skip = load(in(t.D) + c, count), bias = load(in(t.delta_bias) + c, count);
     const R *ab = a + b * W * states;
     for (int64_t token = first; token < end; ++token) {
       const int64_t i = token - first, at = token * D + c;
-      const V x = load<false>(in(t.u) + at, count);
-      const V r = load<false>(in(t.delta) + at, count) + bias;
+      const V x = load(in(t.u) + at, count);
+      const V r = load(in(t.delta) + at, count) + bias;
       const V d = softplus(r);
       const V drive = d * x;
       const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
       const R *before = Keep ? h + i * W * states : h;
       R *after = Keep ? h + (i + 1) * W * states : h;
       V sum = skip * x;
+#pragma GCC unroll 16
       for (int64_t n = 0; n < states; ++n) {
-        const V e = exp2(d * load<true>(ab + n * W, W));
-        const V s = e * load<true>(before + n * W, W) + drive * B_t[n];
-        store<true>(after + n * W, W, s);
+        const V e = exp2(d * load(ab + n * W));
+        const V s = e * load(before + n * W) + drive * B_t[n];
+        store(after + n * W, s);
         if (Keep) {
-          store<true>(decay + (i * states + n) * W, W, e);
+          store(decay + (i * states + n) * W, e);
           sum += s * C_t[n];
         }
       }
       if (Keep) {
-        store<true>(step + i * W, W, d);
-        store<true>(raw + i * W, W, r);
-        store<true>(unit + i * W, W, x);
-        store<true>(plain + i * W, W, sum);
+        store(step + i * W, d);
+        store(raw + i * W, r);
+        store(unit + i * W, x);
+        store(plain + i * W, sum);
       }
     }
   }
@@ -260,44 +269,44 @@ struct ScanGradient {
   void reverse(int64_t b, int64_t first, int64_t end) {
     const int64_t states = N0 ? N0 : N;
     const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
-    const V skip = load<false>(in(t.D) + c, count);
+    const V skip = load(in(t.D) + c, count);
     const R *ab = a + b * W * states;
     R *gb = g + b * W * states, *Ab = A_sum + b * W * states;
-    V D_b = load<true>(D_sum + b * W, W), bias_b = load<true>(bias_sum + b * W, W);
+    V D_b = load(D_sum + b * W), bias_b = load(bias_sum + b * W);
     for (int64_t token = end - 1; token >= first; --token) {
       const int64_t i = token - first, at = token * D + c;
-      const V d = load<true>(step + i * W, W), x = load<true>(unit + i * W, W);
-      const V dy = load<false>(in(t.y_grad) + at, count), gate = load<false>(in(t.z) + at, count);
+      const V d = load(step + i * W), x = load(unit + i * W);
+      const V dy = load(in(t.y_grad) + at, count), gate = load(in(t.z) + at, count);
       const V open = sigmoid(gate);
       const V silu = gate * open;
-      store<false>(out(t.z_grad) + at, count,
-                   dy * load<true>(plain + i * W, W) * open * (1 + gate - silu));
+      store(out(t.z_grad) + at, dy * load(plain + i * W) * open * (1 + gate - silu), count);
       const V dp = dy * silu;  // gradient of y before the gate
       const V drive = d * x;
       const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
       const R *hb = h + i * W * states, *ha = hb + W * states, *eb = decay + i * W * states;
       R *Bs = B_sum + i * W * states, *Cs = C_sum + i * W * states;
       V drive_grad{}, step_grad{};
+#pragma GCC unroll 16
       for (int64_t n = 0; n < states; ++n) {
-        const V gn = load<true>(gb + n * W, W) + dp * C_t[n];
-        store<true>(Cs + n * W, W, load<true>(Cs + n * W, W) + dp * load<true>(ha + n * W, W));
-        store<true>(Bs + n * W, W, load<true>(Bs + n * W, W) + gn * drive);
+        const V gn = load(gb + n * W) + dp * C_t[n];
+        store(Cs + n * W, load(Cs + n * W) + dp * load(ha + n * W));
+        store(Bs + n * W, load(Bs + n * W) + gn * drive);
         drive_grad += gn * B_t[n];
-        const V back = gn * load<true>(eb + n * W, W);
-        store<true>(gb + n * W, W, back);
-        const V q = back * load<true>(hb + n * W, W);
-        step_grad += q * load<true>(ab + n * W, W);
-        store<true>(Ab + n * W, W, load<true>(Ab + n * W, W) + q * d);
+        const V back = gn * load(eb + n * W);
+        store(gb + n * W, back);
+        const V q = back * load(hb + n * W);
+        step_grad += q * load(ab + n * W);
+        store(Ab + n * W, load(Ab + n * W) + q * d);
       }
-      store<false>(out(t.u_grad) + at, count, drive_grad * d + dp * skip);
+      store(out(t.u_grad) + at, drive_grad * d + dp * skip, count);
       const V through = (step_grad * (1 / log2e<R>) + drive_grad * x) *
-                        sigmoid(load<true>(raw + i * W, W));
-      store<false>(out(t.delta_grad) + at, count, through);
+                        sigmoid(load(raw + i * W));
+      store(out(t.delta_grad) + at, through, count);
       D_b += dp * x;
       bias_b += through;
     }
-    store<true>(D_sum + b * W, W, D_b);
-    store<true>(bias_sum + b * W, W, bias_b);
+    store(D_sum + b * W, D_b);
+    store(bias_sum + b * W, bias_b);
   }
 
   template <int N0>

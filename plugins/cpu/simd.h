@@ -10,6 +10,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #define DVMSR_INLINE inline __attribute__((always_inline))
 
 namespace dvmsr {
@@ -73,35 +77,61 @@ DVMSR_INLINE Halves narrow(Vector<float> value) {
   return __builtin_convertvector(rounded | sign, Halves);
 }
 
-// Load or store `count` <= W neighbouring channels; the lanes beyond are zero. Full: count == W.
-template <bool Full, class R>
-DVMSR_INLINE Vector<R> load(const R *from, int64_t count) {
+// Load or store `count` <= W neighbouring channels; the lanes beyond are zero.
+template <class R>
+DVMSR_INLINE Vector<R> load(const R *from, int64_t count = W) {
   Vector<R> v{};
-  std::memcpy(&v, from, Full ? sizeof v : static_cast<size_t>(count) * sizeof(R));
+  if (count == W)
+    std::memcpy(&v, from, sizeof v);
+  else
+    for (int64_t i = 0; i < count; ++i) v[i] = from[i];
   return v;
 }
-template <bool Full>
-DVMSR_INLINE Vector<float> load(const half *from, int64_t count) {
+DVMSR_INLINE Vector<float> load(const half *from, int64_t count = W) {
   Halves v{};
-  std::memcpy(&v, from, Full ? sizeof v : static_cast<size_t>(count) * sizeof(half));
+  if (count == W)
+    std::memcpy(&v, from, sizeof v);
+  else
+    for (int64_t i = 0; i < count; ++i) v[i] = from[i].bits;
   return widen(v);
 }
-template <bool Full, class R>
-DVMSR_INLINE void store(R *to, int64_t count, Vector<R> v) {
-  std::memcpy(to, &v, Full ? sizeof v : static_cast<size_t>(count) * sizeof(R));
+template <class R>
+DVMSR_INLINE void store(R *to, Vector<R> v, int64_t count = W) {
+  if (count == W)
+    std::memcpy(to, &v, sizeof v);
+  else
+    for (int64_t i = 0; i < count; ++i) to[i] = v[i];
 }
-template <bool Full>
-DVMSR_INLINE void store(half *to, int64_t count, Vector<float> value) {
+DVMSR_INLINE void store(half *to, Vector<float> value, int64_t count = W) {
   const Halves v = narrow(value);
-  std::memcpy(to, &v, Full ? sizeof v : static_cast<size_t>(count) * sizeof(half));
+  if (count == W)
+    std::memcpy(to, &v, sizeof v);
+  else
+    for (int64_t i = 0; i < count; ++i) to[i].bits = v[i];
 }
 
+// max and min that keep a NaN in x; compilers do not find the instruction by themselves.
+DVMSR_INLINE Vector<float> at_least(Vector<float> x, float low) {
+#if DVMSR_LANES == 16 && defined(__AVX512F__)
+  return _mm512_max_ps(splat(low), x);
+#elif DVMSR_LANES == 8 && defined(__AVX__)
+  return _mm256_max_ps(splat(low), x);
+#elif DVMSR_LANES == 4 && defined(__SSE2__)
+  return _mm_max_ps(splat(low), x);
+#else
+  return x < low ? splat(low) : x;
+#endif
+}
+DVMSR_INLINE Vector<float> at_most(Vector<float> x, float high) { return -at_least(-x, -high); }
+
+// 2^x. Decaying: no x is positive, which saves the upper bound.
+template <bool Decaying = false>
 DVMSR_INLINE Vector<float> exp2(Vector<float> x) {
-  // Written so that a NaN is kept by both clamps.
-  x = x < -127.f ? splat(-127.f) : x;
-  x = x > 128.f ? splat(128.f) : x;
-  const Vector<float> shifted = x + 0x1.8p23f;  // its low mantissa bits hold round(x)
-  const Vector<float> f = x - (shifted - 0x1.8p23f);
+  x = at_least(x, -127.f);
+  if (!Decaying) x = at_most(x, 128.f);
+  constexpr float shift = 0x1.8p23f + 127;
+  const Vector<float> shifted = x + shift;  // its low mantissa bits hold round(x) + 127
+  const Vector<float> f = x - (shifted - shift);
   // Minimax for |f| <= 1/2 with the value at 0 exact; error 9e-8.
   Vector<float> p = splat(0x1.5bba14p-10f);
   p = p * f + 0x1.3cea88p-7f;
@@ -109,8 +139,9 @@ DVMSR_INLINE Vector<float> exp2(Vector<float> x) {
   p = p * f + 0x1.ebf9bcp-3f;
   p = p * f + 0x1.62e42ap-1f;
   p = p * f + 1.f;
-  return p * bits_of<Vector<float>>((bits_of<Int32s>(shifted) + 127) << 23);
+  return p * bits_of<Vector<float>>(bits_of<Int32s>(shifted) << 23);
 }
+template <bool Decaying = false>
 DVMSR_INLINE Vector<double> exp2(Vector<double> x) {
   for (int i = 0; i < W; ++i) x[i] = std::exp2(x[i]);
   return x;
@@ -119,11 +150,9 @@ DVMSR_INLINE Vector<double> exp2(Vector<double> x) {
 template <class R>
 constexpr R log2e = static_cast<R>(1.442695040888963407359924681001892137L);
 
-template <class V>
-DVMSR_INLINE V exp(V x) {
-  using R = std::remove_reference_t<decltype(x[0])>;
-  return exp2(x * log2e<R>);
-}
+DVMSR_INLINE Vector<float> exp(Vector<float> x) { return exp2(x * log2e<float>); }
+DVMSR_INLINE Vector<double> exp(Vector<double> x) { return exp2(x * log2e<double>); }
+
 template <class V>
 DVMSR_INLINE V sigmoid(V x) {
   return 1 / (1 + exp(-x));
