@@ -14,6 +14,12 @@ from dvmsr.errors import UsageError
 
 UPSAMPLERS = ("pixelshuffledirect", "pixelshuffle")
 SCALES = (2, 3, 4)
+LIMITS = {"channels": 4096, "state": 1024, "expand": 16, "conv_width": 64}
+"""Largest sensible values; a file that asks for more is damaged."""
+MAX_DEPTH = 64
+"""Most RSSBs in a network and most ViMMs in an RSSB."""
+UPSAMPLER_CHANNELS = 64
+"""Feature channels of the `pixelshuffle` upsampler."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,22 @@ class DVMSRConfig:
     """Scan in both directions: a second conv1d, x_proj, dt_proj, A and D; outputs summed."""
 
     def __post_init__(self) -> None:
-        for name in ("channels", "state", "expand", "conv_width", "scale"):
+        for name, limit in LIMITS.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{name} must be a positive integer, not {value!r}")
-        object.__setattr__(self, "depths", tuple(self.depths))
-        if not self.depths or not all(
-            isinstance(d, int) and not isinstance(d, bool) and d >= 1 for d in self.depths
+            if type(value) is not int or not 1 <= value <= limit:
+                raise UsageError(f"{name} must be an integer from 1 to {limit}, not {value!r}")
+        if (
+            not isinstance(self.depths, (tuple, list))
+            or not 1 <= len(self.depths) <= MAX_DEPTH
+            or not all(type(depth) is int and 1 <= depth <= MAX_DEPTH for depth in self.depths)
         ):
-            raise UsageError(f"depths must be positive integers, one per RSSB, not {self.depths!r}")
-        if self.scale not in SCALES:
-            raise UsageError(f"scale must be one of {SCALES}, not {self.scale}")
+            raise UsageError(
+                f"depths must be 1 to {MAX_DEPTH} integers from 1 to {MAX_DEPTH}, "
+                f"one per RSSB, not {self.depths!r}"
+            )
+        object.__setattr__(self, "depths", tuple(self.depths))
+        if type(self.scale) is not int or self.scale not in SCALES:
+            raise UsageError(f"scale must be one of {SCALES}, not {self.scale!r}")
         if self.upsampler not in UPSAMPLERS:
             raise UsageError(f"upsampler must be one of {UPSAMPLERS}, not {self.upsampler!r}")
         for name in ("vimm_residual", "bidirectional"):

@@ -23,12 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvmsr import ops
-from dvmsr.config import DVMSRConfig
+from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K in [0, 1], subtracted from the input and added to the output."""
 
-UPSAMPLER_CHANNELS = 64
 DT_RANGE = (1e-3, 1e-1)
 
 

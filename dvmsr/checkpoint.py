@@ -1,0 +1,226 @@
+"""Checkpoints on disk: our own `.safetensors` and the official `.pth`.
+
+A `.safetensors` file carries its configuration as JSON under `dvmsr.config` in its metadata. A
+`.pth` file is a state dict, or one under `params_ema` (preferred) or `params`; its configuration
+is read off the shapes of its tensors. Nothing that a file contains is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dvmsr.config import PRESETS, UPSAMPLER_CHANNELS, DVMSRConfig
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.model import DVMSR
+
+CONFIG_KEY = "dvmsr.config"
+
+_SHOWN = 3
+_VIMM = r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\."
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def load(path: str | os.PathLike[str], vimm_residual: bool | None = None) -> DVMSR:
+    """Read a network: FP32, on the CPU, in eval mode.
+
+    Args:
+        path: a `.safetensors` or `.pth` file.
+        vimm_residual: whether each ViMM adds its input; by default as the file's configuration
+            says, and off for a file without one (the official code; the weights do not show it).
+
+    Raises:
+        DvmsrError: if the file is missing, unreadable or damaged.
+        IncompatibleModelError: if it is not a checkpoint of this network.
+    """
+    path = Path(path)
+    tensors, config = _read(path)
+    found = _shapes(tensors)
+    config = config or _infer_config(found)
+    expected = _expected_shapes(config) if config else None
+    if config is None or expected != found:
+        raise IncompatibleModelError(_explain_mismatch(path, expected, found))
+    if vimm_residual is not None:
+        config = replace(config, vimm_residual=vimm_residual)
+    with torch.random.fork_rng(devices=[]):  # the fresh weights are discarded
+        model = DVMSR(config)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def save(
+    model: DVMSR, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a `.safetensors` file with its configuration inside; all of it or nothing.
+
+    Args:
+        metadata: more strings for the file's header.
+
+    Raises:
+        UsageError: if the path does not end in `.safetensors`.
+        DvmsrError: if the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path} must end in .safetensors, the format of checkpoints")
+    state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
+    header = {**(metadata or {}), CONFIG_KEY: model.config.to_json()}
+    data = safetensors.torch.save(state, header)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be written ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hexadecimal digest of the file's bytes.
+
+    Raises:
+        DvmsrError: if the file cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None]:
+    """The tensors of a file, and its configuration where it carries one."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+    if path.suffix.lower() == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix.lower() in (".pth", ".pt"):
+        return _read_pth(path), None
+    raise IncompatibleModelError(f"{path} is neither a .safetensors nor a .pth checkpoint")
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DvmsrError(f"{path} is damaged or no .safetensors file ({error})") from None
+    if CONFIG_KEY not in metadata:
+        return tensors, None
+    try:
+        return tensors, DVMSRConfig.from_json(metadata[CONFIG_KEY])
+    except UsageError as error:
+        raise IncompatibleModelError(f"{path} has an unusable configuration: {error}") from None
+
+
+def _read_pth(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes can make the unpickler raise anything
+        if "Unsupported global" in str(error):
+            raise IncompatibleModelError(
+                f"{path} holds Python objects besides tensors, which are never loaded; "
+                "save its state dict alone"
+            ) from None
+        raise DvmsrError(f"{path} is damaged or no PyTorch checkpoint") from None
+    for key in ("params_ema", "params"):
+        if isinstance(content, dict) and key in content:
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(_is_weight(item) for item in content.items()):
+        raise IncompatibleModelError(
+            f"{path} is not a state dict, alone or under `params_ema` or `params`"
+        )
+    return content
+
+
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def _expected_shapes(config: DVMSRConfig) -> Shapes:
+    with torch.device("meta"):
+        return _shapes(DVMSR(config).state_dict())
+
+
+def _infer_config(shapes: Shapes) -> DVMSRConfig | None:
+    """The configuration with these shapes, which a missing tensor need not prevent."""
+
+    def shape(pattern: str) -> tuple[int, ...]:
+        return next(size for key, size in shapes.items() if re.search(pattern, key))
+
+    try:
+        vimms = {match.groups() for key in shapes if (match := re.match(_VIMM, key))}
+        rssbs = sorted({int(i) for i, _ in vimms})
+        (channels,) = shape(r"norm.*\.weight$")
+        inner, state = shape(r"\.A_log$")
+        upsampler = "pixelshuffle" if "conv_last.weight" in shapes else "pixelshuffledirect"
+        shuffled = shape(r"^upsample\.0\.")[0]
+        if upsampler == "pixelshuffledirect":
+            scale = round((shuffled / 3) ** 0.5)
+        elif any(key.startswith("upsample.2.") for key in shapes):
+            scale = 4
+        else:
+            scale = round((shuffled / UPSAMPLER_CHANNELS) ** 0.5)
+        return DVMSRConfig(
+            channels=channels,
+            depths=tuple(sum(int(i) == rssb for i, _ in vimms) for rssb in rssbs),
+            state=state,
+            expand=inner // channels,
+            conv_width=shape(r"\.conv1d\.weight$")[2],
+            scale=scale,
+            upsampler=upsampler,
+            bidirectional=any(key.endswith(".A_b_log") for key in shapes),
+        )
+    except (StopIteration, ValueError, IndexError, ZeroDivisionError, UsageError):
+        return None
+
+
+def _explain_mismatch(path: Path, expected: Shapes | None, found: Shapes) -> str:
+    """One sentence: which tensors differ from those expected, and which preset might fit."""
+    presets = {name: _expected_shapes(config) for name, config in PRESETS.items()}
+    closest = min(presets, key=lambda name: len(presets[name].items() ^ found.items()))
+    expected = expected or presets[closest]
+    if not expected.keys() & found.keys():
+        return f"{path} is no DVMSR checkpoint: none of its {_list(sorted(found))} belongs to one"
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    misshaped = [
+        f"{key} is {_size(found[key])} instead of {_size(expected[key])}"
+        for key in sorted(expected.keys() & found.keys())
+        if expected[key] != found[key]
+    ]
+    groups = {"missing": missing, "unexpected": unexpected, "misshaped": misshaped}
+    problems = ", ".join(f"{kind} {_list(keys)}" for kind, keys in groups.items() if keys)
+    return f"{path} does not fit a DVMSR network: {problems}; the closest preset is {closest}"
+
+
+def _list(keys: list[str]) -> str:
+    """`2 tensors (a, b)`, with the first few of many."""
+    shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+    return f"{len(keys)} tensor{'s' * (len(keys) != 1)}" + (f" ({shown})" if keys else "")
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "a scalar"
