@@ -1,0 +1,1 @@
+"""Training: photographs in, a checkpoint out. `dvmsr.train.command` is `dvmsr train`."""

@@ -1,0 +1,71 @@
+"""What a run needs to go on exactly where it stopped, in one file that is replaced atomically."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dvmsr.errors import DvmsrError
+
+FILE_NAME = "resume.pt"
+FORMAT = 1
+
+
+@dataclass
+class TrainState:
+    """The state after `step` steps. Batches depend on (seed, step) only: nothing else is random."""
+
+    step: int
+    seconds: float
+    """Time spent so far, over all sessions of the run."""
+    config: str
+    """The network, `DVMSRConfig.to_json()`."""
+    settings: dict[str, Any]
+    """What must not change within a run (`Settings.fixed`, and the data's fingerprint)."""
+    weights: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    best_psnr: float | None
+    last_psnr: float | None
+
+    def save(self, path: Path) -> None:
+        """Write the file; a crash at any moment leaves the old or the new one, never a mixture.
+
+        Raises:
+            DvmsrError: if it cannot be written.
+        """
+        temporary = path.with_suffix(".tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save({"format": FORMAT, **vars(self)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise DvmsrError(f"{path} could not be written ({error})") from None
+
+    @classmethod
+    def load(cls, path: Path) -> TrainState:
+        """The inverse of `save`, on the CPU.
+
+        Raises:
+            DvmsrError: if the file is missing, broken or of another version.
+        """
+        if not path.is_file():
+            raise DvmsrError(f"{path} does not exist: there is no run to resume there")
+        try:
+            values = torch.load(path, map_location="cpu", weights_only=True)
+            version = values.pop("format")
+            if version != FORMAT:
+                raise DvmsrError(f"{path} has format {version}, this version reads {FORMAT}")
+            return cls(**values)
+        except DvmsrError:
+            raise
+        except Exception as error:  # torch.load raises almost anything for a broken file
+            raise DvmsrError(f"{path} is not a usable resume file ({error})") from None
