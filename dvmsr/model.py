@@ -51,10 +51,10 @@ class DVMSR(nn.Module):
         if config.upsampler == "pixelshuffledirect":
             self.upsample = shuffle_upsampler(C, 3, [s])
         else:
-            F_ = UPSAMPLER_CHANNELS
-            self.conv_before_upsample = nn.Sequential(conv3x3(C, F_), nn.LeakyReLU(0.01))
-            self.upsample = shuffle_upsampler(F_, F_, [2, 2] if s == 4 else [s])
-            self.conv_last = conv3x3(F_, 3)
+            U = UPSAMPLER_CHANNELS
+            self.conv_before_upsample = nn.Sequential(conv3x3(C, U), nn.LeakyReLU(0.01))
+            self.upsample = shuffle_upsampler(U, U, [2, 2] if s == 4 else [s])
+            self.conv_last = conv3x3(U, 3)
 
     def forward(self, image: Tensor) -> Tensor:
         """Upscale.
@@ -81,7 +81,7 @@ class DVMSR(nn.Module):
 
 
 class RSSB(nn.Module):
-    """Residual state-space block: ViMMs, a 3x3 convolution, and the input added (Eq. 3)."""
+    """Residual state-space block: ViMMs, a 3x3 convolution, and the input added."""
 
     def __init__(self, config: DVMSRConfig, depth: int) -> None:
         super().__init__()
