@@ -1,4 +1,4 @@
-"""The shared library with the operators' CPU kernels (`plugins/include/dvmsr_ops.h`); needs no torch.
+"""The shared library with the operators' CPU kernels (`plugins/include/dvmsr_ops.h`), torch-free.
 
 The same library registers the two custom operators with ONNX Runtime.
 """

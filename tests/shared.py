@@ -13,7 +13,7 @@ _FOLDER = Path(__file__).resolve().parents[2] / "shared"
 
 requires_shared = pytest.mark.skipif(
     not (_FOLDER / "weights").is_dir(),
-    reason="needs the reference weights and images in ../shared, which are not part of the repository",
+    reason="needs the reference weights and images in ../shared, not part of the repository",
 )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, float32, float64
 
 from dvmsr import native
-from dvmsr.ops.chunked import causal_conv1d_grouped, selective_scan_chunked
+from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
 
 __all__ = ["causal_conv1d", "selective_scan"]
 
@@ -92,7 +92,11 @@ def selective_scan(
     """
     batch, length, channels = u.shape
     state = A.shape[-1]
-    tokens, rows, hidden = (batch, length, channels), (batch, length, state), (batch, channels, state)
+    tokens, rows, hidden = (
+        (batch, length, channels),
+        (batch, length, state),
+        (batch, channels, state),
+    )
     _check(
         "selective_scan",
         delta=(delta, tokens),
@@ -155,4 +159,4 @@ def causal_conv1d(
         wide = float64 if x.dtype == float64 else float32
         y, new_tail = operators.causal_conv1d(*(t.to(wide) for t in (x, weight, bias, tail)))
         return y.to(x.dtype), new_tail.to(x.dtype)
-    return causal_conv1d_grouped(x, weight, bias, tail)
+    return causal_conv1d_shifted(x, weight, bias, tail)

@@ -63,12 +63,14 @@ def selective_scan_chunked(
     return ((y + D * x) * F.silu(z.to(work))).to(u.dtype), h
 
 
-def causal_conv1d_grouped(
+def causal_conv1d_shifted(
     x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Shapes and meaning as `dvmsr.ops.reference.causal_conv1d_reference`."""
+    """Shapes and meaning as `dvmsr.ops.reference.causal_conv1d_reference`; the arithmetic is in
+    the type of weight, whatever the type of x."""
+    length = x.shape[1]
     padded = torch.cat([tail, x], 1)
-    y = F.conv1d(
-        padded.transpose(1, 2).to(weight.dtype), weight.unsqueeze(1), bias, groups=x.shape[2]
-    )
-    return F.silu(y.transpose(1, 2)).to(x.dtype), padded[:, x.shape[1] :]
+    y = bias.expand(x.shape)
+    for k, tap in enumerate(weight.unbind(1)):
+        y = torch.addcmul(y, tap, padded[:, k : k + length].to(weight.dtype))
+    return F.silu(y).to(x.dtype), padded[:, length:]

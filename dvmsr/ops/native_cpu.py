@@ -69,9 +69,7 @@ def selective_scan_backward(
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d", mutates_args=(), device_types="cpu")
-def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor
-) -> tuple[Tensor, Tensor]:
+def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
     inputs = _dense(x, weight, bias, tail)
     y, new_tail = torch.empty_like(inputs[0]), torch.empty_like(inputs[3])
     native.call(

@@ -1,0 +1,196 @@
+"""The C++ kernels through their C interface, against the FP64 truth; needs no torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vectors import (
+    CONV_CASES,
+    CONV_INPUTS,
+    SCAN_CASES,
+    SCAN_INPUTS,
+    TOLERANCE,
+    ConvCase,
+    ScanCase,
+    cast,
+    conv_inputs,
+    conv_truth,
+    error,
+    scan_inputs,
+    scan_truth,
+)
+
+from dvmsr import native
+from dvmsr.errors import DvmsrError
+
+pytestmark = pytest.mark.skipif(
+    native.library_path() is None, reason="dvmsr was built without its native operators"
+)
+
+DTYPES = ["float32", "float16", "float64"]
+
+
+def _pointers(tensors: dict[str, np.ndarray]) -> dict[str, int]:
+    return {k: v.ctypes.data for k, v in tensors.items()}
+
+
+def scan(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    u, A = inputs["u"], inputs["A"]
+    y, h_last = np.full_like(u, np.nan), np.full_like(inputs["h0"], np.nan)
+    native.call(
+        "selective_scan_forward",
+        native.ScanInputs(native.DTYPES[str(u.dtype)], *u.shape, A.shape[1], **_pointers(inputs)),
+        native.ScanOutputs(y.ctypes.data, h_last.ctypes.data),
+        threads=threads,
+    )
+    return y, h_last
+
+
+def conv(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    x, weight = inputs["x"], inputs["weight"]
+    y, new_tail = np.full_like(x, np.nan), np.full_like(inputs["tail"], np.nan)
+    native.call(
+        "causal_conv1d_forward",
+        native.ConvInputs(
+            native.DTYPES[str(x.dtype)], *x.shape, weight.shape[1], **_pointers(inputs)
+        ),
+        native.ConvOutputs(y.ctypes.data, new_tail.ctypes.data),
+        threads=threads,
+    )
+    return y, new_tail
+
+
+@pytest.mark.parametrize("threads", [1, 2, 24])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", SCAN_CASES, ids=str)
+def test_scan_equals_sequential_fp64(case: ScanCase, dtype: str, threads: int) -> None:
+    inputs = cast(scan_inputs(case), dtype)
+    y, h_last = scan(inputs, threads)
+    y_truth, h_truth = scan_truth(inputs)
+    assert error(y, y_truth) <= TOLERANCE[dtype]
+    assert error(h_last, h_truth) <= min(TOLERANCE[dtype], TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("threads", [1, 24])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CONV_CASES, ids=str)
+def test_conv_equals_fp64(case: ConvCase, dtype: str, threads: int) -> None:
+    inputs = cast(conv_inputs(case), dtype)
+    y, new_tail = conv(inputs, threads)
+    y_truth, tail_truth = conv_truth(inputs)
+    assert error(y, y_truth) <= TOLERANCE[dtype]
+    np.testing.assert_array_equal(new_tail, tail_truth.astype(new_tail.dtype))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shape=st.tuples(*(st.integers(1, n) for n in (3, 70, 40, 20))),
+    seed=st.integers(0, 2**31),
+    threads=st.integers(1, 4),
+)
+def test_scan_any_shape(shape: tuple[int, int, int, int], seed: int, threads: int) -> None:
+    inputs = cast(scan_inputs(ScanCase(*shape), seed), "float32")
+    for actual, truth in zip(scan(inputs, threads), scan_truth(inputs), strict=True):
+        assert error(actual, truth) <= TOLERANCE["float32"]
+
+
+def test_state_in_state_out_joins_two_halves_exactly() -> None:
+    whole = cast(scan_inputs(ScanCase(2, 61, 19, 16)), "float32")
+    y, h_last = scan(whole)
+    halves = []
+    h = whole["h0"]
+    for part in (slice(0, 23), slice(23, 61)):
+        piece = {
+            k: np.ascontiguousarray(v[:, part]) if k in ("u", "delta", "B", "C", "z") else v
+            for k, v in whole.items()
+        }
+        piece["h0"] = h
+        y_part, h = scan(piece)
+        halves.append(y_part)
+    np.testing.assert_array_equal(np.concatenate(halves, 1), y)
+    np.testing.assert_array_equal(h, h_last)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+@pytest.mark.parametrize("name", ["u", "delta", "B", "h0"])
+@pytest.mark.parametrize("threads", [1, 24], ids=["whole", "chunked"])
+def test_scan_propagates_nan_and_infinity(name: str, value: float, threads: int) -> None:
+    inputs = cast(scan_inputs(ScanCase(1, 2100, 20, 16, "slow decay")), "float32")
+    inputs[name][0, 5, 3] = value
+    with np.errstate(all="ignore"):
+        truth = scan_truth(inputs)
+    for actual, expected in zip(scan(inputs, threads), truth, strict=True):
+        np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
+        np.testing.assert_array_equal(np.isinf(actual), np.isinf(expected))
+
+
+def test_half_conversion_is_exact_for_every_half() -> None:
+    """An identity convolution passes each of the 65536 halves through; SiLU then rounds once."""
+    x = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(1, 4096, 16)
+    inputs = {
+        "x": x,
+        "weight": np.ones((16, 1), np.float32),
+        "bias": np.zeros(16, np.float32),
+        "tail": np.zeros((1, 0, 16), np.float16),
+    }
+    y, _ = conv(inputs)
+    with np.errstate(all="ignore"):
+        truth = (x.astype(np.float64) / (1 + np.exp(-x.astype(np.float64)))).astype(np.float16)
+    finite = np.isfinite(truth)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(truth))
+    spacing = np.maximum(np.abs(truth[finite].astype(np.float64)) * 2.0**-10, 2.0**-24)
+    assert (np.abs(y[finite].astype(np.float64) - truth[finite]) <= spacing).all()
+
+
+BAD_SIZES = [(-1, 1, 1, 1), (1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)]
+
+
+@pytest.mark.parametrize("sizes", BAD_SIZES, ids=str)
+def test_bad_sizes_are_refused(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(DvmsrError, match="invalid argument"):
+        native.call(
+            "selective_scan_forward",
+            native.ScanInputs(0, *sizes),
+            native.ScanOutputs(),
+            threads=1,
+        )
+
+
+def test_half_has_no_backward() -> None:
+    with pytest.raises(DvmsrError, match="invalid argument"):
+        native.call(
+            "causal_conv1d_backward",
+            native.ConvInputs(native.DTYPES["float16"], 1, 1, 1, 1),
+            None,
+            None,
+            native.ConvGradients(),
+            threads=1,
+        )
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2"])
+def test_lower_instruction_sets(isa: str) -> None:
+    """The same vectors in a process that is told to use a lower instruction set."""
+    if os.environ.get("DVMSR_ISA"):
+        pytest.skip("already running under DVMSR_ISA")
+    order = ["baseline", "avx2", "avx512"]
+    if order.index(isa) > order.index(native.isa()):
+        pytest.skip(f"this machine has no {isa}")
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "equals", __file__],
+        env={**os.environ, "DVMSR_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-2000:]
+
+
+def test_names_match_the_c_header() -> None:
+    assert native.SCAN_ARGUMENTS.split() == list(SCAN_INPUTS)
+    assert native.CONV_ARGUMENTS.split() == list(CONV_INPUTS)
