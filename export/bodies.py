@@ -1,0 +1,172 @@
+"""The two operators in standard ONNX operators: the model-local functions of every exported file.
+
+A runtime that has operators of its own under the same names uses those instead (ONNX Runtime does,
+from 1.20 to 1.32). Sizes are read off the inputs, so one text serves every network; activations
+may be half precision, and all arithmetic is FP32.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import parser
+
+DOMAIN = "dvmsr"
+DOMAIN_VERSION = 1
+ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
+
+CHUNK = 16
+"""Tokens per iteration of the scan's body: long enough to hide the cost of an iteration, short
+enough that its (CHUNK, N, D) tensors stay in the cache."""
+
+
+def functions(opset: int) -> list[onnx.FunctionProto]:
+    """Both bodies, for a model of that opset (17 or later)."""
+    return [
+        parser.parse_function(f'<opset_import: ["": {opset}], domain: "{DOMAIN}">\n{text}')
+        for text in (_SELECTIVE_SCAN, _CAUSAL_CONV1D)
+    ]
+
+
+def _each(pattern: str, separator: str = ", ") -> str:
+    """The pattern for t = 0 ... CHUNK - 1, with {s} = t + 1."""
+    return separator.join(pattern.format(t=t, s=t + 1) for t in range(CHUNK))
+
+
+# The tokens are padded to whole chunks with delta = -inf: softplus gives a step of 0, hence a
+# decay of 1 and a drive of 0, and the state passes unchanged.
+# log1p(e) is 2 atanh(e / (2 + e)), because log(1 + e) loses small e.
+_SELECTIVE_SCAN = f"""
+SelectiveScan <plugin_version, plugin_namespace>
+    (u, delta, A, B, C, D, z, delta_bias, h0) => (y, h_last)
+{{
+    zero = Constant <value = int64[1] {{0}}> ()
+    one = Constant <value = int64[1] {{1}}> ()
+    axis2 = Constant <value = int64[1] {{2}}> ()
+    axis3 = Constant <value = int64[1] {{3}}> ()
+    rest = Constant <value = int64[1] {{-1}}> ()
+    chunk = Constant <value = int64[1] {{{CHUNK}}}> ()
+    ones = Constant <value = int64[{CHUNK}] {{{_each("1")}}}> ()
+    two = Constant <value_float = 2.0> ()
+    minus_inf = Constant <value_float = -inf> ()
+
+    length = Shape <start = 1, end = 2> (u)
+    channels = Shape <start = 2> (u)
+    states = Shape <start = 2> (B)
+    last = Sub (length, one)
+    after = Add (last, chunk)
+    needed = Div (after, chunk)
+    chunks = Max (needed, one)
+    padded = Mul (chunks, chunk)
+    missing = Sub (padded, length)
+    pads = Concat <axis = 0> (zero, zero, zero, zero, missing, zero)
+    by_channel = Concat <axis = 0> (zero, rest, chunk, channels)
+    by_state = Concat <axis = 0> (zero, rest, chunk, states)
+    by_token = Concat <axis = 0> (zero, rest, channels)
+
+    u_float = Cast <to = 1> (u)
+    delta_float = Cast <to = 1> (delta)
+    z_float = Cast <to = 1> (z)
+    B_float = Cast <to = 1> (B)
+    C_float = Cast <to = 1> (C)
+    u_padded = Pad (u_float, pads)
+    delta_padded = Pad (delta_float, pads, minus_inf)
+    z_padded = Pad (z_float, pads)
+    B_padded = Pad (B_float, pads)
+    C_padded = Pad (C_float, pads)
+    u_chunks = Reshape (u_padded, by_channel)
+    delta_chunks = Reshape (delta_padded, by_channel)
+    z_chunks = Reshape (z_padded, by_channel)
+    B_chunks = Reshape (B_padded, by_state)
+    C_chunks = Reshape (C_padded, by_state)
+
+    A_rows = Transpose <perm = [1, 0]> (A)
+    h0_rows = Transpose <perm = [0, 2, 1]> (h0)
+    h0_token = Unsqueeze (h0_rows, one)
+
+    h_end, y_chunks = Scan <
+        num_scan_inputs = 5, scan_input_axes = [1, 1, 1, 1, 1], scan_output_axes = [1],
+        body = chunk_of_tokens (
+            float[batch, 1, n, d] state0,
+            float[batch, t, d] u_t, float[batch, t, d] delta_t, float[batch, t, d] z_t,
+            float[batch, t, n] B_t, float[batch, t, n] C_t
+        ) => (float[batch, 1, n, d] state_out, float[batch, t, d] y_t) {{
+            x = Add (delta_t, delta_bias)
+            x_abs = Abs (x)
+            x_neg = Neg (x_abs)
+            e = Exp (x_neg)
+            e_plus_2 = Add (e, two)
+            ratio = Div (e, e_plus_2)
+            half_log1p = Atanh (ratio)
+            log1p = Mul (two, half_log1p)
+            x_positive = Relu (x)
+            step = Add (x_positive, log1p)
+
+            gain = Mul (step, u_t)
+            step_row = Unsqueeze (step, axis2)
+            gain_row = Unsqueeze (gain, axis2)
+            B_column = Unsqueeze (B_t, axis3)
+            C_row = Unsqueeze (C_t, axis2)
+            exponent = Mul (step_row, A_rows)
+            decay = Exp (exponent)
+            drive = Mul (gain_row, B_column)
+            {_each("decay{t}")} = Split <axis = 1> (decay, ones)
+            {_each("drive{t}")} = Split <axis = 1> (drive, ones)
+            {_each("kept{t} = Mul (decay{t}, state{t}) state{s} = Add (kept{t}, drive{t})", " ")}
+            states_t = Concat <axis = 1> ({_each("state{s}")})
+            state_out = Identity (state{CHUNK})
+
+            readout_row = MatMul (C_row, states_t)
+            readout = Squeeze (readout_row, axis2)
+            skip = Mul (D, u_t)
+            ungated = Add (readout, skip)
+            z_sigmoid = Sigmoid (z_t)
+            gate = Mul (z_t, z_sigmoid)
+            y_t = Mul (ungated, gate)
+        }}
+    > (h0_token, u_chunks, delta_chunks, z_chunks, B_chunks, C_chunks)
+
+    y_padded = Reshape (y_chunks, by_token)
+    y_float = Slice (y_padded, zero, length, one)
+    y = CastLike (y_float, u)
+    h_rows = Squeeze (h_end, one)
+    h_last = Transpose <perm = [0, 2, 1]> (h_rows)
+}}
+"""
+
+# One iteration per tap adds the tap's channel weights times the tokens that it sees.
+_CAUSAL_CONV1D = """
+CausalConv1d <plugin_version, plugin_namespace> (x, weight, bias, tail) => (y, new_tail)
+{
+    zero = Constant <value = int64 {0}> ()
+    step = Constant <value = int64 {1}> ()
+    axis0 = Constant <value = int64[1] {0}> ()
+    axis1 = Constant <value = int64[1] {1}> ()
+
+    history = Concat <axis = 1> (tail, x)
+    length = Shape <start = 1, end = 2> (x)
+    length_all = Shape <start = 1, end = 2> (history)
+    new_tail = Slice (history, length, length_all, axis1)
+
+    history_float = Cast <to = 1> (history)
+    taps = Transpose <perm = [1, 0]> (weight)
+    width_1 = Shape <start = 0, end = 1> (taps)
+    width = Squeeze (width_1, axis0)
+    offsets = Range (zero, width, step)
+    shape = Shape (x)
+    sum0 = Expand (bias, shape)
+    sum = Scan <
+        num_scan_inputs = 2,
+        body = tap_of_weight (float[b, l, d] sum_in, float[d] tap, int64 offset)
+            => (float[b, l, d] sum_out) {
+            start = Unsqueeze (offset, axis0)
+            end = Add (start, length)
+            seen = Slice (history_float, start, end, axis1)
+            weighted = Mul (tap, seen)
+            sum_out = Add (sum_in, weighted)
+        }
+    > (sum0, taps, offsets)
+    sum_sigmoid = Sigmoid (sum)
+    y_float = Mul (sum, sum_sigmoid)
+    y = CastLike (y_float, x)
+}
+"""

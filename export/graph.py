@@ -1,0 +1,296 @@
+"""The network as an ONNX graph, node by node: `dvmsr/model.py` once more, in its order.
+
+Writing the graph instead of tracing it keeps its layout in our hands: tokens are (B, L, C) from
+norm to norm, projections that PyTorch splits are two or three MatMuls over split weights, and the
+only transposes stand next to the 3x3 convolutions, where ONNX Runtime merges them with its own
+change of layout. A node is named by its place, as in `rssb0/vimm1/scan`, and so is its output.
+
+Symbols as in the model: C channels, D inner channels, N state size, R rank of delta, K taps,
+L = H * W tokens, s scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from dvmsr.config import DVMSRConfig
+from dvmsr.export import bodies
+
+Weights = Mapping[str, NDArray[Any]]
+"""Parameters and buffers of `dvmsr.model.DVMSR` under their names there, FP32."""
+
+OPSETS = range(17, 25)
+"""17 brought LayerNormalization; onnxruntime 1.20 reads up to 21, 1.24 up to 24."""
+IR_VERSION = 8
+"""The first with model-local functions."""
+
+
+def build_model(
+    config: DVMSRConfig,
+    weights: Weights,
+    half: bool = False,
+    opset: int = 18,
+    static_shape: tuple[int, int, int] | None = None,
+) -> onnx.ModelProto:
+    """The ONNX model of a network, operator bodies attached, without metadata.
+
+    Args:
+        half: float16 for input, output, activations and weights; the statistics of LayerNorm, and
+            A, D, the bias of delta, the causal convolution's weights and the state stay FP32.
+        opset: of the standard operators, one of `OPSETS`.
+        static_shape: batch, height and width; dynamic by default.
+    """
+    g = NetworkGraph(config, weights, half, static_shape)
+    g.network()
+    (batch, height, width), s = g.image_shape, config.scale
+    up = [s * n if isinstance(n, int) else f"{s}*{n}" for n in (height, width)]
+    graph = helper.make_graph(
+        g.nodes,
+        "DVMSR",
+        [helper.make_tensor_value_info("input", g.type, [batch, 3, height, width])],
+        [helper.make_tensor_value_info("output", g.type, [batch, 3, *up])],
+        g.initializers,
+        value_info=g.value_infos,
+    )
+    return helper.make_model(
+        graph,
+        functions=bodies.functions(opset),
+        opset_imports=[
+            helper.make_opsetid("", opset),
+            helper.make_opsetid(bodies.DOMAIN, bodies.DOMAIN_VERSION),
+        ],
+        ir_version=IR_VERSION,
+    )
+
+
+class GraphBuilder:
+    """Collects nodes and initializers; a value is handled by its name."""
+
+    def __init__(self, half: bool) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.value_infos: list[onnx.ValueInfoProto] = []
+        self.type = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+        self.dtype = np.float16 if half else np.float32
+
+    def node(self, op: str, name: str, *inputs: str, output: str = "", **attributes: Any) -> str:
+        """A standard operator; returns its output, named like the node unless given."""
+        output = output or name
+        self.nodes.append(helper.make_node(op, inputs, [output], name, **attributes))
+        return output
+
+    def custom_node(
+        self, op: str, name: str, *inputs: str, shape: Sequence[int | str], state: str
+    ) -> str:
+        """One of our two operators; returns its first output, of that shape in the activations'
+        type. The second, the state after the last token, stays unused."""
+        self.nodes.append(
+            helper.make_node(
+                op,
+                inputs,
+                [name, f"{name}.{state}"],
+                name,
+                domain=bodies.DOMAIN,
+                **bodies.ATTRIBUTES,
+            )
+        )
+        self.value_infos.append(helper.make_tensor_value_info(name, self.type, shape))
+        return name
+
+    def weight(self, name: str, array: Any) -> str:
+        """A constant in the type of the activations."""
+        return self.constant(name, array, self.dtype)
+
+    def parameter(self, name: str, array: Any) -> str:
+        """A constant that is FP32 in every precision."""
+        return self.constant(name, array, np.float32)
+
+    def integers(self, name: str, values: Sequence[int]) -> str:
+        return self.constant(name, values, np.int64)
+
+    def constant(self, name: str, array: Any, dtype: type[np.generic]) -> str:
+        values = np.ascontiguousarray(array, dtype)
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+
+class NetworkGraph(GraphBuilder):
+    """The graph of one network; methods are the modules of `dvmsr/model.py`.
+
+    `name` is the place of a node in the graph, `key` that of its weights in the model.
+    """
+
+    def __init__(
+        self,
+        config: DVMSRConfig,
+        weights: Weights,
+        half: bool,
+        static_shape: tuple[int, int, int] | None,
+    ) -> None:
+        super().__init__(half)
+        self.config, self.w, self.static_shape = config, weights, static_shape
+        self.image_shape: tuple[int | str, ...] = static_shape or ("batch", "height", "width")
+        self.batch = self.image_shape[0]
+        self.length = static_shape[1] * static_shape[2] if static_shape else "tokens"
+        D, N, K = config.inner_channels, config.state, config.conv_width
+        self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
+        self.pixels_shape = "shape/pixels"  # made where its value is first known
+        self.h0 = self.zeros("zeros/h0", [D, N], np.float32)
+        self.tail = self.zeros("zeros/tail", [K - 1, D], self.dtype)
+
+    def zeros(self, name: str, sizes: list[int], dtype: type[np.generic]) -> str:
+        """(B, *sizes)"""
+        if isinstance(self.batch, int):
+            return self.constant(name, np.zeros([self.batch, *sizes]), dtype)
+        batch = self.node("Shape", f"{name}_batch", "input", start=0, end=1)
+        rest = self.integers(f"{name}_sizes", sizes)
+        shape = self.node("Concat", f"{name}_shape", batch, rest, axis=0)
+        zero = numpy_helper.from_array(np.zeros(1, dtype))
+        return self.node("ConstantOfShape", name, shape, value=zero)
+
+    def network(self) -> str:
+        """`input` (B, 3, H, W) -> `output` (B, 3, s*H, s*W)"""
+        mean = self.weight("mean", self.w["mean"])
+        centred = self.node("Sub", "subtract_mean", "input", mean)
+        shallow = self.conv3x3("conv_first", centred, "conv_first")  # (B, C, H, W)
+        pixels = self.to_pixels("patch_embed", shallow)  # (B, H, W, C)
+        if self.static_shape:
+            self.integers(self.pixels_shape, [*self.static_shape, self.config.channels])
+        else:
+            self.node("Shape", self.pixels_shape, pixels)
+        x = self.to_tokens("patch_embed", pixels)  # (B, L, C)
+        x = self.layer_norm("patch_embed/norm", x, "patch_embed.norm")
+        for i, depth in enumerate(self.config.depths):
+            x = self.rssb(f"rssb{i}", x, f"layers.{i}", depth)
+        x = self.layer_norm("norm_f", x, "norm_f")
+        deep = self.conv3x3("conv_after_body", self.to_image("norm_f", x), "conv_after_body")
+        return self.upsampler(self.node("Add", "skip", deep, shallow))
+
+    def rssb(self, name: str, x: str, key: str, depth: int) -> str:
+        """(B, L, C) -> (B, L, C)"""
+        deep = x
+        for j in range(depth):
+            deep = self.vimm(f"{name}/vimm{j}", deep, f"{key}.residual_group.blocks.{j}")
+        deep = self.conv3x3(f"{name}/conv", self.to_image(name, deep), f"{key}.conv")
+        deep = self.to_tokens(name, self.to_pixels(name, deep))
+        return self.node("Add", f"{name}/skip", deep, x)
+
+    def vimm(self, name: str, x: str, key: str) -> str:
+        """(B, L, C) -> (B, L, C)"""
+        y = self.mamba(name, self.layer_norm(f"{name}/norm", x, f"{key}.norm"), f"{key}.mixer")
+        return self.node("Add", f"{name}/residual", x, y) if self.config.vimm_residual else y
+
+    def mamba(self, name: str, tokens: str, key: str) -> str:
+        """(B, L, C) -> (B, L, C)"""
+        W_x, W_z = np.split(self.w[f"{key}.in_proj.weight"], 2)  # (D, C) each
+        x = self.linear(f"{name}/in_proj_x", tokens, W_x)  # (B, L, D)
+        z = self.linear(f"{name}/in_proj_z", tokens, W_z)  # (B, L, D)
+        y = self.scan(name, x, z, key, "")
+        if self.config.bidirectional:
+            back = f"{name}/backward"
+            x_b = self.flip(f"{back}/flip_x", x)  # (B, L, D), last token first
+            z_b = self.flip(f"{back}/flip_z", z)
+            y_b = self.flip(f"{back}/flip_y", self.scan(back, x_b, z_b, key, "_b"))
+            y = self.node("Add", f"{name}/both", y, y_b)
+        return self.linear(f"{name}/out_proj", y, self.w[f"{key}.out_proj.weight"])
+
+    def scan(self, name: str, x: str, z: str, key: str, direction: str) -> str:
+        """(B, L, D) twice -> (B, L, D); direction is "" or "_b"."""
+        R, N = self.config.dt_rank, self.config.state
+        shape = (self.batch, self.length, self.config.inner_channels)
+        conv1d, dt_proj = f"{key}.conv1d{direction}", f"{key}.dt_proj{direction}"
+        taps = self.w[f"{conv1d}.weight"].squeeze(1)  # (D, K)
+        u = self.custom_node(
+            "CausalConv1d",
+            f"{name}/conv1d",
+            x,
+            self.parameter(f"{name}/conv1d.weight", taps),
+            self.parameter(f"{name}/conv1d.bias", self.w[f"{conv1d}.bias"]),
+            self.tail,
+            shape=shape,
+            state="tail",
+        )  # (B, L, D)
+        W_dt, W_B, W_C = np.split(self.w[f"{key}.x_proj{direction}.weight"], [R, R + N])
+        dt = self.linear(f"{name}/x_proj_dt", u, W_dt)  # (B, L, R)
+        return self.custom_node(
+            "SelectiveScan",
+            f"{name}/scan",
+            u,
+            self.linear(f"{name}/dt_proj", dt, self.w[f"{dt_proj}.weight"]),  # delta, (B, L, D)
+            self.parameter(f"{name}/scan.A", -np.exp(self.w[f"{key}.A{direction}_log"])),  # (D, N)
+            self.linear(f"{name}/x_proj_B", u, W_B),  # (B, L, N)
+            self.linear(f"{name}/x_proj_C", u, W_C),  # (B, L, N)
+            self.parameter(f"{name}/scan.D", self.w[f"{key}.D{direction}"]),
+            z,
+            self.parameter(f"{name}/scan.delta_bias", self.w[f"{dt_proj}.bias"]),
+            self.h0,
+            shape=shape,
+            state="h_last",
+        )  # (B, L, D), gated by SiLU(z)
+
+    def upsampler(self, x: str) -> str:
+        """(B, C, H, W) -> `output` (B, 3, s*H, s*W)
+
+        The last convolution adds the image mean with its bias.
+        """
+        mean, s = self.w["mean"].reshape(3), self.config.scale
+        if self.config.upsampler == "pixelshuffledirect":
+            x = self.conv3x3("upsample/conv", x, "upsample.0", more_bias=mean.repeat(s * s))
+            return self.pixel_shuffle("upsample/shuffle", x, s, output="output")
+        x = self.conv3x3("conv_before_upsample/conv", x, "conv_before_upsample.0")
+        x = self.node("LeakyRelu", "conv_before_upsample/act", x, alpha=0.01)
+        for i, factor in enumerate([2, 2] if s == 4 else [s]):
+            x = self.conv3x3(f"upsample/conv{i}", x, f"upsample.{2 * i}")
+            x = self.pixel_shuffle(f"upsample/shuffle{i}", x, factor)
+        return self.conv3x3("conv_last", x, "conv_last", more_bias=mean, output="output")
+
+    def to_pixels(self, name: str, image: str) -> str:
+        """(B, C, H, W) -> (B, H, W, C)"""
+        return self.node("Transpose", f"{name}/to_pixels", image, perm=[0, 2, 3, 1])
+
+    def to_tokens(self, name: str, pixels: str) -> str:
+        """(B, H, W, C) -> (B, L, C)"""
+        return self.node("Reshape", f"{name}/to_tokens", pixels, self.tokens_shape)
+
+    def to_image(self, name: str, tokens: str) -> str:
+        """(B, L, C) -> (B, C, H, W)"""
+        pixels = self.node("Reshape", f"{name}/from_tokens", tokens, self.pixels_shape)
+        return self.node("Transpose", f"{name}/from_pixels", pixels, perm=[0, 3, 1, 2])
+
+    def flip(self, name: str, tokens: str) -> str:
+        """Reverse the order of the tokens."""
+        bounds = {"start": -1, "end": np.iinfo(np.int64).min, "axis": 1, "step": -1}
+        inputs = [self.integers(f"{name}.{key}", [value]) for key, value in bounds.items()]
+        return self.node("Slice", name, tokens, *inputs)
+
+    def conv3x3(
+        self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0, output: str = ""
+    ) -> str:
+        """(B, C_in, H, W) -> (B, C_out, H, W)"""
+        weight = self.weight(f"{name}.weight", self.w[f"{key}.weight"])
+        bias = self.weight(f"{name}.bias", self.w[f"{key}.bias"] + more_bias)
+        return self.node(
+            "Conv", name, x, weight, bias, output=output, kernel_shape=[3, 3], pads=[1, 1, 1, 1]
+        )
+
+    def linear(self, name: str, x: str, weight: NDArray[Any]) -> str:
+        """(B, L, in) -> (B, L, out) by a PyTorch weight (out, in)."""
+        return self.node("MatMul", name, x, self.weight(f"{name}.weight", weight.T))
+
+    def layer_norm(self, name: str, x: str, key: str) -> str:
+        """(B, L, C) -> (B, L, C); stash_type 1 means FP32 statistics in every precision."""
+        scale = self.weight(f"{name}.weight", self.w[f"{key}.weight"])
+        bias = self.weight(f"{name}.bias", self.w[f"{key}.bias"])
+        return self.node(
+            "LayerNormalization", name, x, scale, bias, axis=-1, epsilon=1e-5, stash_type=1
+        )
+
+    def pixel_shuffle(self, name: str, x: str, factor: int, output: str = "") -> str:
+        """(B, C*f*f, H, W) -> (B, C, f*H, f*W)"""
+        return self.node("DepthToSpace", name, x, output=output, blocksize=factor, mode="CRD")

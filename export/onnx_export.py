@@ -1,0 +1,206 @@
+"""Checkpoint -> verified ONNX file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import math
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dvmsr
+from dvmsr.cli_support import notice
+from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
+from dvmsr.export.parity import Parity, limit
+
+if TYPE_CHECKING:
+    import onnx
+
+    from dvmsr.model import DVMSR
+
+PRECISIONS = ("fp32", "fp16")
+DEFAULT_OPSET = 18
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how far it is from PyTorch."""
+
+    path: str
+    sha256: str
+    bytes: int
+    precision: str
+    opset: int
+    static_shape: tuple[int, int, int] | None
+    """Batch, height and width; None for a dynamic model."""
+    nodes: dict[str, int]
+    """How many nodes of each operator, most frequent first."""
+    parity: tuple[Parity, ...]
+    """One per backend and input; empty if not verified."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-ready values; an infinite PSNR is null."""
+        values = asdict(self)
+        for parity in values["parity"]:
+            parity["psnr"] = parity["psnr"] if math.isfinite(parity["psnr"]) else None
+        return values
+
+
+def export_onnx(
+    source: str | os.PathLike[str] | DVMSR,
+    path: str | os.PathLike[str],
+    precision: str = "fp32",
+    opset: int = DEFAULT_OPSET,
+    static_shape: tuple[int, int, int] | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+    progress: Callable[[str], None] = notice,
+) -> ExportReport:
+    """Write a network as an ONNX file, and compare what ONNX Runtime makes of it with PyTorch.
+
+    The file appears under its name only when it is complete and has passed.
+
+    Args:
+        source: a checkpoint, or a network (its weights are read as FP32).
+        path: the file to write, `.onnx`.
+        precision: `fp32`, or `fp16` for a graph typed in half precision.
+        opset: of the standard operators, 17 to 24; onnxruntime 1.20 reads up to 21.
+        static_shape: batch, height and width of the only input that the model will take; by
+            default it takes any.
+        verify: compare with PyTorch.
+        overwrite: replace an existing file.
+        progress: receives a line per step; by default they go to stderr.
+
+    Raises:
+        UsageError: for a bad argument, or if the file exists and is not to be replaced.
+        MissingComponentError: if torch or onnx is not installed.
+        IncompatibleModelError: if the source is no checkpoint of this network, or onnxruntime is
+            too old for the opset.
+        ParityError: if the outputs differ by more than `dvmsr.export.parity` allows.
+        DvmsrError: if the source cannot be read or the file not be written.
+    """
+    path = Path(path)
+    _check_arguments(path, precision, static_shape, overwrite)
+    _require("torch", "safetensors", "onnx")
+
+    import onnx
+
+    from dvmsr import checkpoint
+    from dvmsr.export.graph import OPSETS, build_model
+    from dvmsr.export.verify import verify as verify_file
+    from dvmsr.model import DVMSR
+
+    if opset not in OPSETS:
+        raise UsageError(f"the opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
+    if isinstance(source, DVMSR):
+        network, name, digest = source, UNKNOWN, UNKNOWN
+    else:
+        network, name, digest = (
+            checkpoint.load(source),
+            Path(source).name,
+            checkpoint.sha256(source),
+        )
+    reference = copy.deepcopy(network).cpu().float().eval()
+    tensors = {**dict(reference.named_parameters()), **dict(reference.named_buffers())}
+    weights = {key: tensor.detach().numpy() for key, tensor in tensors.items()}
+    model = build_model(network.config, weights, precision == "fp16", opset, static_shape)
+    model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
+    metadata = {
+        "config": network.config.to_json(),
+        "scale": str(network.config.scale),
+        "colour_order": "RGB",
+        "range": "0..1",
+        "checkpoint": name,
+        "checkpoint_sha256": digest,
+        "git_revision": git_revision(),
+        "precision": precision,
+        "version": dvmsr.__version__,
+    }
+    onnx.helper.set_model_props(model, {f"dvmsr.{key}": text for key, text in metadata.items()})
+    data = model.SerializeToString()
+
+    parity: list[Parity] = []
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        progress(f"writing {path}: {precision}, opset {opset}, {len(data):,} bytes")
+        temporary.write_bytes(data)
+        if verify:
+            parity = verify_file(temporary, reference, static_shape, progress)
+            _check_parity(path, precision, parity)
+        temporary.replace(path)
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be written ({error.strerror})") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    return ExportReport(
+        path=str(path),
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        precision=precision,
+        opset=opset,
+        static_shape=static_shape,
+        nodes=count_nodes(model),
+        parity=tuple(parity),
+    )
+
+
+def count_nodes(model: onnx.ModelProto) -> dict[str, int]:
+    """How many nodes of each operator the main graph has, most frequent first."""
+    return dict(Counter(node.op_type for node in model.graph.node).most_common())
+
+
+def git_revision() -> str:
+    """The commit of the dvmsr source, with `-dirty` if it was changed since; `unknown` if dvmsr
+    does not run from a checkout of its own."""
+    root = Path(dvmsr.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return UNKNOWN
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run([*command, "--dirty"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return UNKNOWN
+    return result.stdout.strip()
+
+
+def _check_arguments(
+    path: Path, precision: str, static_shape: tuple[int, int, int] | None, overwrite: bool
+) -> None:
+    if precision not in PRECISIONS:
+        raise UsageError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if static_shape is not None and (len(static_shape) != 3 or min(static_shape) < 1):
+        raise UsageError(f"a static shape is a batch, height and width, not {static_shape}")
+    if path.suffix != ".onnx":
+        raise UsageError(f"{path} must end in .onnx")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already; choose another name or force overwriting it")
+
+
+def _check_parity(path: Path, precision: str, results: list[Parity]) -> None:
+    for result in results:
+        if not result.passes(precision):
+            raise ParityError(
+                f"{path} was not written: the {precision} model differs from PyTorch, {result}, "
+                f"where {limit(precision)} is allowed"
+            )
+
+
+def _require(*packages: str) -> None:
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise MissingComponentError(
+            f'exporting needs {" and ".join(missing)}: pip install "dvmsr[export]"'
+        )
