@@ -7,10 +7,12 @@ pass too: each chunk is recomputed from the state at its start.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 CHUNK = 128
 
@@ -27,7 +29,44 @@ def _scan_chunk(
         state = torch.cat([state[:, :reach], joined], 1)
         decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], 1)
         reach *= 2
-    return torch.einsum("btdn,btn->btd", state, C), state[:, -1]
+    return torch.einsum("btdn,btn->btd", state, C), state[:, -1].clone()
+
+
+class _Scan(torch.autograd.Function):
+    """y (B, L, D) before skip and gate, and the last state (B, D, N), from u, step, A, B, C, h0."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, h0: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y, h, starts = torch.empty_like(u), h0, []
+        for t in range(0, u.shape[1], CHUNK):
+            part = slice(t, t + CHUNK)
+            starts.append(h)
+            y[:, part], h = _scan_chunk(u[:, part], step[:, part], A, B[:, part], C[:, part], h)
+        ctx.save_for_backward(u, step, A, B, C, *starts)
+        return y, h.clone() if h is h0 else h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, y_grad: Tensor, h_grad: Tensor) -> tuple[Tensor, ...]:
+        u, step, A, B, C, *starts = ctx.saved_tensors
+        tokens = tuple(torch.empty_like(t) for t in (u, step, B, C))
+        A_grad = torch.zeros_like(A)
+        for i, h in reversed(list(enumerate(starts))):
+            part = slice(i * CHUNK, (i + 1) * CHUNK)
+            chunk = [t[:, part].detach() for t in (u, step)] + [A.detach()]
+            chunk += [t[:, part].detach() for t in (B, C)] + [h.detach()]
+            with torch.enable_grad():
+                inputs = [t.requires_grad_() for t in chunk]
+                outputs = _scan_chunk(*inputs)
+            u_g, step_g, A_g, B_g, C_g, h_grad = torch.autograd.grad(
+                outputs, inputs, (y_grad[:, part], h_grad)
+            )
+            for whole, piece in zip(tokens, (u_g, step_g, B_g, C_g), strict=True):
+                whole[:, part] = piece
+            A_grad += A_g
+        return tokens[0], tokens[1], A_grad, tokens[2], tokens[3], h_grad
 
 
 def selective_scan_chunked(
@@ -45,22 +84,8 @@ def selective_scan_chunked(
     work = A.dtype
     x = u.to(work)
     step = F.softplus(delta.to(work) + delta_bias)
-    h, outputs = h0, []
-    for t in range(0, u.shape[1], CHUNK):
-        part = slice(t, t + CHUNK)
-        y, h = checkpoint(
-            _scan_chunk,
-            x[:, part],
-            step[:, part],
-            A,
-            B[:, part].to(work),
-            C[:, part].to(work),
-            h,
-            use_reentrant=False,
-        )
-        outputs.append(y)
-    y = torch.cat(outputs, 1) if outputs else torch.zeros_like(x)
-    return ((y + D * x) * F.silu(z.to(work))).to(u.dtype), h
+    y, h_last = _Scan.apply(x, step, A, B.to(work), C.to(work), h0)
+    return ((y + D * x) * F.silu(z.to(work))).to(u.dtype), h_last
 
 
 def causal_conv1d_shifted(
