@@ -1,0 +1,357 @@
+// SelectiveScan and CausalConv1d as ONNX Runtime custom operators (domain "dvmsr") over the CPU
+// kernels, on the session's own threads. Each is registered twice: with FP32 and with FP16
+// activations; parameters and state are FP32 in both.
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "dvmsr_ops.h"
+#include "ort_abi.h"
+
+namespace {
+
+constexpr const char *domain_name = "dvmsr";
+// ONNX Runtime's own key for the size of a session's thread pool; the pool cannot be asked.
+constexpr const char *threads_key = "session.intra_op_num_threads";
+
+enum Kind { activation, parameter };
+
+// One letter per dimension, as in the operators' definition; 'k' stands for K - 1.
+struct Port {
+  const char *name;
+  const char *axes;
+  Kind kind;
+};
+
+// The size of each axis, by letter.
+using Sizes = std::array<int64_t, 128>;
+using Shape = std::vector<int64_t>;
+using Run = dvmsr_status (*)(dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
+                             const dvmsr_executor *executor);
+
+struct Definition {
+  const char *name;
+  std::vector<Port> inputs, outputs;
+  Run run;
+};
+
+const Definition selective_scan = {
+    "SelectiveScan",
+    {{"u", "BLD", activation},
+     {"delta", "BLD", activation},
+     {"A", "DN", parameter},
+     {"B", "BLN", activation},
+     {"C", "BLN", activation},
+     {"D", "D", parameter},
+     {"z", "BLD", activation},
+     {"delta_bias", "D", parameter},
+     {"h0", "BDN", parameter}},
+    {{"y", "BLD", activation}, {"h_last", "BDN", parameter}},
+    [](dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
+       const dvmsr_executor *executor) {
+      const dvmsr_scan_inputs inputs = {dtype, size['B'], size['L'], size['D'], size['N'],
+                                        in[0], in[1],     in[2],     in[3],     in[4],
+                                        in[5], in[6],     in[7],     in[8]};
+      const dvmsr_scan_outputs outputs = {out[0], out[1]};
+      return dvmsr_selective_scan_forward(&inputs, &outputs, executor);
+    }};
+
+const Definition causal_conv1d = {
+    "CausalConv1d",
+    {{"x", "BLD", activation},
+     {"weight", "DK", parameter},
+     {"bias", "D", parameter},
+     {"tail", "BkD", activation}},
+    {{"y", "BLD", activation}, {"new_tail", "BkD", activation}},
+    [](dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
+       const dvmsr_executor *executor) {
+      const dvmsr_conv_inputs inputs = {dtype, size['B'], size['L'], size['D'], size['K'],
+                                        in[0], in[1],     in[2],     in[3]};
+      const dvmsr_conv_outputs outputs = {out[0], out[1]};
+      return dvmsr_causal_conv1d_forward(&inputs, &outputs, executor);
+    }};
+
+// A failed call into ONNX Runtime, which owns the message.
+struct CallFailed {
+  OrtStatus *status;
+};
+
+void check(OrtStatus *status) {
+  if (status) throw CallFailed{status};
+}
+
+// Runs body(); what it throws becomes a status, so that no exception reaches C.
+template <class Body>
+OrtStatus *guarded(const OrtApi &api, const Body &body) noexcept {
+  try {
+    body();
+    return nullptr;
+  } catch (const CallFailed &failed) {
+    return failed.status;
+  } catch (const std::invalid_argument &error) {
+    return api.CreateStatus(ORT_INVALID_ARGUMENT, error.what());
+  } catch (const std::bad_alloc &) {
+    return api.CreateStatus(ORT_FAIL, "dvmsr: out of memory; use a smaller image, strip or batch");
+  } catch (const std::exception &error) {
+    return api.CreateStatus(ORT_FAIL, error.what());
+  }
+}
+
+struct CustomOp : OrtCustomOp {
+  CustomOp(const OrtApi &api, const Definition &definition, dvmsr_dtype dtype, int threads);
+
+  ONNXTensorElementDataType type_of(const Port &port) const {
+    return dtype == DVMSR_F16 && port.kind == activation ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
+                                                         : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+  }
+
+  const OrtApi &api;
+  const Definition &definition;
+  dvmsr_dtype dtype;
+  int threads;  // of the session; 0: unknown
+};
+
+const CustomOp &self(const OrtCustomOp *op) { return *static_cast<const CustomOp *>(op); }
+
+std::string text_of(char axis) { return axis == 'k' ? "K-1" : std::string(1, axis); }
+
+// "(B, K-1, D)"
+std::string text_of(const char *axes) {
+  std::string text = "(";
+  for (const char *axis = axes; *axis; ++axis) text += (axis == axes ? "" : ", ") + text_of(*axis);
+  return text + ")";
+}
+
+// "(1, 3, 120)"
+std::string text_of(const Shape &shape) {
+  std::string text = "(";
+  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
+  return text + ")";
+}
+
+[[noreturn]] void refuse(const Definition &definition, const Port &port, const std::string &why) {
+  throw std::invalid_argument(std::string("dvmsr ") + definition.name + ": " + port.name + " " + why +
+                              "; feed a matching shape, or export the model again with dvmsr-export");
+}
+
+// Learns the sizes of the axes from the inputs in turn, and holds each input to what is known.
+class AxisSizes {
+ public:
+  explicit AxisSizes(const Definition &definition) : definition_(definition) {}
+
+  void learn(const Port &port, const Shape &shape) {
+    const std::string wrong = "has shape " + text_of(shape) + " but must be " + text_of(port.axes);
+    if (shape.size() != std::strlen(port.axes)) refuse(definition_, port, wrong);
+    for (size_t i = 0; i < shape.size(); ++i) {
+      const char letter = port.axes[i];
+      const auto axis = static_cast<size_t>(letter);
+      if (!from_[axis]) {
+        if (shape[i] < 1 && letter != 'B' && letter != 'L')
+          refuse(definition_, port, wrong + " with " + letter + " at least 1");
+        know(axis, shape[i], port);
+        if (letter == 'K') know('k', shape[i] - 1, port);
+      } else if (shape[i] != size_[axis]) {
+        refuse(definition_, port,
+               wrong + " with " + text_of(letter) + " = " + std::to_string(size_[axis]) + " as in " +
+                   from_[axis]);
+      }
+    }
+  }
+
+  Shape shape_of(const Port &port) const {
+    Shape shape;
+    for (const char *axis = port.axes; *axis; ++axis) shape.push_back(size_[static_cast<size_t>(*axis)]);
+    return shape;
+  }
+
+  const Sizes &sizes() const { return size_; }
+
+ private:
+  void know(size_t axis, int64_t size, const Port &port) {
+    size_[axis] = size;
+    from_[axis] = port.name;
+  }
+
+  const Definition &definition_;
+  Sizes size_{};
+  std::array<const char *, 128> from_{};  // the input that told the size; NULL: not known yet
+};
+
+Shape shape_of(const OrtApi &api, const OrtTensorTypeAndShapeInfo *info) {
+  size_t rank = 0;
+  check(api.GetDimensionsCount(info, &rank));
+  Shape shape(rank);
+  check(api.GetDimensions(info, shape.data(), rank));
+  return shape;
+}
+
+Shape shape_of(const OrtApi &api, const OrtValue *value) {
+  OrtTensorTypeAndShapeInfo *info = nullptr;
+  check(api.GetTensorTypeAndShape(value, &info));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> owner(
+      info, api.ReleaseTensorTypeAndShapeInfo);
+  return shape_of(api, info);
+}
+
+void *data_of(const OrtApi &api, const OrtValue *value) {
+  void *data = nullptr;
+  check(api.GetTensorMutableData(const_cast<OrtValue *>(value), &data));
+  return data;
+}
+
+// The session's thread pool as an executor's parallel_for.
+struct SessionThreads {
+  const OrtApi &api;
+  const OrtKernelContext *context;
+  OrtStatus *failure = nullptr;
+
+  static void parallel_for(void *self, void (*task)(void *, size_t), size_t count, void *data) {
+    auto &threads = *static_cast<SessionThreads *>(self);
+    if (!threads.failure)
+      threads.failure = threads.api.KernelContext_ParallelFor(threads.context, task, count, 0, data);
+  }
+};
+
+void compute(const CustomOp &op, OrtKernelContext *context) {
+  const OrtApi &api = op.api;
+  const Definition &definition = op.definition;
+  AxisSizes axes(definition);
+  std::vector<void *> in, out;
+  for (const Port &port : definition.inputs) {
+    const OrtValue *value = nullptr;
+    check(api.KernelContext_GetInput(context, in.size(), &value));
+    if (!value) refuse(definition, port, "is missing");
+    axes.learn(port, shape_of(api, value));
+    in.push_back(data_of(api, value));
+  }
+  for (const Port &port : definition.outputs) {
+    const Shape shape = axes.shape_of(port);
+    OrtValue *value = nullptr;
+    check(api.KernelContext_GetOutput(context, out.size(), shape.data(), shape.size(), &value));
+    if (!value) refuse(definition, port, "is an output without a name");
+    out.push_back(data_of(api, value));
+  }
+
+  SessionThreads threads{api, context};
+  const dvmsr_executor executor = {op.threads, SessionThreads::parallel_for, &threads};
+  const dvmsr_status status = definition.run(op.dtype, axes.sizes(), in.data(), out.data(), &executor);
+  check(threads.failure);
+  if (status == DVMSR_OUT_OF_MEMORY) throw std::bad_alloc();
+  if (status != DVMSR_OK)
+    throw std::runtime_error(std::string("dvmsr ") + definition.name + ": the kernel refused with status " +
+                             std::to_string(status));
+}
+
+// Every output has the shape of an input, symbolic sizes included, which lets the runtime share memory
+// between equal ones.
+void infer_shapes(const CustomOp &op, OrtShapeInferContext *context) {
+  const OrtApi &api = op.api;
+  const auto &inputs = op.definition.inputs, &outputs = op.definition.outputs;
+  for (size_t o = 0; o < outputs.size(); ++o) {
+    const std::string axes = outputs[o].axes;
+    size_t i = 0;
+    while (axes != inputs[i].axes || inputs[i].kind != outputs[o].kind) ++i;
+    OrtTensorTypeAndShapeInfo *info = nullptr;  // owned by the context
+    check(api.ShapeInferContext_GetInputTypeShape(context, i, &info));
+    const Shape shape = shape_of(api, info);
+    std::vector<const char *> names(shape.size());
+    check(api.GetSymbolicDimensions(info, names.data(), names.size()));
+    // An input of unknown shape reports rank 0; a size that is neither known nor named would be set
+    // to -1.
+    bool known = shape.size() == axes.size();
+    for (size_t d = 0; d < shape.size(); ++d) known = known && (shape[d] >= 0 || *names[d]);
+    if (known) check(api.ShapeInferContext_SetOutputTypeShape(context, o, info));
+  }
+}
+
+CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, dvmsr_dtype dtype_, int threads_)
+    : OrtCustomOp{}, api(api_), definition(definition_), dtype(dtype_), threads(threads_) {
+  version = DVMSR_ORT_API;
+  GetName = [](const OrtCustomOp *op) { return self(op).definition.name; };
+  GetExecutionProviderType = [](const OrtCustomOp *) -> const char * { return nullptr; };
+  GetInputTypeCount = [](const OrtCustomOp *op) { return self(op).definition.inputs.size(); };
+  GetInputType = [](const OrtCustomOp *op, size_t i) {
+    return self(op).type_of(self(op).definition.inputs[i]);
+  };
+  GetInputCharacteristic = [](const OrtCustomOp *, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  GetInputMemoryType = [](const OrtCustomOp *, size_t) { return OrtMemTypeDefault; };
+  GetOutputTypeCount = [](const OrtCustomOp *op) { return self(op).definition.outputs.size(); };
+  GetOutputType = [](const OrtCustomOp *op, size_t i) {
+    return self(op).type_of(self(op).definition.outputs[i]);
+  };
+  GetOutputCharacteristic = [](const OrtCustomOp *, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  // Nothing is kept between calls: the operator is its own kernel.
+  CreateKernelV2 = [](const OrtCustomOp *op, const OrtApi *, const OrtKernelInfo *,
+                      void **kernel) -> OrtStatus * {
+    *kernel = const_cast<OrtCustomOp *>(op);
+    return nullptr;
+  };
+  KernelDestroy = [](void *) {};
+  KernelComputeV2 = [](void *kernel, OrtKernelContext *context) {
+    const CustomOp &op = self(static_cast<OrtCustomOp *>(kernel));
+    return guarded(op.api, [&] { compute(op, context); });
+  };
+  InferOutputShapeFn = [](const OrtCustomOp *op, OrtShapeInferContext *context) {
+    return guarded(self(op).api, [&] { infer_shapes(self(op), context); });
+  };
+}
+
+struct Domain {
+  Domain(const OrtApi &api, int threads)
+      : ops{{{api, selective_scan, DVMSR_F32, threads},
+             {api, selective_scan, DVMSR_F16, threads},
+             {api, causal_conv1d, DVMSR_F32, threads},
+             {api, causal_conv1d, DVMSR_F16, threads}}} {
+    check(api.CreateCustomOpDomain(domain_name, &handle));
+    for (const CustomOp &op : ops) check(api.CustomOpDomain_Add(handle, &op));
+  }
+  std::array<CustomOp, 4> ops;
+  OrtCustomOpDomain *handle = nullptr;
+};
+
+// Sessions point at their domain and its operators to the end of their lives, which nobody announces:
+// so there is one domain per runtime and thread count, and it is never freed.
+const Domain &domain_for(const OrtApi &api, int threads) {
+  static std::mutex mutex;
+  static auto &domains = *new std::map<std::pair<const OrtApi *, int>, std::unique_ptr<Domain>>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::unique_ptr<Domain> &domain = domains[{&api, threads}];
+  if (!domain) domain = std::make_unique<Domain>(api, threads);
+  return *domain;
+}
+
+int threads_of(const OrtApi &api, const OrtSessionOptions *options) {
+  char text[16] = "";
+  size_t size = sizeof text;
+  if (OrtStatus *unset = api.GetSessionConfigEntry(options, threads_key, text, &size)) {
+    api.ReleaseStatus(unset);
+    return 0;
+  }
+  return std::atoi(text);
+}
+
+}  // namespace
+
+// The entry point that ONNX Runtime looks for: SessionOptions.register_custom_ops_library(path).
+extern "C" DVMSR_API OrtStatus *DVMSR_ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
+                                                                 const OrtApiBase *base) {
+  const OrtApi *api = base->GetApi(DVMSR_ORT_API);
+  if (!api) {
+    const std::string message = std::string("dvmsr: the custom operators need onnxruntime 1.") +
+                                std::to_string(DVMSR_ORT_API) + " or newer and this is " +
+                                base->GetVersionString() + "; upgrade it with pip install -U onnxruntime";
+    return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED, message.c_str());
+  }
+  return guarded(*api, [&] {
+    check(api->AddCustomOpDomain(options, domain_for(*api, threads_of(*api, options)).handle));
+  });
+}

@@ -1,0 +1,120 @@
+/* The part of the ONNX Runtime C interface that the custom operators use, and nothing else.
+ *
+ * The onnxruntime wheels ship no headers, but their C interface only ever grows at the end, so a
+ * function keeps its place in the table for good; these definitions hold for every release since
+ * DVMSR_ORT_API. tests/plugins/test_ort_abi.py proves each place, signature and constant against
+ * the real headers. It looks for them in the folder DVMSR_ORT_INCLUDE (`include/` of a release
+ * archive from github.com/microsoft/onnxruntime/releases), else takes them from the npm package
+ * com.github.asus4.onnxruntime.
+ */
+#ifndef DVMSR_ORT_ABI_H
+#define DVMSR_ORT_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define DVMSR_ORT_CALL __stdcall
+#else
+#define DVMSR_ORT_CALL
+#endif
+
+/* The interface version asked for: that of onnxruntime 1.20, the oldest release supported. */
+#define DVMSR_ORT_API 20
+
+typedef struct OrtStatus OrtStatus; /* NULL: success */
+typedef struct OrtValue OrtValue;
+typedef struct OrtSessionOptions OrtSessionOptions;
+typedef struct OrtCustomOpDomain OrtCustomOpDomain;
+typedef struct OrtTensorTypeAndShapeInfo OrtTensorTypeAndShapeInfo;
+typedef struct OrtKernelInfo OrtKernelInfo;
+typedef struct OrtKernelContext OrtKernelContext;
+typedef struct OrtShapeInferContext OrtShapeInferContext;
+typedef struct OrtApi OrtApi;
+typedef struct OrtCustomOp OrtCustomOp;
+
+typedef enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_NOT_IMPLEMENTED = 9 } OrtErrorCode;
+
+typedef enum {
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1,
+  ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 = 10
+} ONNXTensorElementDataType;
+
+typedef enum { INPUT_OUTPUT_REQUIRED = 0 } OrtCustomOpInputOutputCharacteristic;
+
+typedef enum { OrtMemTypeDefault = 0 } OrtMemType;
+
+typedef struct OrtApiBase {
+  const OrtApi *(DVMSR_ORT_CALL *GetApi)(uint32_t version); /* NULL: the runtime is older */
+  const char *(DVMSR_ORT_CALL *GetVersionString)(void);
+} OrtApiBase;
+
+/* The function table; `skipped_<first place>` are functions not used here. */
+struct OrtApi {
+  OrtStatus *(DVMSR_ORT_CALL *CreateStatus)(OrtErrorCode code, const char *message);
+  void *skipped_1[25];
+  OrtStatus *(DVMSR_ORT_CALL *CreateCustomOpDomain)(const char *name, OrtCustomOpDomain **out);
+  OrtStatus *(DVMSR_ORT_CALL *CustomOpDomain_Add)(OrtCustomOpDomain *domain, const OrtCustomOp *op);
+  OrtStatus *(DVMSR_ORT_CALL *AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain);
+  void *skipped_29[22];
+  OrtStatus *(DVMSR_ORT_CALL *GetTensorMutableData)(OrtValue *value, void **out);
+  void *skipped_52[9];
+  OrtStatus *(DVMSR_ORT_CALL *GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *info, size_t *out);
+  OrtStatus *(DVMSR_ORT_CALL *GetDimensions)(const OrtTensorTypeAndShapeInfo *info, int64_t *out,
+                                             size_t count);
+  OrtStatus *(DVMSR_ORT_CALL *GetSymbolicDimensions)(const OrtTensorTypeAndShapeInfo *info,
+                                                     const char **out, size_t count);
+  void *skipped_64[1];
+  OrtStatus *(DVMSR_ORT_CALL *GetTensorTypeAndShape)(const OrtValue *value,
+                                                     OrtTensorTypeAndShapeInfo **out);
+  void *skipped_66[24];
+  OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetInput)(const OrtKernelContext *context, size_t index,
+                                                      const OrtValue **out);
+  OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetOutput)(OrtKernelContext *context, size_t index,
+                                                       const int64_t *shape, size_t rank,
+                                                       OrtValue **out);
+  void *skipped_92[1];
+  void(DVMSR_ORT_CALL *ReleaseStatus)(OrtStatus *status);
+  void *skipped_94[5];
+  void(DVMSR_ORT_CALL *ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *info);
+  void *skipped_100[138];
+  OrtStatus *(DVMSR_ORT_CALL *GetSessionConfigEntry)(const OrtSessionOptions *options,
+                                                     const char *key, char *out, size_t *size);
+  void *skipped_239[29];
+  OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_GetInputTypeShape)(
+      const OrtShapeInferContext *context, size_t index, OrtTensorTypeAndShapeInfo **out);
+  void *skipped_269[1];
+  OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_SetOutputTypeShape)(
+      const OrtShapeInferContext *context, size_t index, const OrtTensorTypeAndShapeInfo *info);
+  void *skipped_271[3];
+  OrtStatus *(DVMSR_ORT_CALL *KernelContext_ParallelFor)(const OrtKernelContext *context,
+                                                         void (*task)(void *data, size_t index),
+                                                         size_t count, size_t batches, void *data);
+};
+
+/* What one operator is to the runtime; members left NULL take the runtime's default. */
+struct OrtCustomOp {
+  uint32_t version;
+  void *skipped_create_kernel;
+  const char *(DVMSR_ORT_CALL *GetName)(const OrtCustomOp *op);
+  const char *(DVMSR_ORT_CALL *GetExecutionProviderType)(const OrtCustomOp *op); /* NULL: CPU */
+  ONNXTensorElementDataType(DVMSR_ORT_CALL *GetInputType)(const OrtCustomOp *op, size_t index);
+  size_t(DVMSR_ORT_CALL *GetInputTypeCount)(const OrtCustomOp *op);
+  ONNXTensorElementDataType(DVMSR_ORT_CALL *GetOutputType)(const OrtCustomOp *op, size_t index);
+  size_t(DVMSR_ORT_CALL *GetOutputTypeCount)(const OrtCustomOp *op);
+  void *skipped_kernel_compute;
+  void(DVMSR_ORT_CALL *KernelDestroy)(void *kernel);
+  OrtCustomOpInputOutputCharacteristic(DVMSR_ORT_CALL *GetInputCharacteristic)(const OrtCustomOp *op,
+                                                                               size_t index);
+  OrtCustomOpInputOutputCharacteristic(DVMSR_ORT_CALL *GetOutputCharacteristic)(
+      const OrtCustomOp *op, size_t index);
+  OrtMemType(DVMSR_ORT_CALL *GetInputMemoryType)(const OrtCustomOp *op, size_t index);
+  void *skipped_variadic[4];
+  OrtStatus *(DVMSR_ORT_CALL *CreateKernelV2)(const OrtCustomOp *op, const OrtApi *api,
+                                              const OrtKernelInfo *info, void **kernel);
+  OrtStatus *(DVMSR_ORT_CALL *KernelComputeV2)(void *kernel, OrtKernelContext *context);
+  OrtStatus *(DVMSR_ORT_CALL *InferOutputShapeFn)(const OrtCustomOp *op, OrtShapeInferContext *context);
+  void *skipped_versions_and_reuse[6];
+};
+
+#endif
