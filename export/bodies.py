@@ -32,6 +32,15 @@ def _each(pattern: str, separator: str = ", ") -> str:
     return separator.join(pattern.format(t=t, s=t + 1) for t in range(CHUNK))
 
 
+def _chunks_of(name: str, shape: str, fill: str = "") -> str:
+    """`{name}` (B, L, .) -> `{name}_chunks` (chunks, B, CHUNK, .), FP32."""
+    return f"""
+    {name}_float = Cast <to = 1> ({name})
+    {name}_padded = Pad ({name}_float, pads, {fill})
+    {name}_split = Reshape ({name}_padded, {shape})
+    {name}_chunks = Transpose <perm = [1, 0, 2, 3]> ({name}_split)"""
+
+
 # The tokens are padded to whole chunks with delta = -inf: softplus gives a step of 0, hence a
 # decay of 1 and a drive of 0, and the state passes unchanged.
 # log1p(e) is 2 atanh(e / (2 + e)), because log(1 + e) loses small e.
@@ -63,28 +72,18 @@ SelectiveScan <plugin_version, plugin_namespace>
     by_state = Concat <axis = 0> (zero, rest, chunk, states)
     by_token = Concat <axis = 0> (zero, rest, channels)
 
-    u_float = Cast <to = 1> (u)
-    delta_float = Cast <to = 1> (delta)
-    z_float = Cast <to = 1> (z)
-    B_float = Cast <to = 1> (B)
-    C_float = Cast <to = 1> (C)
-    u_padded = Pad (u_float, pads)
-    delta_padded = Pad (delta_float, pads, minus_inf)
-    z_padded = Pad (z_float, pads)
-    B_padded = Pad (B_float, pads)
-    C_padded = Pad (C_float, pads)
-    u_chunks = Reshape (u_padded, by_channel)
-    delta_chunks = Reshape (delta_padded, by_channel)
-    z_chunks = Reshape (z_padded, by_channel)
-    B_chunks = Reshape (B_padded, by_state)
-    C_chunks = Reshape (C_padded, by_state)
+    {_chunks_of("u", "by_channel")}
+    {_chunks_of("delta", "by_channel", fill="minus_inf")}
+    {_chunks_of("z", "by_channel")}
+    {_chunks_of("B", "by_state")}
+    {_chunks_of("C", "by_state")}
 
     A_rows = Transpose <perm = [1, 0]> (A)
     h0_rows = Transpose <perm = [0, 2, 1]> (h0)
     h0_token = Unsqueeze (h0_rows, one)
 
     h_end, y_chunks = Scan <
-        num_scan_inputs = 5, scan_input_axes = [1, 1, 1, 1, 1], scan_output_axes = [1],
+        num_scan_inputs = 5,
         body = chunk_of_tokens (
             float[batch, 1, n, d] state0,
             float[batch, t, d] u_t, float[batch, t, d] delta_t, float[batch, t, d] z_t,
@@ -125,7 +124,8 @@ SelectiveScan <plugin_version, plugin_namespace>
         }}
     > (h0_token, u_chunks, delta_chunks, z_chunks, B_chunks, C_chunks)
 
-    y_padded = Reshape (y_chunks, by_token)
+    y_split = Transpose <perm = [1, 0, 2, 3]> (y_chunks)
+    y_padded = Reshape (y_split, by_token)
     y_float = Slice (y_padded, zero, length, one)
     y = CastLike (y_float, u)
     h_rows = Squeeze (h_end, one)

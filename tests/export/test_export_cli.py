@@ -1,0 +1,120 @@
+"""`dvmsr-export`: arguments, streams and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from networks import random_network
+
+from dvmsr import checkpoint
+from dvmsr.errors import UsageError
+from dvmsr.export import cli, verify
+from dvmsr.export.parity import Parity
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(random_network(), path)
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["dvmsr-export", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_default_names(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "onnx", str(source), "--no-verify") == 0
+    assert run(monkeypatch, "onnx", str(source), "--no-verify", "--fp16") == 0
+    assert capsys.readouterr().out.split() == ["net.onnx", "net.fp16.onnx"]
+    assert Path("net.onnx").stat().st_size > Path("net.fp16.onnx").stat().st_size
+
+
+def test_json(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["-o", "x.onnx", "--static", "1x6x8", "--opset", "17", "--json"]
+    assert run(monkeypatch, "onnx", str(source), *options) == 0
+    streams = capsys.readouterr()
+    result = json.loads(streams.out)
+    assert result["path"] == "x.onnx"
+    assert result["opset"] == 17
+    assert result["static_shape"] == [1, 6, 8]
+    assert {p["shape"][1] for p in result["parity"]} == {6}
+    assert "portable at 1x6x8" in streams.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--static", "6x8"], 2),
+        (["--static", ""], 2),
+        (["--static", "1x-6x8"], 2),
+        (["--opset", "9"], 2),
+        (["--opset", "nine"], 2),
+        (["-o", "nowhere/x.onnx"], 2),
+        (["--bogus"], 2),
+    ],
+)
+def test_usage_errors(
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    code: int,
+) -> None:
+    assert run(monkeypatch, "onnx", str(source), *options) == code
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert "Traceback" not in streams.err
+    assert not Path("net.onnx").exists()
+
+
+def test_failures_have_their_exit_codes(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "onnx", "missing.pth") == 1
+    source.with_suffix(".txt").write_text("hello")
+    assert run(monkeypatch, "onnx", "net.txt") == 5
+    monkeypatch.setattr(verify, "verify", lambda *_: [Parity("native", (1, 1, 1), 1.0, 0.0)])
+    assert run(monkeypatch, "onnx", str(source)) == 3
+    assert not Path("net.onnx").exists()
+    monkeypatch.undo()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+
+
+def test_an_existing_file_needs_force(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(monkeypatch, "onnx", str(source), "--no-verify") == 0
+    assert run(monkeypatch, "onnx", str(source), "--no-verify") == 2
+    assert run(monkeypatch, "onnx", str(source), "--no-verify", "--force") == 0
+
+
+def test_shapes() -> None:
+    assert cli.parse_shape("1x270x480") == (1, 270, 480)
+    for text in ("", "1x2", "1x2x3x4", "1x2x³", "axbxc"):
+        with pytest.raises(UsageError, match="BxHxW"):
+            cli.parse_shape(text)
+
+
+def test_help_is_light_and_shows_examples() -> None:
+    program = (
+        "import sys\n"
+        "from dvmsr.export import cli\n"
+        "try: cli.build_app()(['onnx', '--help'])\n"
+        "finally: print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "dvmsr-export onnx student.safetensors" in result.stdout
+    assert result.stdout.rstrip().endswith("[]")
