@@ -1,0 +1,98 @@
+"""`dvmsr info`: the size and cost of a network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from dvmsr.analysis import Analysis, describe
+from dvmsr.config import PRESETS, DVMSRConfig
+from dvmsr.errors import MissingComponentError, UsageError
+
+
+def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
+    """The configuration of a preset, a checkpoint or an ONNX file, and what an ONNX file tells.
+
+    Raises:
+        UsageError: if there is neither a preset nor a file of that name.
+        DvmsrError: if the file is not a usable model.
+        MissingComponentError: for a checkpoint where torch is not installed.
+    """
+    if model in PRESETS:
+        return PRESETS[model], {}
+    path = Path(model)
+    if not path.is_file():
+        raise UsageError(f"{model} is neither a file nor a preset ({', '.join(PRESETS)})")
+    if path.suffix.lower() == ".onnx":
+        from dvmsr.runtime.onnx_file import read_header
+
+        header = read_header(path)
+        return header.config, header.metadata
+    try:
+        from dvmsr import checkpoint
+    except ImportError:
+        raise MissingComponentError(
+            f"reading {path} needs torch and safetensors; pip install 'dvmsr[export]'"
+        ) from None
+    return checkpoint.load(path).config, {}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`HxW` as two positive integers.
+
+    Raises:
+        UsageError: if it is anything else.
+    """
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x256, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def run(model: str, size: str, as_json: bool) -> None:
+    """The command: describe and print."""
+    height, width = parse_size(size)
+    config, metadata = read_config(model)
+    analysis = describe(config, height, width)
+    if as_json:
+        print(json.dumps({"model": model, **analysis.to_dict(), "metadata": metadata}, indent=2))
+        return
+
+    print(_layer_table(analysis))
+    facts = {
+        "model": model,
+        **{key.removeprefix("dvmsr."): value for key, value in metadata.items()},
+        "config": config.to_json(),
+        "input": f"{height}x{width} pixels",
+        "parameters": f"{analysis.parameters:,}",
+        "FLOPs": f"{analysis.flops / 1e9:.3f} G, a multiply-add as one",
+        "  by kind": ", ".join(f"{k} {v / 1e9:.3f}" for k, v in analysis.flops_by_kind().items()),
+        "  NTIRE 2024": f"{analysis.ntire_flops / 1e9:.3f} G, which leaves the scan out",
+        "activations": f"{analysis.activations / 1e6:.4f} M, outputs of 3x3 convolutions",
+    }
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        print(f"{name:{width}}{value}")
+
+
+def _layer_table(analysis: Analysis) -> str:
+    """A line per layer; the first two columns are left-aligned, the numbers right-aligned."""
+    rows = [("layer", "kind", "output", "parameters", "M FLOPs", "NTIRE", "M activations")]
+    for layer in analysis.layers:
+        rows.append(
+            (
+                layer.name,
+                layer.kind,
+                "x".join(map(str, layer.output)),
+                f"{layer.parameters:,}",
+                f"{layer.flops / 1e6:,.1f}",
+                f"{layer.ntire_flops / 1e6:,.1f}",
+                f"{layer.activations / 1e6:.3f}",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    aligned = [
+        [f"{cell:{'<' if k < 2 else '>'}{widths[k]}}" for k, cell in enumerate(row)] for row in rows
+    ]
+    return "\n".join("  ".join(row).rstrip() for row in aligned) + "\n"

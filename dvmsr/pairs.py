@@ -1,0 +1,110 @@
+"""Test sets: folders of high-resolution images with or without their bicubic reductions.
+
+Set5/HR/baby.png             or just   photos/a.jpg
+Set5/LRx4/baby.png                     photos/b.jpg
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.resize import imresize
+from dvmsr.runtime.image_io import FORMATS, read_image
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One high-resolution image and, where it is on disk, its reduction."""
+
+    hr: Path
+    lr: Path | None
+
+    def load(self, scale: int) -> tuple[Pixels, Pixels]:
+        """The low- and the high-resolution image, uint8 RGB (h, w, 3) and (scale*h, scale*w, 3).
+
+        The high-resolution image loses the rows and columns beyond a multiple of the scale; a
+        reduction that is not on disk is made as MATLAB does it.
+
+        Raises:
+            UsageError: if the two sizes do not go together, or an image is smaller than `scale`.
+            DvmsrError: if a file cannot be read or has transparency.
+        """
+        hr = read_rgb(self.hr)
+        height, width = (length // scale for length in hr.shape[:2])
+        if not height or not width:
+            raise UsageError(f"{self.hr} is smaller than {scale}x{scale} pixels; leave it out")
+        hr = np.ascontiguousarray(hr[: height * scale, : width * scale])
+        if self.lr is None:
+            return imresize(hr, 1 / scale), hr
+        lr = read_rgb(self.lr)
+        if lr.shape[:2] != (height, width):
+            raise UsageError(
+                f"{self.lr} has {lr.shape[1]}x{lr.shape[0]} pixels, but {self.hr} reduced by "
+                f"{scale} has {width}x{height}; make it again from that image"
+            )
+        return lr, hr
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named folder of pairs, in the order of the file names."""
+
+    name: str
+    pairs: tuple[Pair, ...]
+
+
+def find_dataset(folder: Path, scale: int) -> Dataset:
+    """The pairs in a folder; no image is opened.
+
+    Args:
+        folder: high-resolution images, or `HR/` with them. `LRx{scale}/` beside `HR/` has the
+            reductions, called as the originals or with `x{scale}` after the stem; without that
+            folder they are made when loading.
+
+    Raises:
+        UsageError: if the folder is missing or without images, or a reduction is missing.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder; give a folder of high-resolution images")
+    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
+    root = hr_folder.parent if hr_folder.name == "HR" else hr_folder
+    lr_folder = root / f"LRx{scale}"
+    given = hr_folder.name == "HR" and lr_folder.is_dir()
+    images = sorted(
+        path
+        for path in hr_folder.iterdir()
+        if path.suffix.lower() in FORMATS and not path.name.startswith(".")
+    )
+    if not images:
+        raise UsageError(f"{hr_folder} holds no images ({', '.join(FORMATS)})")
+    pairs = tuple(Pair(hr, _reduction(hr, lr_folder, scale) if given else None) for hr in images)
+    return Dataset(root.resolve().name, pairs)
+
+
+def _reduction(hr: Path, lr_folder: Path, scale: int) -> Path:
+    for name in (hr.name, f"{hr.stem}x{scale}{hr.suffix}"):
+        if (lr_folder / name).is_file():
+            return lr_folder / name
+    raise UsageError(
+        f"{lr_folder / hr.name} is missing; add it, or move {lr_folder} away to have all "
+        "reductions made"
+    )
+
+
+def read_rgb(path: Path) -> Pixels:
+    """An image file as uint8 RGB (H, W, 3), upright; gray and palette images become RGB.
+
+    Raises:
+        DvmsrError: if it cannot be read or has transparency.
+    """
+    image = read_image(path)
+    if "A" in image.getbands():
+        raise DvmsrError(f"{path} has transparency, which is not measured; save it without")
+    return np.asarray(image.convert("RGB"))
