@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.errors import UsageError
+from dvmsr.errors import MissingComponentError, UsageError
 
 
 def train(
@@ -62,7 +62,9 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
 ) -> None:
-    """Train a network on photographs; low-resolution patches are made by bicubic reduction.
+    """Train a network on photographs; their low-resolution versions are made by bicubic reduction.
+
+    All photographs are held in memory, at three bytes per pixel.
 
     \b
     Examples:
@@ -71,8 +73,9 @@ def train(
       dvmsr train --data photos/ --out run --steps 50000 --resume
       dvmsr train --data photos/ --init run/best.safetensors --out tuned --steps 5000 --lr 2e-4
     """
-    if patch < 1:
-        raise UsageError(f"--patch must be positive, not {patch}")
+    for option, value in (("--patch", patch), ("--threads", threads)):
+        if value is not None and value < 1:
+            raise UsageError(f"{option} must be positive, not {value}")
 
     from dvmsr.cli_support import notice
     from dvmsr.config import preset as named_preset
@@ -83,8 +86,6 @@ def train(
     try:
         import torch
     except ImportError:
-        from dvmsr.errors import MissingComponentError
-
         raise MissingComponentError(
             "training needs torch; install it with pip install 'dvmsr[train]'"
         ) from None
@@ -94,6 +95,7 @@ def train(
     from dvmsr.train.data import Patches, find_sources
     from dvmsr.train.loop import Settings, Trainer
     from dvmsr.train.report import Screen
+    from dvmsr.train.state import open_run
     from dvmsr.train.validate import load_validation
 
     settings = Settings(
@@ -109,8 +111,15 @@ def train(
         save_every=save_every,
         validate_every=validate_every,
     )
+    if device != "cpu":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise MissingComponentError(f"{device} cannot be used ({reason}); try cpu") from None
     if threads is not None:
         torch.set_num_threads(threads)
+    state = open_run(out, resume)
     torch.manual_seed(seed)
     if init is not None:
         model = checkpoint.load(init)
@@ -125,9 +134,10 @@ def train(
 
     validation = load_validation(val, model.config.scale) if val is not None else []
     sources = find_sources(data)
-    with Screen("reading images", total=len(sources)) as screen:
+    notice(f"reading {len(sources)} images")
+    with Screen("reading", total=len(sources)) as screen:
         patches = Patches(sources, model.config.scale, patch, screen.line, screen.advance)
-    trainer = Trainer(model, settings, patches, validation, out, resume=resume, device=device)
+    trainer = Trainer(model, settings, patches, validation, out, state=state, device=device)
     notice(
         f"{'resuming' if resume else 'training'} at step {trainer.step}: "
         f"{len(patches.pairs)} images, {len(validation)} for validation, "

@@ -168,7 +168,7 @@ class Patches:
                     digest.update(f"{source.name} {pair.hr.shape}\n".encode())
         side = patch * scale
         if small:
-            report(f"left out {small} images smaller than a patch ({side}x{side} pixels)")
+            report(f"left out for being smaller than a patch ({side}x{side} pixels): {small}")
         if not self.pairs:
             raise UsageError(
                 f"none of {len(sources)} images is readable and at least {side}x{side} pixels; "
@@ -176,6 +176,8 @@ class Patches:
             )
         self.fingerprint = digest.hexdigest()
         """Names the photographs in use: equal for equal names and sizes in equal order."""
+        self._order_of: tuple[int, int] | None = None
+        self._order = np.arange(0)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[Pixels, Pixels]:
         """Patches for one step, cropped, turned and mirrored at random.
@@ -189,7 +191,7 @@ class Patches:
         lrs, hrs = [], []
         for position in range(step * size, (step + 1) * size):
             epoch, place = divmod(position, len(self.pairs))
-            pair = self.pairs[self._order(seed, epoch)[place]]
+            pair = self.pairs[self._permutation(seed, epoch)[place]]
             top, left = (int(rng.integers(n - self.patch + 1)) for n in pair.lr.shape[:2])
             turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
             lr = _window(pair.lr, top, left, self.patch)
@@ -198,13 +200,13 @@ class Patches:
             hrs.append(_turn(hr, turns, mirror))
         return np.stack(lrs), np.stack(hrs)
 
-    def _order(self, seed: int, epoch: int) -> NDArray[np.intp]:
-        if getattr(self, "_ordered", None) != (seed, epoch):
-            # A third number keeps this stream apart from the steps' streams.
-            rng = np.random.default_rng((seed, epoch, 1))
-            self._permutation = rng.permutation(len(self.pairs))
-            self._ordered = (seed, epoch)
-        return self._permutation
+    def _permutation(self, seed: int, epoch: int) -> NDArray[np.intp]:
+        """The order of the photographs in one pass; only the latest is kept."""
+        if self._order_of != (seed, epoch):
+            # The third number keeps this stream apart from those of the steps.
+            self._order = np.random.default_rng((seed, epoch, 1)).permutation(len(self.pairs))
+            self._order_of = (seed, epoch)
+        return self._order
 
 
 def _window(image: Pixels, top: int, left: int, side: int) -> Pixels:

@@ -77,8 +77,8 @@ class Trainer:
     """A run in the folder `out`.
 
     It holds `last.safetensors` and `best.safetensors` (averaged weights, with steps, data and
-    scores as metadata), `log.jsonl`, and `resume.pt`, from which `resume` goes on: on a CPU with
-    the same number of threads to bit-equal weights.
+    scores as metadata), `log.jsonl`, and `resume.pt`, from which a later session goes on: on a CPU
+    with the same number of threads to bit-equal weights.
 
     Args:
         model: the network; trained in place.
@@ -86,14 +86,13 @@ class Trainer:
         patches: the training data.
         validation: held-out pairs; the best checkpoint is the one with the highest PSNR-Y on
             them. Without any, there is no `best.safetensors`.
-        out: made if missing.
-        resume: go on from `out`'s `resume.pt`.
+        out: an existing folder.
+        state: where to go on from (`open_run`); None for a new run.
         device: where to compute.
 
     Raises:
-        UsageError: if `out` already holds a run and `resume` is false, or if the run there has
-            other settings, data or network.
-        DvmsrError: if `out` is not writable or its resume file unusable.
+        UsageError: if the run to resume has other settings, data or network.
+        DvmsrError: if `out` is not writable.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class Trainer:
         validation: list[Pair],
         out: Path,
         *,
-        resume: bool = False,
+        state: TrainState | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.settings, self.patches, self.validation = settings, patches, validation
@@ -125,15 +124,9 @@ class Trainer:
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
         self.started = time.monotonic()
-        if resume:
-            self._restore(TrainState.load(out / FILE_NAME))
-        elif (out / FILE_NAME).exists():
-            raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self.log = RunLog(out / "log.jsonl", self.step)
-        except OSError as error:
-            raise DvmsrError(f"{out} is not a writable folder ({error})") from None
+        if state is not None:
+            self._restore(state)
+        self.log = RunLog(out / "log.jsonl", self.step)
 
     # -- progress ---------------------------------------------------------------------------
 

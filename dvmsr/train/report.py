@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,27 +16,38 @@ from dvmsr.errors import DvmsrError
 
 class RunLog:
     """One JSON object per line: losses (`step`, `seconds`, `loss`, `lr`, `steps_per_second`) and
-    validations (`step`, `seconds`, `psnr_y`). Rows past the step a run resumes from are dropped."""
+    validations (`step`, `seconds`, `psnr_y`).
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
+    Args:
+        path: made if missing.
+        last_step: rows of later steps are dropped: a resumed run writes them again.
+
+    Raises:
+        DvmsrError: if it cannot be written; as does `append`.
+    """
+
+    def __init__(self, path: Path, last_step: int) -> None:
         self.path = path
-        rows = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:  # cut off by a crash
-                    continue
-                if row["step"] <= resumed_step:
-                    rows.append(line + "\n")
-        path.write_text("".join(rows))
+        rows = path.read_text().splitlines() if path.exists() else []
+        self._write("w", [row for row in rows if _step(row) <= last_step])
 
     def append(self, row: dict[str, Any]) -> None:
+        """Add one row."""
+        self._write("a", [json.dumps(row)])
+
+    def _write(self, mode: str, rows: list[str]) -> None:
         try:
-            with self.path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            with self.path.open(mode) as file:
+                file.writelines(row + "\n" for row in rows)
         except OSError as error:
-            raise DvmsrError(f"{self.path} could not be written ({error})") from None
+            raise DvmsrError(f"{self.path} cannot be written ({error.strerror})") from None
+
+
+def _step(row: str) -> float:
+    try:
+        return json.loads(row)["step"]
+    except json.JSONDecodeError:  # cut off by a crash
+        return math.inf
 
 
 class Screen:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
 
 FILE_NAME = "resume.pt"
 FORMAT = 1
@@ -69,3 +69,21 @@ class TrainState:
             raise
         except Exception as error:  # torch.load raises almost anything for a broken file
             raise DvmsrError(f"{path} is not a usable resume file ({error})") from None
+
+
+def open_run(out: Path, resume: bool) -> TrainState | None:
+    """The state of the run in the folder `out`, or None for a new run, whose folder is then made.
+
+    Raises:
+        UsageError: if there is a run and it is not to be resumed.
+        DvmsrError: if there is none to resume, or the folder cannot be made.
+    """
+    if resume:
+        return TrainState.load(out / FILE_NAME)
+    if (out / FILE_NAME).exists():
+        raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DvmsrError(f"{out} cannot be made a folder ({error.strerror})") from None
+    return None

@@ -26,7 +26,8 @@ def load_validation(folder: Path, scale: int) -> list[Pair]:
             names is used where it exists, otherwise the HR images are reduced as MATLAB does.
 
     Raises:
-        UsageError: if there are no images, or an LR image is missing or of another size.
+        UsageError: if there are no images, one is too small, or an LR image is missing or of
+            another size.
         DvmsrError: if one is unreadable.
     """
     hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
@@ -47,6 +48,8 @@ def load_validation(folder: Path, scale: int) -> list[Pair]:
         if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
             raise UsageError(f"{lr_file} is not {scale} times smaller than {source}")
         pairs.append(Pair(hr, lr))
+    if any(min(pair.hr.shape[:2]) <= 2 * scale for pair in pairs):
+        raise UsageError(f"an image in {hr_folder} is too small to validate on; remove it")
     return pairs
 
 

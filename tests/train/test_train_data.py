@@ -1,0 +1,161 @@
+"""Training pairs: alignment, coverage, sources, and what is left out."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dvmsr.errors import UsageError
+from dvmsr.resize import imresize
+from dvmsr.train.data import Pair, Patches, find_sources, load_pair
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
+
+
+def ramp(side: int) -> np.ndarray:
+    """Red grows to the right, green downwards: a pixel's colour is its position."""
+    row, column = np.mgrid[:side, :side]
+    return np.stack([column, row, np.full_like(row, 7)], -1).astype(np.uint8)
+
+
+def noise(seed: int, side: int = 40) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "photos"
+    path.mkdir()
+    for i in range(5):
+        (path / f"{i}.png").write_bytes(png(noise(i)))
+    return path
+
+
+def patches_of(path: Path, scale: int = 4, patch: int = 8) -> Patches:
+    return Patches(find_sources([path]), scale, patch, report=pytest.fail)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_lr_and_hr_patches_show_the_same_place(tmp_path: Path, scale: int) -> None:
+    (tmp_path / "ramp.png").write_bytes(png(ramp(240)))
+    lrs, hrs = patches_of(tmp_path, scale).batch(seed=1, step=0, size=32)
+    blocks = hrs.reshape(32, 8, scale, 8, scale, 3).mean((2, 4))
+    # One LR pixel of displacement would be `scale` grey levels.
+    assert np.abs(blocks - lrs).mean() < 0.6
+    assert np.abs(blocks - lrs).max() < 0.75 * scale
+
+
+def test_all_eight_orientations_occur(tmp_path: Path) -> None:
+    (tmp_path / "ramp.png").write_bytes(png(ramp(240)))
+    lrs, _ = patches_of(tmp_path).batch(seed=1, step=0, size=100)
+    across = np.sign(lrs[:, 0, -1].astype(int) - lrs[:, 0, 0])[:, :2]  # red, green along a row
+    down = np.sign(lrs[:, -1, 0].astype(int) - lrs[:, 0, 0])[:, :2]
+    assert len({(*a, *d) for a, d in zip(across.tolist(), down.tolist(), strict=True)}) == 8
+
+
+def test_each_pass_takes_every_photograph_once(tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(png(np.full((32, 32, 3), i, np.uint8)))
+    patches = patches_of(tmp_path)
+    orders = []
+    for epoch in range(3):  # batches of 4 do not divide 6: a batch may span two passes
+        positions = range(6 * epoch, 6 * epoch + 6)
+        orders.append([int(patches.batch(0, p // 4, 4)[0][p % 4, 0, 0, 0]) for p in positions])
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_batches_depend_on_seed_and_step_alone(folder: Path) -> None:
+    first, second = patches_of(folder), patches_of(folder)
+    second.batch(3, 99, 4)  # what was drawn before does not matter
+    np.testing.assert_array_equal(first.batch(3, 7, 4)[1], second.batch(3, 7, 4)[1])
+    assert (first.batch(3, 7, 4)[1] != first.batch(3, 8, 4)[1]).any()
+    assert (first.batch(3, 7, 4)[1] != first.batch(4, 7, 4)[1]).any()
+
+
+def test_the_reduction_is_that_of_the_whole_image_cropped_to_a_multiple(tmp_path: Path) -> None:
+    image = noise(0, 43)
+    (tmp_path / "a.png").write_bytes(png(image))
+    pair = load_pair(find_sources([tmp_path])[0], 4)
+    np.testing.assert_array_equal(pair.hr, image[:40, :40])
+    np.testing.assert_array_equal(pair.lr, imresize(image[:40, :40], 0.25))
+
+
+def test_a_tar_shard_equals_the_folder(folder: Path, tmp_path: Path) -> None:
+    shard = tmp_path / "photos.tar"
+    with tarfile.open(shard, "w") as archive:
+        for file in sorted(folder.iterdir(), reverse=True):  # the order in the shard is no matter
+            archive.add(file, file.name)
+    a, b = patches_of(folder), patches_of(shard)
+    assert a.fingerprint == b.fingerprint
+    for x, y in zip(a.batch(0, 3, 4), b.batch(0, 3, 4), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_folder_may_hold_shards_and_folders(folder: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        archive.add(folder / "0.png", "deep/0.png")
+        archive.add(folder / "1.png", "notes.txt")
+    assert [source.name for source in find_sources([tmp_path])] == [
+        *(f"{i}.png" for i in range(5)),
+        "deep/0.png",
+    ]
+
+
+def test_gray_and_palette_images_become_rgb(tmp_path: Path) -> None:
+    gray = Image.fromarray(noise(0)[..., 0])
+    gray.save(tmp_path / "gray.png")
+    gray.convert("P").save(tmp_path / "palette.png")
+    for pair in patches_of(tmp_path).pairs:
+        np.testing.assert_array_equal(pair.hr, noise(0)[..., :1].repeat(3, -1))
+
+
+def test_unusable_images_are_reported_once_and_left_out(folder: Path) -> None:
+    whole = (folder / "0.png").read_bytes()
+    (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.png").write_text("not an image")
+    Image.fromarray(np.zeros((40, 40), np.uint16)).save(folder / "deep.png")
+    (folder / "tiny.png").write_bytes(png(noise(0, 3)))
+    (folder / "small.png").write_bytes(png(noise(0, 31)))
+    lines: list[str] = []
+    patches = Patches(find_sources([folder]), 4, 8, lines.append)
+    assert len(patches.pairs) == 5
+    text = "\n".join(lines)
+    for name in ("truncated", "empty", "text", "deep", "tiny"):
+        assert text.count(f"{name}.") == 1
+    assert "smaller than a patch (32x32 pixels): 1" in text
+    assert len(lines) == 6
+
+
+def test_a_patch_larger_than_every_image_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"at least 44x44 pixels; lower --patch"):
+        Patches(find_sources([folder]), 4, 11, report=lambda line: None)
+
+
+def test_missing_empty_and_broken_sources_are_named(tmp_path: Path) -> None:
+    (tmp_path / "shard.tar").write_text("no archive")
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "nowhere": "nowhere does not exist",
+        "empty": "no images in .*empty",
+        "shard.tar": "shard.tar is not an uncompressed tar",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            find_sources([tmp_path / name])
+
+
+def test_pair_is_what_the_docstring_says(folder: Path) -> None:
+    pair = load_pair(find_sources([folder])[0], 2)
+    assert isinstance(pair, Pair)
+    assert (pair.hr.shape, pair.lr.shape) == ((40, 40, 3), (20, 20, 3))
+    assert pair.hr.dtype == pair.lr.dtype == np.uint8
