@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -36,14 +36,21 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     Args:
         build: makes the application; called late so that `--help` imports little.
     """
+    app = build()
+    app.pretty_exceptions_enable = False
     try:
-        build()()
+        exit_code = app(standalone_mode=False)
     except DvmsrError as error:
         notice(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        notice("interrupted")
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except Exception as error:
+        if not hasattr(error, "show"):
+            raise
+        error.show()  # typer's own usage error; its class has moved between versions
+        sys.exit(UsageError.exit_code)
+    if exit_code == INTERRUPTED:  # typer's answer to Ctrl-C
+        notice("interrupted")
+    sys.exit(exit_code)

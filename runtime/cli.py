@@ -1,0 +1,82 @@
+"""`dvmsr-infer`: enlarge images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dvmsr.cli_support import run_app
+from dvmsr.runtime.models import BUNDLED, DEFAULT
+
+EXAMPLES = """\b
+Examples:
+  dvmsr-infer photo.jpg
+  dvmsr-infer photo.jpg -o large.png
+  dvmsr-infer holiday/ extra.webp -o enlarged/
+  dvmsr-infer photo.jpg --model my_model.onnx --backend portable
+  dvmsr-infer *.png -o enlarged/ --json > report.json
+"""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_app(build_app)
+
+
+def build_app() -> typer.Typer:
+    """The command line as a typer application."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command("dvmsr-infer", epilog=EXAMPLES)(infer)
+    return app
+
+
+def infer(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="IN", help="Images, or folders of images.")
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A file for one image, a folder for several; by default results lie beside "
+            "their images.",
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help=f"A bundled model ({', '.join(BUNDLED)}), or a .onnx, .safetensors or .pth file.",
+        ),
+    ] = DEFAULT,
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|native|portable|torch",
+            help="ONNX Runtime with native or portable operators, or PyTorch for a checkpoint.",
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Threads to compute with.", show_default="all cores"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
+    ] = False,
+) -> None:
+    """Enlarge images with a trained network, without a GPU.
+
+    Reads and writes PNG, JPEG (quality 95, 4:4:4), WebP (quality 95), TIFF and BMP. A result is
+    called NAME_x4 after its image and the network's scale, and keeps the image's format unless OUT
+    has an extension that says otherwise. Colour profiles and transparency are kept; EXIF data is
+    not, but its orientation is applied.
+
+    An image that cannot be processed does not stop the others; the exit code is then 1.
+    """
+    from dvmsr.runtime.batch import run
+
+    run(inputs, output, model, backend, threads, overwrite, as_json)

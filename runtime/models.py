@@ -1,0 +1,44 @@
+"""Model names and files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dvmsr
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+
+BUNDLED = {"student": "dvmsr_x4.onnx"}
+"""Files in the package's folder `weights`, by the names that users give."""
+DEFAULT = "student"
+
+CHECKPOINTS = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".onnx", *CHECKPOINTS)
+
+
+def find_model(model: str | os.PathLike[str]) -> Path:
+    """The file of a bundled model's name, or the file itself.
+
+    Raises:
+        UsageError: if it is neither a known name nor looks like a model file.
+        DvmsrError: if the file does not exist.
+        MissingComponentError: if the bundled file is not installed.
+    """
+    name = os.fspath(model)
+    if name in BUNDLED:
+        for folder in dvmsr.__path__:
+            path = Path(folder) / "weights" / BUNDLED[name]
+            if path.is_file():
+                return path
+        raise MissingComponentError(
+            f"the bundled model {name} is not installed; reinstall dvmsr or name a file"
+        )
+    path = Path(name)
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(
+            f"no model named {name}; there is {', '.join(BUNDLED)}, "
+            f"or name a file ending in {', '.join(SUFFIXES)}"
+        )
+    if not path.is_file():
+        raise DvmsrError(f"model {path} does not exist or is no file")
+    return path

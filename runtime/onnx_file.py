@@ -1,0 +1,125 @@
+"""What an exported ONNX file says about itself, read without onnx and without loading the graph.
+
+Only the outermost fields of the file's ModelProto are decoded (protocol buffers wire format;
+field numbers from onnx.proto3).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dvmsr.config import DVMSRConfig
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+
+DOMAIN = "dvmsr"
+DOMAIN_VERSION = 1
+
+_GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTIONS = 7, 8, 14, 25
+_VARINT, _BYTES = 0, 2
+_FIXED_SIZES = {1: 8, 5: 4}
+_REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
+
+
+@dataclass(frozen=True)
+class OnnxHeader:
+    """What the runtime needs to know of a file before it loads it."""
+
+    config: DVMSRConfig
+    precision: str
+    """`fp32` or `fp16`: the type of input, output and activations."""
+    has_bodies: bool
+    """Whether the operators are also there as functions in standard operators."""
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> OnnxHeader:
+    """Read and check the metadata of an exported file.
+
+    Raises:
+        DvmsrError: if the file cannot be read.
+        IncompatibleModelError: if it is no ONNX file, not ours, or of a newer version.
+    """
+    metadata: dict[str, str] = {}
+    opsets: dict[str, int] = {}
+    has_graph = has_bodies = False
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            for field, value in _fields(file, size, frozenset({_METADATA, _OPSET_IMPORT})):
+                has_graph |= field == _GRAPH
+                has_bodies |= field == _FUNCTIONS
+                if field == _METADATA:
+                    key, text = _entry(value)
+                    metadata[key] = _text(text)
+                elif field == _OPSET_IMPORT:
+                    domain, version = _entry(value)
+                    opsets[domain] = version if isinstance(version, int) else 0
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
+    if not has_graph:
+        raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
+    if "dvmsr.config" not in metadata:
+        raise IncompatibleModelError(f"{path} is an ONNX file of another program; {_REMEDY}")
+    if opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
+        raise IncompatibleModelError(f"{path} was made by a newer dvmsr; upgrade dvmsr")
+    try:
+        config = DVMSRConfig.from_json(metadata["dvmsr.config"])
+    except UsageError as error:
+        raise IncompatibleModelError(f"{path}: {error}") from None
+    return OnnxHeader(config, metadata.get("dvmsr.precision", "fp32"), has_bodies, metadata)
+
+
+def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[int, int | bytes]]:
+    """Field numbers and values of a message; the bytes of fields that are not wanted are skipped.
+
+    Raises:
+        ValueError: if this is not a message of exactly `end` bytes.
+    """
+    while file.tell() < end:
+        field, kind = divmod(_varint(file), 8)
+        if field == 0:
+            raise ValueError("field 0")
+        if kind == _VARINT:
+            yield field, _varint(file)
+            continue
+        size = _varint(file) if kind == _BYTES else _FIXED_SIZES.get(kind)
+        if size is None or file.tell() + size > end:
+            raise ValueError("bad field")
+        if field in wanted:
+            yield field, file.read(size)
+        else:
+            file.seek(size, os.SEEK_CUR)
+            yield field, b""
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            break
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("bad varint")
+
+
+def _entry(data: int | bytes) -> tuple[str, int | bytes]:
+    """Fields 1, a text, and 2 of a small message."""
+    if isinstance(data, int):
+        raise ValueError("not a message")
+    fields = dict(_fields(io.BytesIO(data), len(data), frozenset({1, 2})))
+    return _text(fields.get(1, b"")), fields.get(2, b"")
+
+
+def _text(data: int | bytes) -> str:
+    if isinstance(data, int):
+        raise ValueError("not a text")
+    return data.decode()

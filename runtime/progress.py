@@ -1,0 +1,75 @@
+"""What a person at a terminal sees while images are being processed."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dvmsr.cli_support import stderr_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DELAY = 1.0
+"""Seconds before anything moves; shorter work shows only its results."""
+
+
+class ProgressDisplay:
+    """Lines on stderr, and below them, on a terminal and after a second, a moving display.
+
+    For one image that is a spinner with the time elapsed, for several a bar with their number and
+    the input pixels per second.
+    """
+
+    def __init__(self, images: int) -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        several = (BarColumn(), MofNCompleteColumn()) if images > 1 else ()
+        self._console: Console = stderr_console()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            *several,
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[speed]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=images, speed="")
+        self._timer = threading.Timer(DELAY, self._progress.start)
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._console.is_terminal:
+            self._timer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._timer.ident is not None:
+            self._timer.join()
+        self._progress.stop()
+
+    def begin(self, name: str) -> None:
+        """Name the image that is being processed."""
+        self._progress.update(self._task, description=name)
+
+    def advance(self, speed: str) -> None:
+        """Count one image as done; `speed` is that of all so far."""
+        self._progress.update(self._task, advance=1, speed=speed)
+
+    def line(self, text: str) -> None:
+        """Print a line above the display."""
+        self._console.print(text, markup=False, emoji=False)

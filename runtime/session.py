@@ -1,0 +1,126 @@
+"""A network in an ONNX file, run by ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from dvmsr import native
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
+from dvmsr.runtime.onnx_file import OnnxHeader, read_header
+
+_FATAL_ONLY = 4
+"""Log level: every failure already comes as an exception."""
+
+
+class OnnxNetwork:
+    """(1, 3, H, W) FP32 RGB in [0, 1] -> (1, 3, s*H, s*W) FP32. May be called by several threads.
+
+    Args:
+        backend: `native` uses the operators of dvmsr's own library, `portable` their ONNX bodies.
+        threads: how many ONNX Runtime uses; None leaves it to ONNX Runtime.
+
+    Raises:
+        DvmsrError: if the file cannot be read.
+        IncompatibleModelError: if it is not an exported file or damaged.
+        MissingComponentError: if the library is missing or does not load.
+    """
+
+    def __init__(self, path: Path, backend: str, threads: int | None) -> None:
+        self.path = path
+        self.backend = backend
+        self.header: OnnxHeader = read_header(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _FATAL_ONLY
+        if threads:
+            options.intra_op_num_threads = threads
+            # The library reads the same number here, when it is registered.
+            options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+        if backend == "native":
+            _register_native_operators(options)
+        elif not self.header.has_bodies:
+            raise IncompatibleModelError(
+                f"{path} has no portable operator bodies; export it again or use --backend native"
+            )
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise IncompatibleModelError(
+                f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}); export it again"
+            ) from None
+        (declared,) = self._session.get_inputs()
+        self._dtype = np.float16 if declared.type == "tensor(float16)" else np.float32
+        self._fixed_shape = [
+            size if isinstance(size, int) else None for size in declared.shape
+        ]  # B, 3, H, W
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network. An interrupt (Ctrl-C) stops it between two nodes.
+
+        Raises:
+            IncompatibleModelError: if the file was exported for another size only.
+            DvmsrError: if ONNX Runtime fails, for want of memory for instance.
+        """
+        if any(
+            n not in (None, size) for n, size in zip(self._fixed_shape, image.shape, strict=True)
+        ):
+            batch, _, height, width = self._fixed_shape
+            raise IncompatibleModelError(
+                f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
+                f"{image.shape[3]}x{image.shape[2]}; export it without --static"
+            )
+        try:
+            return self._run(image.astype(self._dtype, copy=False)).astype(np.float32, copy=False)
+        except Exception as error:
+            raise DvmsrError(f"ONNX Runtime failed on {self.path} ({_first_line(error)})") from None
+
+    def _run(self, image: NDArray[Any]) -> NDArray[Any]:
+        """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt."""
+        options = onnxruntime.RunOptions()
+        outcome: list[NDArray[Any] | BaseException] = []
+
+        def run() -> None:
+            try:
+                outcome.extend(self._session.run(["output"], {"input": image}, options))
+            except BaseException as error:
+                outcome.append(error)
+
+        worker = threading.Thread(target=run)
+        worker.start()
+        try:
+            worker.join()
+        except BaseException:
+            options.terminate = True
+            worker.join()
+            raise
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+
+def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
+    library = native.library_path()
+    if library is None:
+        raise MissingComponentError(
+            f"dvmsr was built without its native operators; {native.REMEDY}, "
+            "or use --backend portable"
+        )
+    try:
+        options.register_custom_ops_library(os.fspath(library))
+    except Exception as error:
+        raise MissingComponentError(
+            f"{library} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
+            f"{native.REMEDY}, or use --backend portable"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

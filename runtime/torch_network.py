@@ -1,0 +1,47 @@
+"""A network in a checkpoint, run by PyTorch; imports torch only when one is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvmsr.errors import MissingComponentError
+
+
+class TorchNetwork:
+    """(1, 3, H, W) FP32 RGB in [0, 1] -> (1, 3, s*H, s*W) FP32. May be called by several threads.
+
+    Args:
+        threads: how many PyTorch uses, in the whole process; None leaves it as it is.
+
+    Raises:
+        MissingComponentError: if PyTorch or safetensors is not installed.
+        DvmsrError: if the file cannot be read.
+        IncompatibleModelError: if it is not a checkpoint of this network.
+    """
+
+    backend = "torch"
+
+    def __init__(self, path: Path, threads: int | None) -> None:
+        try:
+            import torch
+
+            from dvmsr import checkpoint
+        except ModuleNotFoundError as error:
+            raise MissingComponentError(
+                f"{path} is a checkpoint, which needs {error.name}: pip install 'dvmsr[train]', "
+                "or export it to ONNX elsewhere with `dvmsr-export onnx`"
+            ) from None
+        self.path = path
+        self._torch = torch
+        self._model = checkpoint.load(path)
+        self.config = self._model.config
+        if threads:
+            torch.set_num_threads(threads)
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._torch.inference_mode():
+            result: NDArray[np.float32] = self._model(self._torch.from_numpy(image)).numpy()
+        return result

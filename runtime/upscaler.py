@@ -1,0 +1,173 @@
+"""The network as a function from an image to a larger image."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dvmsr import native
+from dvmsr.config import DVMSRConfig
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.runtime import memory, models
+from dvmsr.runtime.image_io import normalise
+
+BACKENDS = ("auto", "native", "portable", "torch")
+
+ImageLike = TypeVar("ImageLike", Image.Image, NDArray[Any])
+
+
+class _Network(Protocol):
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+
+class Upscaler:
+    """Enlarges images with a trained network; make one with `from_file`.
+
+    May be called by several threads at once.
+    """
+
+    def __init__(
+        self, network: _Network, config: DVMSRConfig, backend: str, precision: str, model: str
+    ) -> None:
+        self._network = network
+        self.config: DVMSRConfig = config
+        """The network's architecture."""
+        self.backend: str = backend
+        """What computes: `native`, `portable` or `torch`."""
+        self.precision: str = precision
+        """Type of the activations: `fp32` or `fp16`."""
+        self.model: str = model
+        """The model's file."""
+
+    @classmethod
+    def from_file(
+        cls,
+        model: str | os.PathLike[str] = models.DEFAULT,
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> Upscaler:
+        """Load a model.
+
+        Args:
+            model: the name of a bundled model, or an exported `.onnx` file, or a `.safetensors` or
+                `.pth` checkpoint.
+            backend: `native` (ONNX Runtime with dvmsr's own operators), `portable` (ONNX Runtime
+                alone, slower) or `torch`. `auto` takes `torch` for a checkpoint, else `native`,
+                else `portable` with a warning.
+            threads: how many to compute with; None leaves it to the backend.
+
+        Raises:
+            UsageError: if there is no such model or backend, or they do not fit.
+            DvmsrError: if the file cannot be read.
+            IncompatibleModelError: if it is not a model of this network.
+            MissingComponentError: if the backend is not installed.
+        """
+        if backend not in BACKENDS:
+            raise UsageError(f"no backend {backend}; there are {', '.join(BACKENDS)}")
+        path = models.find_model(model)
+        if path.suffix.lower() in models.CHECKPOINTS:
+            if backend not in ("auto", "torch"):
+                raise UsageError(
+                    f"backend {backend} runs ONNX files; make one with `dvmsr-export onnx {path}`"
+                )
+            from dvmsr.runtime.torch_network import TorchNetwork
+
+            torch_network = TorchNetwork(path, threads)
+            return cls(torch_network, torch_network.config, "torch", "fp32", str(path))
+        if backend == "torch":
+            raise UsageError(f"backend torch runs checkpoints, not {path}; leave out the backend")
+        from dvmsr.runtime.session import OnnxNetwork
+
+        if backend == "auto":
+            backend = "native" if native.library_path() else "portable"
+            if backend == "portable":
+                warnings.warn(
+                    "dvmsr was built without its native operators and uses the portable ones, "
+                    f"which are several times slower; {native.REMEDY}",
+                    stacklevel=2,
+                )
+        network = OnnxNetwork(path, backend, threads)
+        return cls(network, network.header.config, backend, network.header.precision, str(path))
+
+    @property
+    def scale(self) -> int:
+        """How many times larger each side becomes."""
+        return self.config.scale
+
+    def check_memory(self, height: int, width: int, name: str = "the image") -> None:
+        """Whether an image of that size can be processed in the memory that is available.
+
+        Args:
+            name: what the message calls the image.
+
+        Raises:
+            DvmsrError: if it needs more.
+        """
+        memory.check(self.config, self.backend, height, width, name)
+
+    def __call__(self, image: ImageLike) -> ImageLike:
+        """Enlarge one image.
+
+        Args:
+            image: a Pillow image of any 8- or 16-bit kind (see `image_io.normalise`; transparency
+                is enlarged by bicubic interpolation), or an RGB array (H, W, 3) of type uint8,
+                uint16, or of a floating-point type with values in [0, 1].
+
+        Returns:
+            A Pillow image of mode RGB, L, RGBA or LA with the same colour profile, or an array
+            (s*H, s*W, 3) of the same type and range.
+
+        Raises:
+            UsageError: if it is none of these.
+            DvmsrError: if there is not enough memory.
+        """
+        if isinstance(image, Image.Image):
+            return self._enlarge_picture(image)
+        return cast(ImageLike, self._enlarge_array(image))
+
+    def _enlarge_picture(self, image: Image.Image) -> Image.Image:
+        image = normalise(image, getattr(image, "filename", "") or "the image")
+        result = Image.fromarray(self._enlarge_array(np.asarray(image.convert("RGB"))))
+        if image.mode in ("L", "LA"):
+            result = result.convert("L")
+        if image.mode in ("LA", "RGBA"):
+            alpha = image.getchannel("A")
+            result.putalpha(alpha.resize(result.size, Image.Resampling.BICUBIC))
+        result.info = dict(image.info)
+        return result
+
+    def _enlarge_array(self, image: NDArray[Any]) -> NDArray[Any]:
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+            got = f"shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UsageError(f"the image must be a Pillow image or an array (H, W, 3), not {got}")
+        if 0 in image.shape:
+            raise UsageError(f"the image has no pixels (shape {image.shape})")
+        self.check_memory(*image.shape[:2])
+        planes = np.ascontiguousarray(_to_unit_range(image).transpose(2, 0, 1))[None]  # (1,3,H,W)
+        output = self._network(planes)[0].transpose(1, 2, 0)  # (s*H, s*W, 3)
+        if not np.isfinite(output).all():
+            raise DvmsrError(f"{self.model} computes values that are not finite; export it again")
+        return _from_unit_range(output, image.dtype)
+
+
+def _to_unit_range(image: NDArray[Any]) -> NDArray[np.float32]:
+    if image.dtype in (np.uint8, np.uint16):
+        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise UsageError(f"the image must be of type uint8, uint16 or float, not {image.dtype}")
+    if not (image.min() >= 0 and image.max() <= 1):
+        raise UsageError("the image's values must be numbers in [0, 1]; scale or clip them first")
+    return image.astype(np.float32)
+
+
+def _from_unit_range(image: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    unit = np.clip(image, 0, 1)
+    if np.issubdtype(dtype, np.floating):
+        return np.ascontiguousarray(unit, dtype)
+    unit *= np.iinfo(dtype).max
+    return np.ascontiguousarray(np.rint(unit, out=unit), dtype)
