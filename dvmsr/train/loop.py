@@ -227,7 +227,7 @@ class Trainer:
             left = (1 - self.progress) * 60 * (self.settings.minutes or 0)
         score = "" if self.last_psnr is None else f"  PSNR-Y {self.last_psnr:.3f} dB"
         text = (
-            f"step {self.step}  loss {loss:.5f}  lr {rate:.2e}  {speed:.2f} steps/s{score}"
+            f"step {self.step}  loss {loss:.5f}  {speed:.2f} steps/s{score}"
             f"  ETA {timedelta(seconds=round(left))}"
         )
         screen.update(self.progress, text)

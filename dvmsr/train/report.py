@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 from dvmsr.cli_support import notice, stderr_console
 from dvmsr.errors import DvmsrError
@@ -57,16 +57,14 @@ class Screen:
         self.console = stderr_console()
         self.live = self.console.is_terminal
         self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f}%"),
             TextColumn("{task.fields[text]}"),
-            TimeElapsedColumn(),
             console=self.console,
             disable=not self.live,
             transient=True,
         )
-        self.task = self.bar.add_task(title, total=total, text="")
+        self.task = self.bar.add_task(title, total=total, text=title)
 
     def __enter__(self) -> Screen:
         self.bar.start()
@@ -80,7 +78,7 @@ class Screen:
     ) -> None:
         self.bar.stop()
 
-    def update(self, completed: float, text: str = "") -> None:
+    def update(self, completed: float, text: str) -> None:
         self.bar.update(self.task, completed=completed, text=text)
 
     def advance(self) -> None:
