@@ -10,8 +10,8 @@ from __future__ import annotations
 import onnx
 from onnx import parser
 
-DOMAIN = "dvmsr"
-DOMAIN_VERSION = 1
+from dvmsr.runtime.onnx_file import DOMAIN
+
 ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
 
 CHUNK = 16

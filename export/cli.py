@@ -55,7 +55,9 @@ def onnx_command(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with PyTorch.")
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Write CHECKPOINT as an ONNX file and compare it with PyTorch.
@@ -71,7 +73,7 @@ def onnx_command(
         opset=opset,
         static_shape=None if static is None else parse_shape(static),
         verify=verify,
-        overwrite=force,
+        overwrite=overwrite,
     )
     print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
 

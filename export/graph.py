@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export import bodies
+from dvmsr.runtime.onnx_file import DOMAIN, DOMAIN_VERSION
 
 Weights = Mapping[str, NDArray[Any]]
 """Parameters and buffers of `dvmsr.model.DVMSR` under their names there, FP32."""
@@ -63,7 +64,7 @@ def build_model(
         functions=bodies.functions(opset),
         opset_imports=[
             helper.make_opsetid("", opset),
-            helper.make_opsetid(bodies.DOMAIN, bodies.DOMAIN_VERSION),
+            helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
         ],
         ir_version=IR_VERSION,
     )
@@ -96,7 +97,7 @@ class GraphBuilder:
                 inputs,
                 [name, f"{name}.{state}"],
                 name,
-                domain=bodies.DOMAIN,
+                domain=DOMAIN,
                 **bodies.ATTRIBUTES,
             )
         )

@@ -186,7 +186,9 @@ def _check_arguments(
     if not path.parent.is_dir():
         raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists already; choose another name or force overwriting it")
+        raise UsageError(
+            f"{path} exists; allow that with --overwrite or choose another name with -o"
+        )
 
 
 def _check_parity(path: Path, precision: str, results: list[Parity]) -> None:

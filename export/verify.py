@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from dvmsr import native
-from dvmsr.errors import IncompatibleModelError, MissingComponentError
+from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.parity import Parity
 from dvmsr.model import DVMSR
+from dvmsr.runtime.session import OnnxNetwork
 
 SHAPES = ((2, 40, 56), (1, 61, 43))
 """Batch, height and width of the inputs to a dynamic model; the second has an odd token count."""
@@ -36,17 +37,14 @@ def verify(
     """
     onnx.checker.check_model(str(path), full_check=True)
     onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True, data_prop=True)
-    results = []
     images = [natural_image(shape) for shape in ([static_shape] if static_shape else SHAPES)]
     truths = [_reference_output(reference, image) for image in images]
-    for backend, session in _sessions(path, progress):
-        (model_input,) = session.get_inputs()
-        dtype = np.float16 if model_input.type == "tensor(float16)" else np.float32
+    results = []
+    for backend in _backends(progress):
+        network = _load(path, backend)
         for image, truth in zip(images, truths, strict=True):
-            (output,) = session.run(["output"], {"input": image.astype(dtype)})
-            result = compare(backend, image, output, truth)
-            progress(str(result))
-            results.append(result)
+            results.append(compare(backend, image, network(image), truth))
+            progress(str(results[-1]))
     return results
 
 
@@ -92,37 +90,18 @@ def _reference_output(reference: DVMSR, image: NDArray[np.float32]) -> NDArray[n
     return output
 
 
-def _sessions(
-    path: Path, progress: Callable[[str], None]
-) -> Iterator[tuple[str, onnxruntime.InferenceSession]]:
-    """ONNX Runtime with the native operators, if there are any, and without."""
-    library = native.library_path()
-    if library is None:
+def _backends(progress: Callable[[str], None]) -> list[str]:
+    if native.library_path() is None:
         progress(f"native operators not verified: dvmsr was built without them; {native.REMEDY}")
-    else:
-        yield "native", _session(path, library)
-    yield "portable", _session(path, None)
+        return ["portable"]
+    return ["native", "portable"]
 
 
-def _session(path: Path, library: Path | None) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if library is not None:
-        try:
-            options.register_custom_ops_library(str(library))
-        except Exception as error:
-            raise MissingComponentError(
-                f"{library} cannot be used by onnxruntime {onnxruntime.__version__} "
-                f"({_first_line(error)}); reinstall dvmsr"
-            ) from None
+def _load(path: Path, backend: str) -> OnnxNetwork:
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+        return OnnxNetwork(path, backend, threads=None)
+    except IncompatibleModelError as error:
         raise IncompatibleModelError(
-            f"onnxruntime {onnxruntime.__version__} cannot load the exported model "
-            f"({_first_line(error)}); choose a lower opset"
+            f"onnxruntime {onnxruntime.__version__} cannot run the exported model; "
+            f"choose a lower opset or upgrade it ({error})"
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

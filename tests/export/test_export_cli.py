@@ -94,10 +94,10 @@ def test_failures_have_their_exit_codes(
     assert len(errors) == 3
 
 
-def test_an_existing_file_needs_force(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_file_needs_overwrite(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, "onnx", str(source), "--no-verify") == 0
     assert run(monkeypatch, "onnx", str(source), "--no-verify") == 2
-    assert run(monkeypatch, "onnx", str(source), "--no-verify", "--force") == 0
+    assert run(monkeypatch, "onnx", str(source), "--no-verify", "--overwrite") == 0
 
 
 def test_shapes() -> None:
