@@ -86,20 +86,22 @@ class OnnxNetwork:
         """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt."""
         options = onnxruntime.RunOptions()
         outcome: list[NDArray[Any] | BaseException] = []
+        done = threading.Event()  # Thread.join, once interrupted, takes a thread for finished
 
         def run() -> None:
             try:
                 outcome.extend(self._session.run(["output"], {"input": image}, options))
             except BaseException as error:
                 outcome.append(error)
+            finally:
+                done.set()
 
-        worker = threading.Thread(target=run)
-        worker.start()
+        threading.Thread(target=run).start()
         try:
-            worker.join()
+            done.wait()
         except BaseException:
             options.terminate = True
-            worker.join()
+            done.wait()
             raise
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
