@@ -156,6 +156,7 @@ def run(
     if csv_file is not None and not csv_file.parent.is_dir():
         raise UsageError(f"{csv_file.parent} is not a folder; create it before the evaluation")
     with warnings.catch_warnings():
+        warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_: notice(f"warning: {message}")
         methods, scale = load_methods(models, backend, scale)
         datasets = [find_dataset(folder, scale) for folder in folders]

@@ -71,9 +71,9 @@ def run(model: str, size: str, as_json: bool) -> None:
         "  NTIRE 2024": f"{analysis.ntire_flops / 1e9:.3f} G, which leaves the scan out",
         "activations": f"{analysis.activations / 1e6:.4f} M, outputs of 3x3 convolutions",
     }
-    width = max(map(len, facts)) + 2
+    indent = max(map(len, facts)) + 2
     for name, value in facts.items():
-        print(f"{name:{width}}{value}")
+        print(f"{name:{indent}}{value}")
 
 
 def _layer_table(analysis: Analysis) -> str:
