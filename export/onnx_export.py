@@ -23,6 +23,7 @@ from dvmsr.export.parity import Parity, limit
 if TYPE_CHECKING:
     import onnx
 
+    from dvmsr.config import DVMSRConfig
     from dvmsr.model import DVMSR
 
 PRECISIONS = ("fp32", "fp16")
@@ -103,28 +104,14 @@ def export_onnx(
     if isinstance(source, DVMSR):
         network, name, digest = source, UNKNOWN, UNKNOWN
     else:
-        network, name, digest = (
-            checkpoint.load(source),
-            Path(source).name,
-            checkpoint.sha256(source),
-        )
+        network, name = checkpoint.load(source), Path(source).name
+        digest = checkpoint.sha256(source)
     reference = copy.deepcopy(network).cpu().float().eval()
     tensors = {**dict(reference.named_parameters()), **dict(reference.named_buffers())}
     weights = {key: tensor.detach().numpy() for key, tensor in tensors.items()}
     model = build_model(network.config, weights, precision == "fp16", opset, static_shape)
     model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
-    metadata = {
-        "config": network.config.to_json(),
-        "scale": str(network.config.scale),
-        "colour_order": "RGB",
-        "range": "0..1",
-        "checkpoint": name,
-        "checkpoint_sha256": digest,
-        "git_revision": git_revision(),
-        "precision": precision,
-        "version": dvmsr.__version__,
-    }
-    onnx.helper.set_model_props(model, {f"dvmsr.{key}": text for key, text in metadata.items()})
+    onnx.helper.set_model_props(model, metadata(network.config, precision, name, digest))
     data = model.SerializeToString()
 
     parity: list[Parity] = []
@@ -151,6 +138,24 @@ def export_onnx(
         nodes=count_nodes(model),
         parity=tuple(parity),
     )
+
+
+def metadata(
+    config: DVMSRConfig, precision: str, checkpoint: str, checkpoint_sha256: str
+) -> dict[str, str]:
+    """The properties that every exported file carries."""
+    properties = {
+        "config": config.to_json(),
+        "scale": str(config.scale),
+        "colour_order": "RGB",
+        "range": "0..1",
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": checkpoint_sha256,
+        "git_revision": git_revision(),
+        "precision": precision,
+        "version": dvmsr.__version__,
+    }
+    return {f"dvmsr.{key}": text for key, text in properties.items()}
 
 
 def count_nodes(model: onnx.ModelProto) -> dict[str, int]:
