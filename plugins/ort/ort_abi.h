@@ -1,17 +1,15 @@
-/* The part of the ONNX Runtime C interface that the custom operators use, and nothing else.
- *
- * The onnxruntime wheels ship no headers, but their C interface only ever grows at the end, so a
- * function keeps its place in the table for good; these definitions hold for every release since
- * DVMSR_ORT_API. tests/plugins/test_ort_abi.py proves each place, signature and constant against
- * the real headers. It looks for them in the folder DVMSR_ORT_INCLUDE (`include/` of a release
- * archive from github.com/microsoft/onnxruntime/releases), else takes them from the npm package
- * com.github.asus4.onnxruntime.
- */
-#ifndef DVMSR_ORT_ABI_H
-#define DVMSR_ORT_ABI_H
+// The part of the ONNX Runtime C interface that the custom operators use, and nothing else.
+//
+// The onnxruntime wheels ship no headers, but their C interface only ever grows at the end, so a
+// function keeps its place in the table for good; these definitions hold for every release since
+// DVMSR_ORT_API. tests/plugins/test_ort_abi.py proves each place, signature and constant against
+// the real headers. It looks for them in the folder DVMSR_ORT_INCLUDE (`include/` of a release
+// archive from github.com/microsoft/onnxruntime/releases), else takes them from the npm package
+// com.github.asus4.onnxruntime.
+#pragma once
 
-#include <stddef.h>
-#include <stdint.h>
+#include <cstddef>
+#include <cstdint>
 
 #if defined(_WIN32)
 #define DVMSR_ORT_CALL __stdcall
@@ -19,37 +17,37 @@
 #define DVMSR_ORT_CALL
 #endif
 
-/* The interface version asked for: that of onnxruntime 1.20, the oldest release supported. */
-#define DVMSR_ORT_API 20
+// The interface version asked for: that of onnxruntime 1.20, the oldest release supported.
+constexpr uint32_t DVMSR_ORT_API = 20;
 
-typedef struct OrtStatus OrtStatus; /* NULL: success */
-typedef struct OrtValue OrtValue;
-typedef struct OrtSessionOptions OrtSessionOptions;
-typedef struct OrtCustomOpDomain OrtCustomOpDomain;
-typedef struct OrtTensorTypeAndShapeInfo OrtTensorTypeAndShapeInfo;
-typedef struct OrtKernelInfo OrtKernelInfo;
-typedef struct OrtKernelContext OrtKernelContext;
-typedef struct OrtShapeInferContext OrtShapeInferContext;
-typedef struct OrtApi OrtApi;
-typedef struct OrtCustomOp OrtCustomOp;
+struct OrtStatus;  // NULL: success
+struct OrtValue;
+struct OrtSessionOptions;
+struct OrtCustomOpDomain;
+struct OrtTensorTypeAndShapeInfo;
+struct OrtKernelInfo;
+struct OrtKernelContext;
+struct OrtShapeInferContext;
+struct OrtApi;
+struct OrtCustomOp;
 
-typedef enum { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_NOT_IMPLEMENTED = 9 } OrtErrorCode;
+enum OrtErrorCode { ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_NOT_IMPLEMENTED = 9 };
 
-typedef enum {
+enum ONNXTensorElementDataType {
   ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT = 1,
   ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 = 10
-} ONNXTensorElementDataType;
+};
 
-typedef enum { INPUT_OUTPUT_REQUIRED = 0 } OrtCustomOpInputOutputCharacteristic;
+enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0 };
 
-typedef enum { OrtMemTypeDefault = 0 } OrtMemType;
+enum OrtMemType { OrtMemTypeDefault = 0 };
 
-typedef struct OrtApiBase {
-  const OrtApi *(DVMSR_ORT_CALL *GetApi)(uint32_t version); /* NULL: the runtime is older */
+struct OrtApiBase {
+  const OrtApi *(DVMSR_ORT_CALL *GetApi)(uint32_t version);  // NULL: the runtime is older
   const char *(DVMSR_ORT_CALL *GetVersionString)(void);
-} OrtApiBase;
+};
 
-/* The function table; `skipped_<first place>` are functions not used here. */
+// The function table; `skipped_<first place>` are functions not used here.
 struct OrtApi {
   OrtStatus *(DVMSR_ORT_CALL *CreateStatus)(OrtErrorCode code, const char *message);
   void *skipped_1[25];
@@ -92,12 +90,12 @@ struct OrtApi {
                                                          size_t count, size_t batches, void *data);
 };
 
-/* What one operator is to the runtime; members left NULL take the runtime's default. */
+// What one operator is to the runtime; members left NULL take the runtime's default.
 struct OrtCustomOp {
   uint32_t version;
   void *skipped_create_kernel;
   const char *(DVMSR_ORT_CALL *GetName)(const OrtCustomOp *op);
-  const char *(DVMSR_ORT_CALL *GetExecutionProviderType)(const OrtCustomOp *op); /* NULL: CPU */
+  const char *(DVMSR_ORT_CALL *GetExecutionProviderType)(const OrtCustomOp *op);  // NULL: CPU
   ONNXTensorElementDataType(DVMSR_ORT_CALL *GetInputType)(const OrtCustomOp *op, size_t index);
   size_t(DVMSR_ORT_CALL *GetInputTypeCount)(const OrtCustomOp *op);
   ONNXTensorElementDataType(DVMSR_ORT_CALL *GetOutputType)(const OrtCustomOp *op, size_t index);
@@ -116,5 +114,3 @@ struct OrtCustomOp {
   OrtStatus *(DVMSR_ORT_CALL *InferOutputShapeFn)(const OrtCustomOp *op, OrtShapeInferContext *context);
   void *skipped_versions_and_reuse[6];
 };
-
-#endif
