@@ -38,24 +38,35 @@ using Shape = std::vector<int64_t>;
 using Run = dvmsr_status (*)(dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
                              const dvmsr_executor *executor);
 
+// A constant array of ports.
+class Ports {
+ public:
+  template <size_t count>
+  constexpr Ports(const Port (&ports)[count]) : first_(ports), count_(count) {}
+  const Port *begin() const { return first_; }
+  const Port *end() const { return first_ + count_; }
+  size_t size() const { return count_; }
+  const Port &operator[](size_t i) const { return first_[i]; }
+
+ private:
+  const Port *first_;
+  size_t count_;
+};
+
 struct Definition {
   const char *name;
-  std::vector<Port> inputs, outputs;
+  Ports inputs, outputs;
   Run run;
 };
 
-const Definition selective_scan = {
-    "SelectiveScan",
-    {{"u", "BLD", activation},
-     {"delta", "BLD", activation},
-     {"A", "DN", parameter},
-     {"B", "BLN", activation},
-     {"C", "BLN", activation},
-     {"D", "D", parameter},
-     {"z", "BLD", activation},
-     {"delta_bias", "D", parameter},
-     {"h0", "BDN", parameter}},
-    {{"y", "BLD", activation}, {"h_last", "BDN", parameter}},
+constexpr Port scan_inputs[] = {
+    {"u", "BLD", activation},  {"delta", "BLD", activation},    {"A", "DN", parameter},
+    {"B", "BLN", activation},  {"C", "BLN", activation},        {"D", "D", parameter},
+    {"z", "BLD", activation},  {"delta_bias", "D", parameter},  {"h0", "BDN", parameter}};
+constexpr Port scan_outputs[] = {{"y", "BLD", activation}, {"h_last", "BDN", parameter}};
+
+constexpr Definition selective_scan = {
+    "SelectiveScan", scan_inputs, scan_outputs,
     [](dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
        const dvmsr_executor *executor) {
       const dvmsr_scan_inputs inputs = {dtype, size['B'], size['L'], size['D'], size['N'],
@@ -65,13 +76,14 @@ const Definition selective_scan = {
       return dvmsr_selective_scan_forward(&inputs, &outputs, executor);
     }};
 
-const Definition causal_conv1d = {
-    "CausalConv1d",
-    {{"x", "BLD", activation},
-     {"weight", "DK", parameter},
-     {"bias", "D", parameter},
-     {"tail", "BkD", activation}},
-    {{"y", "BLD", activation}, {"new_tail", "BkD", activation}},
+constexpr Port conv_inputs[] = {{"x", "BLD", activation},
+                                {"weight", "DK", parameter},
+                                {"bias", "D", parameter},
+                                {"tail", "BkD", activation}};
+constexpr Port conv_outputs[] = {{"y", "BLD", activation}, {"new_tail", "BkD", activation}};
+
+constexpr Definition causal_conv1d = {
+    "CausalConv1d", conv_inputs, conv_outputs,
     [](dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
        const dvmsr_executor *executor) {
       const dvmsr_conv_inputs inputs = {dtype, size['B'], size['L'], size['D'], size['K'],
@@ -255,7 +267,7 @@ void compute(const CustomOp &op, OrtKernelContext *context) {
 // between equal ones.
 void infer_shapes(const CustomOp &op, OrtShapeInferContext *context) {
   const OrtApi &api = op.api;
-  const auto &inputs = op.definition.inputs, &outputs = op.definition.outputs;
+  const Ports &inputs = op.definition.inputs, &outputs = op.definition.outputs;
   for (size_t o = 0; o < outputs.size(); ++o) {
     const std::string axes = outputs[o].axes;
     size_t i = 0;
