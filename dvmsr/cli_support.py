@@ -36,6 +36,8 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     Args:
         build: makes the application; called late so that `--help` imports little.
     """
+    import typer
+
     app = build()
     app.pretty_exceptions_enable = False
     try:
@@ -46,11 +48,13 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+    except typer.Abort:  # what older versions of typer make of Ctrl-C
+        exit_code = INTERRUPTED
     except Exception as error:
         if not hasattr(error, "show"):
             raise
         error.show()  # typer's own usage error; its class has moved between versions
         sys.exit(UsageError.exit_code)
-    if exit_code == INTERRUPTED:  # typer's answer to Ctrl-C
+    if exit_code == INTERRUPTED:
         notice("interrupted")
     sys.exit(exit_code)

@@ -103,7 +103,8 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], overwrite: bool) -> lis
                 display.line(describe(result))
             display.advance(speed(results))
         if len(results) > 1:
-            display.line(f"{len(results)} images, {speed(results)}")
+            seconds = sum(result.seconds for result in results)
+            display.line(f"{len(results)} images in {seconds:.1f} s, {speed(results)}")
     return outcomes
 
 
@@ -151,4 +152,4 @@ def speed(results: Sequence[Result]) -> str:
     """Input pixels per second of the network."""
     seconds = sum(result.seconds for result in results)
     rate = sum(result.pixels for result in results) / seconds if seconds else 0
-    return f"{rate / 1e6:.3f} megapixels/s"
+    return f"{rate:,.0f} pixels/s"

@@ -27,13 +27,11 @@ FORMATS = {
     ".bmp": "BMP",
 }
 """Pillow's name of the format that each file extension stands for."""
-SUPPORTED = "PNG, JPEG, WebP, TIFF and BMP"
 
 MAX_PIXELS = 89_478_485
 """Pictures with more are refused before they are decoded."""
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 
-_READ = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP")
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
@@ -57,10 +55,10 @@ def read_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_READ)
+            image = Image.open(path, formats=sorted(set(FORMATS.values())))
     except UnidentifiedImageError:
-        what = "is empty" if path.stat().st_size == 0 else f"is not an image in {SUPPORTED} format"
-        raise DvmsrError(f"{path} {what}") from None
+        what = "empty" if path.stat().st_size == 0 else "not a PNG, JPEG, WebP, TIFF or BMP image"
+        raise DvmsrError(f"{path} is {what}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(path) from None
     except OSError as error:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_model import ONNX_BACKENDS, Models
+
+from dvmsr.config import PRESETS, DVMSRConfig
+from dvmsr.errors import DvmsrError
+from dvmsr.runtime import memory
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
+    """And not three times too high, for the increase of the process's own peak."""
+    code = (
+        "import re, sys, numpy as np\n"
+        "from dvmsr.runtime import Upscaler\n"
+        "def peak():\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status).group(1))\n"
+        "upscaler = Upscaler.from_file(sys.argv[1], sys.argv[2], threads=1)\n"
+        "upscaler(np.zeros((8, 8, 3), np.uint8))\n"
+        "before = peak()\n"
+        "upscaler(np.zeros((400, 400, 3), np.uint8))\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(models.onnx), backend]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    needed = memory.estimate(models.network.config, backend, 400, 400)
+    assert needed / 3 < int(result.stdout) < needed
+
+
+def test_grows_with_what_needs_memory() -> None:
+    plain = memory.estimate(DVMSRConfig(), "native", 10, 10)
+    assert plain == memory.estimate(DVMSRConfig(), "native", 20, 5)
+    assert plain < memory.estimate(DVMSRConfig(bidirectional=True), "native", 10, 10)
+    assert plain < memory.estimate(DVMSRConfig(upsampler="pixelshuffle"), "native", 10, 10)
+    assert plain < memory.estimate(DVMSRConfig(), "portable", 10, 10)
+    assert plain < memory.estimate(PRESETS["teacher"], "native", 10, 10)
+
+
+def test_finds_out_how_much_there_is() -> None:
+    there = memory.available()
+    assert there is None or 10**6 < there < 10**14
+
+
+def test_respects_a_group_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
+    files = (str(tmp_path / "memory.max"), str(tmp_path / "memory.current"))
+    monkeypatch.setattr(memory, "_CGROUP_FILES", (files,))
+    assert memory.available() == 400
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available() != 400
+
+
+def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: None)
+    memory.check(DVMSRConfig(), "native", 10**5, 10**5, "p.png")
+    monkeypatch.setattr(memory, "available", lambda: -5)
+    with pytest.raises(DvmsrError, match=r"p\.png has 200x100 pixels, .* 0\.1 GB .* 0\.0 GB are"):
+        memory.check(DVMSRConfig(), "native", 100, 200, "p.png")
+
+
+def test_falls_back_to_the_size_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_files(path: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", no_files)
+    assert memory.available() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import dvmsr
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.runtime import models
+
+
+def test_a_name_is_a_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvmsr, "__path__", [str(tmp_path)])
+    with pytest.raises(MissingComponentError, match="student is not installed; reinstall"):
+        models.find_model("student")
+    file = tmp_path / "weights" / models.BUNDLED["student"]
+    file.parent.mkdir()
+    file.touch()
+    assert models.find_model("student") == file
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "M.PTH", "m.pt", "m.safetensors"])
+def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(DvmsrError, match="does not exist"):
+        models.find_model(path)
+    path.touch()
+    assert models.find_model(path) == models.find_model(str(path)) == path
+
+
+@pytest.mark.parametrize("name", ["teacher_x9", "", "photo.png"])
+def test_lists_the_names_and_extensions(name: str) -> None:
+    with pytest.raises(UsageError, match=r"there is student, or name a file ending in \.onnx"):
+        models.find_model(name)

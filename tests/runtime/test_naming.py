@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.runtime.naming import plan
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """photo.JPG, scan, and in two folders more; names only."""
+    monkeypatch.chdir(tmp_path)
+    for name in [
+        "photo.JPG",
+        "scan",
+        "a/x.png",
+        "a/y.tif",
+        "a/notes.txt",
+        "a/.hidden.png",
+        "b/x.png",
+    ]:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "a" / "folder.png").mkdir()
+    (tmp_path / "empty").mkdir()
+    return tmp_path
+
+
+def planned(inputs: list[str], output: str | None = None, scale: int = 4) -> list[tuple[str, str]]:
+    return [(str(job.source), str(job.target)) for job in plan(inputs, output, scale)]
+
+
+IN_A = ["a/x.png", "a/y.tif"]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "sources", "targets"),
+    [
+        (["photo.JPG"], None, ["photo.JPG"], ["photo_x4.JPG"]),
+        (["a/x.png"], None, ["a/x.png"], ["a/x_x4.png"]),
+        (["scan"], None, ["scan"], ["scan_x4.png"]),
+        (["missing.png"], None, ["missing.png"], ["missing_x4.png"]),
+        (["photo.JPG"], "big.webp", ["photo.JPG"], ["big.webp"]),
+        (["photo.JPG"], "empty", ["photo.JPG"], ["empty/photo_x4.JPG"]),
+        (["photo.JPG"], "new/", ["photo.JPG"], ["new/photo_x4.JPG"]),
+        (["a"], None, IN_A, ["a/x_x4.png", "a/y_x4.tif"]),
+        (["a"], "new/deep", IN_A, ["new/deep/x_x4.png", "new/deep/y_x4.tif"]),
+        (["a/x.png", "scan"], "new", ["a/x.png", "scan"], ["new/x_x4.png", "new/scan_x4.png"]),
+        (["a/x.png", "./a/x.png", "a"], None, IN_A, ["a/x_x4.png", "a/y_x4.tif"]),
+    ],
+    ids=[
+        "file", "file elsewhere", "no extension", "missing", "to file", "to folder",
+        "to new folder", "folder", "folder to folder", "files to folder", "twice",
+    ],
+)  # fmt: skip
+def test_names_results(
+    inputs: list[str], output: str | None, sources: list[str], targets: list[str]
+) -> None:
+    assert planned(inputs, output) == list(zip(sources, targets, strict=True))
+    if output is not None and output.startswith("new"):
+        assert Path(output).is_dir()
+
+
+def test_names_carry_the_scale() -> None:
+    assert planned(["photo.JPG"], scale=3) == [("photo.JPG", "photo_x3.JPG")]
+
+
+def test_a_folder_may_be_processed_twice(files: Path) -> None:
+    (files / "a" / "x_x4.png").touch()
+    assert planned(["a"]) == [("a/x.png", "a/x_x4.png"), ("a/y.tif", "a/y_x4.tif")]
+
+
+def test_a_result_may_be_enlarged_by_name(files: Path) -> None:
+    (files / "a" / "x_x4.png").touch()
+    assert planned(["a/x_x4.png"]) == [("a/x_x4.png", "a/x_x4_x4.png")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "kind", "complaint"),
+    [
+        (["a/x.png", "b/x.png"], "new", UsageError, "a/x.png and b/x.png would both"),
+        (["a/x.png", "a/x_x4.png"], None, UsageError, "both an input and the result of a/x.png"),
+        (["photo.JPG"], "new", UsageError, "new must end in one of .png"),
+        (["photo.JPG"], "new.gif", UsageError, "new.gif must end in one of .png"),
+        (["photo.JPG", "a"], "photo.JPG", UsageError, "photo.JPG is a file; for several"),
+        (["empty"], None, DvmsrError, "empty has no images"),
+        (["photo.JPG", "a"], "photo.JPG/deep", DvmsrError, "photo.JPG/deep cannot be created"),
+    ],
+    ids=["collision", "chain", "no extension", "gif", "file", "no images", "below a file"],
+)
+def test_refuses_before_any_work(
+    inputs: list[str], output: str | None, kind: type[DvmsrError], complaint: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        plan(inputs, output, 4)
+    assert complaint in str(caught.value)
+    assert not Path("new").exists()

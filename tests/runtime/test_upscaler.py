@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels, reference
+
+from dvmsr import native
+from dvmsr.errors import (
+    DvmsrError,
+    IncompatibleModelError,
+    MissingComponentError,
+    UsageError,
+)
+from dvmsr.runtime import Upscaler
+
+SIZES = [(1, 1), (3, 40), (17, 16)]
+
+
+@pytest.fixture(scope="module")
+def upscaler(models: Models) -> Upscaler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where there are no native operators
+        return Upscaler.from_file(models.onnx, threads=1)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES, ids=[f"{h}x{w}" for h, w in SIZES])
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_equals_pytorch(models: Models, backend: str, height: int, width: int) -> None:
+    """To one of 255 levels, which rounding may cost."""
+    pixels = random_pixels(height, width)
+    result = Upscaler.from_file(models.onnx, backend, threads=1)(pixels)
+    assert result.dtype == np.uint8
+    assert result.shape == (2 * height, 2 * width, 3)
+    assert np.abs(result.astype(int) - reference(models.network, pixels)).max() <= 1
+
+
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_an_fp16_file_equals_pytorch(models: Models, backend: str) -> None:
+    """To 2 of 255 levels: half precision rounds values near 1 to 1/2048."""
+    pixels = random_pixels(9, 11)
+    upscaler = Upscaler.from_file(models.onnx_fp16, backend)
+    assert upscaler.precision == "fp16"
+    difference = upscaler(pixels).astype(int) - reference(models.network, pixels)
+    assert np.abs(difference).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+def test_a_checkpoint_runs_in_pytorch(models: Models, kind: str) -> None:
+    pixels = random_pixels(5, 8)
+    upscaler = Upscaler.from_file(getattr(models, kind))
+    assert (upscaler.backend, upscaler.precision) == ("torch", "fp32")
+    np.testing.assert_array_equal(upscaler(pixels), reference(models.network, pixels))
+
+
+def test_tells_what_it_is(models: Models) -> None:
+    upscaler = Upscaler.from_file(str(models.onnx), backend="portable")
+    assert (upscaler.scale, upscaler.config) == (2, CONFIG)
+    assert (upscaler.backend, upscaler.precision) == ("portable", "fp32")
+    assert upscaler.model == str(models.onnx)
+
+
+def test_pillow_and_numpy_agree(upscaler: Upscaler) -> None:
+    pixels = random_pixels(6, 9)
+    result = upscaler(Image.fromarray(pixels))
+    assert result.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(result), upscaler(pixels))
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("uint16", 65535), ("float32", 1), ("float64", 1)])
+def test_types_agree(upscaler: Upscaler, dtype: str, top: int) -> None:
+    """All within half a level of the 8-bit result."""
+    pixels = random_pixels(6, 9)
+    wide = (pixels * (top / 255)).astype(dtype)
+    result = upscaler(wide)
+    assert result.dtype == dtype
+    assert result.min() >= 0
+    assert result.max() <= top
+    assert np.abs(result * (255 / top) - upscaler(pixels)).max() <= 0.51
+
+
+def test_leaves_its_input_alone(upscaler: Upscaler) -> None:
+    pixels = random_pixels(6, 9)
+    strided = np.asfortranarray(pixels)[:, ::-1]
+    strided.flags.writeable = False
+    np.testing.assert_array_equal(upscaler(strided), upscaler(pixels[:, ::-1].copy()))
+    image = Image.fromarray(pixels)
+    image.info = {"icc_profile": b"x" * 128, "dpi": (72, 72)}
+    upscaler(image)
+    assert image.info == {"icc_profile": b"x" * 128, "dpi": (72, 72)}
+
+
+def test_gray_stays_gray(upscaler: Upscaler) -> None:
+    image = Image.fromarray(random_pixels(4, 5, 1))
+    result = upscaler(image)
+    assert (result.mode, result.size) == ("L", (10, 8))
+    assert result.tobytes() == upscaler(image.convert("RGB")).convert("L").tobytes()
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 4), ("LA", 2)])
+def test_transparency_is_enlarged_beside_the_colours(
+    upscaler: Upscaler, mode: str, channels: int
+) -> None:
+    image = Image.fromarray(random_pixels(4, 5, channels), mode)
+    result = upscaler(image)
+    assert (result.mode, result.size) == (mode, (10, 8))
+    alpha = image.getchannel("A").resize((10, 8), Image.Resampling.BICUBIC)
+    assert result.getchannel("A").tobytes() == alpha.tobytes()
+    opaque = mode[:-1]
+    assert result.convert(opaque).tobytes() == upscaler(image.convert(opaque)).tobytes()
+
+
+def test_a_turned_picture_is_turned_before(upscaler: Upscaler) -> None:
+    image = Image.fromarray(random_pixels(4, 5))
+    upright = upscaler(image.transpose(Image.Transpose.ROTATE_270))
+    image.getexif()[0x0112] = 6
+    result = upscaler(image)
+    assert result.tobytes() == upright.tobytes()
+    assert 0x0112 not in result.getexif()
+
+
+def test_threads_may_share_it(upscaler: Upscaler) -> None:
+    images = [random_pixels(5 + i, 20) for i in range(6)]
+    expected = [upscaler(image) for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        for result, alone in zip(pool.map(upscaler, images * 3), expected * 3, strict=True):
+            np.testing.assert_array_equal(result, alone)
+
+
+@pytest.mark.parametrize(
+    ("image", "complaint"),
+    [
+        (np.zeros((4, 4), np.uint8), "shape"),
+        (np.zeros((4, 4, 4), np.uint8), "shape"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "shape"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (np.zeros((4, 4, 3), np.int32), "int32"),
+        (np.full((4, 4, 3), 255.0), r"\[0, 1\]"),
+        (np.full((4, 4, 3), np.nan), r"\[0, 1\]"),
+        ("photo.png", "str"),
+    ],
+    ids=["gray", "rgba", "batch", "empty", "int32", "0..255", "nan", "path"],
+)
+def test_refuses_what_is_no_image(upscaler: Upscaler, image: object, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        upscaler(image)  # type: ignore[type-var]
+
+
+def test_refuses_what_does_not_fit_the_memory(
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvmsr.runtime.memory.available", lambda: 10**9)
+    with pytest.raises(DvmsrError, match=r"30000x20000 pixels, which need about .* GB"):
+        upscaler(np.broadcast_to(np.uint8(0), (20000, 30000, 3)))
+
+
+def test_refuses_to_pass_on_nan() -> None:
+    broken = Upscaler(lambda x: np.full((1, 3, 8, 8), np.nan), CONFIG, "native", "fp32", "b.onnx")
+    with pytest.raises(DvmsrError, match=r"b\.onnx .* not finite"):
+        broken(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_a_file_for_one_size_takes_only_that(models: Models) -> None:
+    upscaler = Upscaler.from_file(models.onnx_5x7, backend="portable")
+    pixels = random_pixels(5, 7)
+    difference = upscaler(pixels).astype(int) - reference(models.network, pixels)
+    assert np.abs(difference).max() <= 1
+    with pytest.raises(IncompatibleModelError, match="7x5 pixels only, not 5x7"):
+        upscaler(random_pixels(7, 5))
+
+
+def test_without_native_operators_auto_warns(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    with pytest.warns(UserWarning, match="slower; install a C"):
+        assert Upscaler.from_file(models.onnx).backend == "portable"
+    with pytest.raises(MissingComponentError, match="--backend portable"):
+        Upscaler.from_file(models.onnx, backend="native")
+
+
+def test_a_library_that_does_not_load(
+    models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setattr(native, "library_path", lambda: models.pth)
+    with pytest.raises(MissingComponentError, match=r"small\.pth cannot be loaded"):
+        Upscaler.from_file(models.onnx)
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend", "complaint"),
+    [
+        ("onnx", "cuda", "auto, native, portable, torch"),
+        ("onnx", "torch", "runs checkpoints"),
+        ("pth", "native", "dvmsr-export onnx"),
+        ("safetensors", "portable", "dvmsr-export onnx"),
+    ],
+)
+def test_backends_that_do_not_fit(models: Models, kind: str, backend: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        Upscaler.from_file(getattr(models, kind), backend)
+
+
+def test_a_checkpoint_without_pytorch(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torch", "dvmsr.checkpoint"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingComponentError, match=r"pip install 'dvmsr\[train\]'"):
+        Upscaler.from_file(models.pth)
+
+
+def test_needs_neither_torch_nor_onnx(models: Models) -> None:
+    code = (
+        "import sys; sys.modules.update(torch=None, onnx=None, safetensors=None)\n"
+        "import numpy as np\n"
+        "from dvmsr.runtime import Upscaler\n"
+        "upscaler = Upscaler.from_file(sys.argv[1], backend='portable')\n"
+        "print(upscaler(np.zeros((2, 3, 3), np.uint8)).shape)"
+    )
+    command = [sys.executable, "-c", code, str(models.onnx)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "(4, 6, 3)"
