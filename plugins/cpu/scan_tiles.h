@@ -13,6 +13,10 @@
 namespace dvmsr {
 namespace {
 
+// Tokens that a block of channels takes at a time: their exponentials overlap, and A and the state
+// are loaded once for all of them.
+constexpr int tokens_at_once = 4;
+
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // How many lanes of the block that starts at channel c are channels of the tile.
@@ -44,7 +48,8 @@ DVMSR_INLINE const float *row(const half *from, int64_t count, float *copy) {
 }
 
 int64_t scan_forward_scratch(int64_t tile_channels, int64_t N) {
-  return 3 * round_up(tile_channels, W) * N + round_up(tile_channels, W) + 2 * round_up(N, W);
+  return 3 * round_up(tile_channels, W) * N + round_up(tile_channels, W) +
+         2 * round_up(tokens_at_once * N, W);
 }
 
 template <class R, class Act>
@@ -67,7 +72,7 @@ struct ScanTask {
     first = a + padded * N;
     sum = first + padded * N;
     B_row = sum + padded;
-    C_row = B_row + round_up(N, W);
+    C_row = B_row + round_up(tokens_at_once * N, W);
     for (int64_t c = t.first_channel; c < t.end_channel; c += W) {
       const int64_t at = (c - t.first_channel) * N, count = lanes_at(c, t.end_channel);
       load_states(static_cast<const R *>(t.A), c, count, N, log2e<R>, a + at);
@@ -76,40 +81,58 @@ struct ScanTask {
     std::fill(sum, sum + padded, R(0));
   }
 
-  // `count` <= W channels from c on, one token. N0: the state size where it is known, else 0.
+  // T tokens of `count` <= W channels from c on. N0: the state size where it is known, else 0.
   // Decaying: no A is positive.
-  template <int N0, bool Decaying>
+  template <int T, int N0, bool Decaying>
   DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
     using V = Vector<R>;
     const int64_t states = N0 ? N0 : N;
     const int64_t at = token * D + c;
     R *hc = h + (c - t.first_channel) * states;
     const R *ac = a + (c - t.first_channel) * states;
-    const V x = load(u + at, count);
-    const V d = softplus(load(delta + at, count) + load(bias + c, count));
-    const V drive = d * x;
-    V even = load(skip + c, count) * x, odd{};
-#pragma GCC unroll 16
-    for (int64_t n = 0; n < states; ++n) {
-      V s = load(hc + n * W);
-      s = exp2<Decaying>(d * load(ac + n * W)) * s + drive * B_t[n];
-      store(hc + n * W, s);
-      (n & 1 ? odd : even) += s * C_t[n];
+    const V skip_c = load(skip + c, count), bias_c = load(bias + c, count);
+    V d[T], drive[T], sum_n[T];
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+      const V x = load(u + at + j * D, count);
+      d[j] = softplus(load(delta + at + j * D, count) + bias_c);
+      drive[j] = d[j] * x;
+      sum_n[j] = skip_c * x;
     }
-    const V gate = load(z + at, count);
-    store(y + at, (even + odd) * gate * sigmoid(gate), count);
-    R *dc = sum + (c - t.first_channel);
-    store(dc, load(dc) + d);
+    for (int64_t n = 0; n < states; ++n) {
+      const V an = load(ac + n * W);
+      V s = load(hc + n * W);
+      V decay[T];
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) decay[j] = d[j] * an;
+      exp2<Decaying>(decay);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        s = decay[j] * s + drive[j] * B_t[j * states + n];
+        sum_n[j] += s * C_t[j * states + n];
+      }
+      store(hc + n * W, s);
+    }
+    V total = load(sum + (c - t.first_channel));
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+      const V gate = load(z + at + j * D, count);
+      store(y + at + j * D, sum_n[j] * gate * sigmoid(gate), count);
+      total += d[j];
+    }
+    store(sum + (c - t.first_channel), total);
+  }
+
+  template <int T, int N0, bool Decaying>
+  DVMSR_INLINE void all_channels(int64_t token) {
+    const R *B_t = row(B + token * N, T * N, B_row), *C_t = row(C + token * N, T * N, C_row);
+    int64_t c = t.first_channel;
+    for (; c + W <= t.end_channel; c += W) step<T, N0, Decaying>(token, c, W, B_t, C_t);
+    if (c < t.end_channel) step<T, N0, Decaying>(token, c, t.end_channel - c, B_t, C_t);
   }
 
   template <int N0, bool Decaying>
   void forward() {
-    for (int64_t token = t.first_token; token < t.end_token; ++token) {
-      const R *B_t = row(B + token * N, N, B_row), *C_t = row(C + token * N, N, C_row);
-      int64_t c = t.first_channel;
-      for (; c + W <= t.end_channel; c += W) step<N0, Decaying>(token, c, W, B_t, C_t);
-      if (c < t.end_channel) step<N0, Decaying>(token, c, t.end_channel - c, B_t, C_t);
-    }
+    int64_t token = t.first_token;
+    for (; token + tokens_at_once <= t.end_token; token += tokens_at_once)
+      all_channels<tokens_at_once, N0, Decaying>(token);
+    for (; token < t.end_token; ++token) all_channels<1, N0, Decaying>(token);
     for (int64_t c = t.first_channel; c < t.end_channel; c += W)
       store_states(static_cast<R *>(t.h_end), c, lanes_at(c, t.end_channel), N,
                    h + (c - t.first_channel) * N);
@@ -231,37 +254,53 @@ struct ScanGradient {
   // decays and y before the gate, for the way back; otherwise only the last, in h[0].
   template <int N0, bool Keep>
   void recompute(int64_t b, int64_t first, int64_t end) {
+    int64_t token = first;
+    for (; token + tokens_at_once <= end; token += tokens_at_once)
+      advance<tokens_at_once, N0, Keep>(b, token, token - first);
+    for (; token < end; ++token) advance<1, N0, Keep>(b, token, token - first);
+  }
+
+  // T tokens of block b, the first of them number i of its segment.
+  template <int T, int N0, bool Keep>
+  DVMSR_INLINE void advance(int64_t b, int64_t token, int64_t i) {
     const int64_t states = N0 ? N0 : N;
     const int64_t c = t.first_channel + b * W, count = lanes_at(c, t.end_channel);
+    const int64_t at = token * D + c;
     const V skip = load(in(t.D) + c, count), bias = load(in(t.delta_bias) + c, count);
     const R *ab = a + b * W * states;
-    for (int64_t token = first; token < end; ++token) {
-      const int64_t i = token - first, at = token * D + c;
-      const V x = load(in(t.u) + at, count);
-      const V r = load(in(t.delta) + at, count) + bias;
-      const V d = softplus(r);
-      const V drive = d * x;
-      const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
-      const R *before = Keep ? h + i * W * states : h;
-      R *after = Keep ? h + (i + 1) * W * states : h;
-      V sum = skip * x;
-#pragma GCC unroll 16
-      for (int64_t n = 0; n < states; ++n) {
-        const V e = exp2(d * load(ab + n * W));
-        const V s = e * load(before + n * W) + drive * B_t[n];
-        store(after + n * W, s);
-        if (Keep) {
-          store(decay + (i * states + n) * W, e);
-          sum += s * C_t[n];
-        }
-      }
+    const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
+    V d[T], drive[T], sum_n[T];
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+      const V x = load(in(t.u) + at + j * D, count);
+      const V r = load(in(t.delta) + at + j * D, count) + bias;
+      d[j] = softplus(r);
+      drive[j] = d[j] * x;
+      sum_n[j] = skip * x;
       if (Keep) {
-        store(step + i * W, d);
-        store(raw + i * W, r);
-        store(unit + i * W, x);
-        store(plain + i * W, sum);
+        store(step + (i + j) * W, d[j]);
+        store(raw + (i + j) * W, r);
+        store(unit + (i + j) * W, x);
       }
     }
+    R *hb = Keep ? h + i * W * states : h;
+    for (int64_t n = 0; n < states; ++n) {
+      const V an = load(ab + n * W);
+      V s = load(hb + n * W);
+      V e[T];
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) e[j] = d[j] * an;
+      exp2<false>(e);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        s = e[j] * s + drive[j] * B_t[j * states + n];
+        if (Keep) {
+          store(hb + ((j + 1) * states + n) * W, s);
+          store(decay + ((i + j) * states + n) * W, e[j]);
+          sum_n[j] += s * C_t[j * states + n];
+        }
+      }
+      if (!Keep) store(hb + n * W, s);
+    }
+    if (Keep)
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(plain + (i + j) * W, sum_n[j]);
   }
 
   // The way back through tokens [first, end) of block b; g holds dLoss/dh after the last of them.

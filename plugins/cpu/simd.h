@@ -15,6 +15,8 @@
 #endif
 
 #define DVMSR_INLINE inline __attribute__((always_inline))
+// In front of loops over a few vectors: only when unrolled do these live in registers.
+#define DVMSR_UNROLL _Pragma("GCC unroll 16")
 
 namespace dvmsr {
 namespace {
@@ -124,27 +126,37 @@ DVMSR_INLINE Vector<float> at_least(Vector<float> x, float low) {
 }
 DVMSR_INLINE Vector<float> at_most(Vector<float> x, float high) { return -at_least(-x, -high); }
 
-// 2^x. Decaying: no x is positive, which saves the upper bound.
-template <bool Decaying = false>
-DVMSR_INLINE Vector<float> exp2(Vector<float> x) {
-  x = at_least(x, -127.f);
-  if (!Decaying) x = at_most(x, 128.f);
+// x = 2^x for G vectors in step, so that their chains of dependent operations overlap. Decaying: no x
+// is positive, which saves the upper bound.
+template <bool Decaying, int G>
+DVMSR_INLINE void exp2(Vector<float> (&x)[G]) {
   constexpr float shift = 0x1.8p23f + 127;
-  const Vector<float> shifted = x + shift;  // its low mantissa bits hold round(x) + 127
-  const Vector<float> f = x - (shifted - shift);
-  // Minimax for |f| <= 1/2 with the value at 0 exact; error 9e-8.
-  Vector<float> p = splat(0x1.5bba14p-10f);
-  p = p * f + 0x1.3cea88p-7f;
-  p = p * f + 0x1.c6b752p-5f;
-  p = p * f + 0x1.ebf9bcp-3f;
-  p = p * f + 0x1.62e42ap-1f;
-  p = p * f + 1.f;
-  return p * bits_of<Vector<float>>(bits_of<Int32s>(shifted) << 23);
+  Vector<float> scale[G], p[G];
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], -127.f);
+  if (!Decaying)
+    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_most(x[i], 128.f);
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) scale[i] = x[i] + shift;  // low mantissa bits: round(x) + 127
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= scale[i] - shift;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i)
+    scale[i] = bits_of<Vector<float>>(bits_of<Int32s>(scale[i]) << 23);
+  // Minimax for |x| <= 1/2 with the value at 0 exact; error 9e-8.
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = x[i] * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.c6b752p-5f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.ebf9bcp-3f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.62e42ap-1f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 1.f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = p[i] * scale[i];
 }
-template <bool Decaying = false>
-DVMSR_INLINE Vector<double> exp2(Vector<double> x) {
-  for (int i = 0; i < W; ++i) x[i] = std::exp2(x[i]);
-  return x;
+template <bool Decaying, int G>
+DVMSR_INLINE void exp2(Vector<double> (&x)[G]) {
+  for (int g = 0; g < G; ++g)
+    for (int i = 0; i < W; ++i) x[g][i] = std::exp2(x[g][i]);
+}
+template <class V>
+DVMSR_INLINE V exp2(V x) {
+  V group[1] = {x};
+  exp2<false>(group);
+  return group[0];
 }
 
 template <class R>
