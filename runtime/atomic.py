@@ -31,17 +31,17 @@ def write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
     Raises:
         DvmsrError: if the target exists and may not be overwritten, or cannot be written.
     """
-    path = Path(os.path.realpath(path))
-    temporary = path.with_name(f".dvmsr-{secrets.token_hex(8)}.tmp")
+    target = Path(os.path.realpath(path))  # the file itself where `path` is a link
+    temporary = target.with_name(f".dvmsr-{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
-            temporary.replace(path)
+            temporary.replace(target)
         else:
-            _rename_to_new(temporary, path)
+            _rename_to_new(temporary, target)
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:

@@ -60,7 +60,8 @@ class ProgressDisplay:
         self._timer.cancel()
         if self._timer.ident is not None:
             self._timer.join()
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def begin(self, name: str) -> None:
         """Name the image that is being processed."""

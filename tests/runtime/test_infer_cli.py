@@ -1,0 +1,303 @@
+"""`dvmsr-infer` as a user meets it: exit codes, both streams, and what lies in the folder after."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from small_model import Models, random_pixels, reference
+
+from dvmsr import checkpoint, native
+from dvmsr.runtime.progress import ProgressDisplay
+
+Infer = Callable[..., int]
+MODEL = ("--model", "m.onnx", "--backend", "portable")
+
+
+def picture(path: str, height: int = 4, width: int = 5) -> str:
+    Image.fromarray(random_pixels(height, width)).save(path)
+    return path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"m.onnx"}
+
+
+def test_enlarges_an_image(
+    folder: Path, infer: Infer, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert infer(picture("p.png"), *MODEL) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert re.fullmatch(r"p_x2\.png: 5x4 -> 10x8 in \d\.\d\d s, [\d,]+ pixels/s\n", captured.err)
+    assert names(folder) == {"p.png", "p_x2.png"}
+    with Image.open("p_x2.png") as image:
+        difference = np.asarray(image).astype(int) - reference(models.network, random_pixels(4, 5))
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("output", "format"),
+    [("o.png", "PNG"), ("o.JPG", "JPEG"), ("o.webp", "WEBP"), ("o.tiff", "TIFF"), ("o.bmp", "BMP")],
+)
+def test_the_output_chooses_the_format(
+    folder: Path, infer: Infer, output: str, format: str
+) -> None:
+    assert infer(picture("p.png"), "-o", output, *MODEL) == 0
+    with Image.open(output) as image:
+        assert (image.format, image.size) == (format, (10, 8))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 2000)], ids=["1x1", "3x2000"])
+def test_unusual_sizes(folder: Path, infer: Infer, height: int, width: int) -> None:
+    assert infer(picture("p.png", height, width), *MODEL) == 0
+    with Image.open("p_x2.png") as image:
+        assert image.size == (2 * width, 2 * height)
+
+
+def test_reports_as_json(folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "bad.png").write_text("text")
+    assert infer(picture("a.png"), "bad.png", picture("b.jpg"), "-o", "out", "--json", *MODEL) == 1
+    first, second, third = json.loads(capsys.readouterr().out)
+    assert first.pop("seconds") >= 0
+    assert first == {
+        "input": "a.png",
+        "output": str(Path("out", "a_x2.png")),
+        "input_size": [5, 4],
+        "output_size": [10, 8],
+        "model": "m.onnx",
+        "backend": "portable",
+        "precision": "fp32",
+    }
+    assert second == {
+        "input": "bad.png",
+        "error": "bad.png is not a PNG, JPEG, WebP, TIFF or BMP image",
+    }
+    assert third["output"] == str(Path("out", "b_x2.jpg"))
+
+
+def test_bad_images_do_not_stop_the_others(
+    folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(picture("whole.jpg", 40, 40)).read_bytes()
+    (folder / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("text")
+    bad = ["cut.jpg", "empty.png", "text.png", "missing.png"]
+    assert infer(*bad, "whole.jpg", *MODEL) == 1
+    assert (folder / "whole_x2.jpg").is_file()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" ")[1] for line in lines[:4]] == bad
+    assert all(line.startswith("error: ") for line in lines[:4])
+    assert lines[-1] == f"4 of 5 images failed: {', '.join(bad)}"
+    assert names(folder) == {"cut.jpg", "empty.png", "text.png", "whole.jpg", "whole_x2.jpg"}
+
+
+def test_never_overwrites_unasked(
+    folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("p.png")
+    (folder / "p_x2.png").write_text("precious")
+    assert infer("p.png", *MODEL) == 1
+    assert "p_x2.png exists; allow that with --overwrite" in capsys.readouterr().err
+    assert (folder / "p_x2.png").read_text() == "precious"
+    assert infer("p.png", "--overwrite", *MODEL) == 0
+    with Image.open("p_x2.png") as image:
+        assert image.size == (10, 8)
+
+
+def save_foreign(path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["": 18]>
+        g (float[1] input) => (float[1] output) { output = Neg (input) }"""
+    onnx.save(onnx.parser.parse_model(text), path)
+
+
+def save_incomplete(path: Path, models: Models) -> None:
+    import safetensors.torch
+
+    tensors = models.network.state_dict()
+    del tensors["norm_f.weight"]
+    metadata = {checkpoint.CONFIG_KEY: models.network.config.to_json()}
+    safetensors.torch.save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["p.png", "--model", "no.onnx"], 1, "model no.onnx does not exist"),
+        (["p.png", "--model", "vgg"], 2, "no model named vgg; there is student"),
+        (["p.png", "--model", "text.onnx"], 5, "text.onnx is no ONNX file or damaged"),
+        (["p.png", "--model", "foreign.onnx"], 5, "foreign.onnx is an ONNX file of another"),
+        (["p.png", "--model", "part.safetensors"], 5, "1 tensor (norm_f.weight)"),
+        (["p.png", "--model", "text.pth"], 1, "text.pth"),
+        (["p.png", *MODEL[:2], "--backend", "torch"], 2, "backend torch runs checkpoints"),
+        (["p.png", *MODEL[:2], "--backend", "cuda"], 2, "no backend cuda"),
+        (["p.png", *MODEL[:2], "--threads", "0"], 2, "--threads"),
+        (["p.png", "--fast"], 2, "--fast"),
+        ([], 2, "Missing argument"),
+        (["void", *MODEL], 1, "void has no images"),
+        (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),
+        (["p.png", "-o", "no/o.png", *MODEL], 1, "no is not a folder; create it"),
+        (["p.png", "q/p.png", "-o", "out", *MODEL], 2, "would both be written to out/p_x2.png"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_refuses_with_one_sentence(
+    folder: Path,
+    infer: Infer,
+    models: Models,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    complaint: str,
+) -> None:
+    picture("p.png")
+    for name in ("void", "q"):
+        (folder / name).mkdir()
+    picture("q/p.png")
+    for name in ("text.onnx", "text.pth"):
+        (folder / name).write_text("text")
+    save_foreign(folder / "foreign.onnx")
+    save_incomplete(folder / "part.safetensors", models)
+    before = names(folder)
+    assert infer(*arguments) == code
+    captured = capsys.readouterr()
+    assert complaint in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert names(folder) == before
+
+
+def test_a_picture_too_large_for_the_memory(
+    folder: Path,
+    infer: Infer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dvmsr.runtime.memory.available", lambda: 10**6)
+    assert infer(picture("p.png", 100, 100), *MODEL) == 1
+    assert "error: p.png has 100x100 pixels, which need about" in capsys.readouterr().err
+
+
+def test_missing_native_operators(
+    folder: Path,
+    infer: Infer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    picture("p.png")
+    assert infer("p.png", "--model", "m.onnx", "--backend", "native") == 4
+    assert infer("p.png", "--model", "m.onnx") == 0
+    error, warning, _ = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: dvmsr was built without its native operators; install")
+    assert warning.startswith("warning: dvmsr was built without its native operators and uses")
+
+
+def test_says_what_it_converts(
+    folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("I;16", (3, 2)).save(name)
+    assert infer("a.png", "b.png", *MODEL) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        f"warning: {name}.png: 16 bits per channel are reduced to 8" for name in "ab"
+    ]
+
+
+def test_an_interrupt_in_mid_write_leaves_nothing(
+    folder: Path,
+    infer: Infer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt(descriptor: int) -> NoReturn:
+        assert len(names(folder)) == 2  # the picture and a temporary file
+        raise KeyboardInterrupt
+
+    picture("p.png")
+    monkeypatch.setattr(os, "fsync", interrupt)
+    assert infer("p.png", *MODEL) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
+    assert names(folder) == {"p.png"}
+
+
+def run_process(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", f"{code}\nfrom dvmsr.runtime.cli import main; main()"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*command, *arguments], **pipes, **options)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_stops_the_network(folder: Path) -> None:
+    """Within the run: it would take half a minute."""
+    announce = (
+        "import onnxruntime\n"
+        "run = onnxruntime.InferenceSession.run\n"
+        "def announced(*arguments):\n"
+        "    print('running', flush=True)\n"
+        "    return run(*arguments)\n"
+        "onnxruntime.InferenceSession.run = announced"
+    )
+    process = run_process(announce, picture("p.png", 1500, 1500), *MODEL)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.split() == ["interrupted"]
+    assert names(folder) == {"p.png"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the size of files")
+def test_a_full_disk(folder: Path) -> None:
+    """A limit on the size of files fails in mid-write like a full disk."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))"
+    process = run_process(limit, picture("p.png", 40, 40), *MODEL)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.startswith("error: p_x2.png cannot be written (File too large); choose another")
+    assert err.count("\n") == 1
+    assert names(folder) == {"p.png"}
+
+
+def test_help_is_quick_and_shows_examples() -> None:
+    """Nothing heavy is imported for it."""
+    code = (
+        "import atexit, sys\n"
+        "heavy = {'torch', 'onnxruntime', 'numpy', 'PIL'}\n"
+        "atexit.register(lambda: print('imported', heavy & set(sys.modules)))"
+    )
+    out, _ = run_process(code, "--help").communicate()
+    assert "dvmsr-infer photo.jpg" in out
+    assert out.endswith("imported set()\n")
+
+
+def test_a_terminal_sees_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a second, which is shortened here."""
+    import io
+    import time
+
+    from rich.console import Console
+
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
+    monkeypatch.setattr("dvmsr.runtime.progress.stderr_console", lambda: terminal)
+    monkeypatch.setattr("dvmsr.runtime.progress.DELAY", 0.05)
+    with ProgressDisplay(3) as display:
+        display.begin("[red]p.png")
+        display.advance("1,234 pixels/s")
+        time.sleep(0.4)
+    shown = terminal.file.getvalue()  # type: ignore[attr-defined]
+    assert all(part in shown for part in ("[red]p.png", "1/3", "1,234 pixels/s", "━"))
