@@ -9,9 +9,9 @@ from pathlib import Path
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError
 
-_INNER_TENSORS = {"native": 9, "portable": 25, "torch": 10}
-"""Peak memory in (L, D) FP32 tensors, a little above what was measured for networks of 8, 60 and
-192 channels on images of 64x64 to 900x600 pixels. FP16 files compute in FP32 on a CPU."""
+_INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
+"""Peak memory in (L, D) FP32 tensors: what was measured for networks of 60 and 192 channels on
+images of 64x64 to 510x339 pixels, and up to a third more. FP16 files compute in FP32 on a CPU."""
 _BACKWARD_TENSORS = 3
 """How many more a bidirectional network holds."""
 _FLOAT = 4

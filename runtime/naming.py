@@ -66,7 +66,7 @@ def plan(inputs: Sequence[str], output: str | None, scale: int) -> list[Job]:
     jobs = _without_results(jobs, named)
     _refuse_collisions(jobs)
     if output is not None:
-        _create_folder(Path(output))
+        _create_folder(output)
     return jobs
 
 
@@ -107,10 +107,11 @@ def _refuse_collisions(jobs: list[Job]) -> None:
         taken[place] = job.source
 
 
-def _create_folder(folder: Path) -> None:
+def _create_folder(output: str) -> None:
+    folder = Path(output)
+    if folder.is_file() or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
+        raise UsageError(f"{folder} names a file; for several images -o must be a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"{folder} is a file; for several images -o must be a folder") from None
     except OSError as error:
         raise DvmsrError(f"{folder} cannot be created ({error.strerror})") from None

@@ -16,7 +16,7 @@ from dvmsr.runtime import memory
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
 def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
-    """And not three times too high, for the increase of the process's own peak."""
+    """And not four times too high, for the increase of the process's own peak."""
     code = (
         "import re, sys, numpy as np\n"
         "from dvmsr.runtime import Upscaler\n"
@@ -32,7 +32,7 @@ def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
     command = [sys.executable, "-c", code, str(models.onnx), backend]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     needed = memory.estimate(models.network.config, backend, 400, 400)
-    assert needed / 3 < int(result.stdout) < needed
+    assert needed / 4 < int(result.stdout) < needed
 
 
 def test_grows_with_what_needs_memory() -> None:

@@ -85,11 +85,21 @@ def test_a_result_may_be_enlarged_by_name(files: Path) -> None:
         (["a/x.png", "a/x_x4.png"], None, UsageError, "both an input and the result of a/x.png"),
         (["photo.JPG"], "new", UsageError, "new must end in one of .png"),
         (["photo.JPG"], "new.gif", UsageError, "new.gif must end in one of .png"),
-        (["photo.JPG", "a"], "photo.JPG", UsageError, "photo.JPG is a file; for several"),
+        (["photo.JPG", "a"], "photo.JPG", UsageError, "photo.JPG names a file; for several"),
+        (["a"], "new.png", UsageError, "new.png names a file; for several"),
         (["empty"], None, DvmsrError, "empty has no images"),
         (["photo.JPG", "a"], "photo.JPG/deep", DvmsrError, "photo.JPG/deep cannot be created"),
     ],
-    ids=["collision", "chain", "no extension", "gif", "file", "no images", "below a file"],
+    ids=[
+        "collision",
+        "chain",
+        "no extension",
+        "gif",
+        "file",
+        "file name",
+        "no images",
+        "below a file",
+    ],
 )
 def test_refuses_before_any_work(
     inputs: list[str], output: str | None, kind: type[DvmsrError], complaint: str
