@@ -77,7 +77,10 @@ def portable_session(tensors: list[torch.Tensor]) -> onnxruntime.InferenceSessio
             info("h_last", TensorProto.FLOAT, tensors[-1].shape),
         ],
     )
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(bodies.DOMAIN, bodies.DOMAIN_VERSION)]
+    opsets = [
+        helper.make_opsetid("", 18),
+        helper.make_opsetid(bodies.DOMAIN, bodies.DOMAIN_VERSION),
+    ]
     model = helper.make_model(
         graph, functions=bodies.functions(18), opset_imports=opsets, ir_version=9
     )

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import UsageError
 from dvmsr.metrics import psnr_y
-from dvmsr.train.data import Pair, Pixels, crop_to_multiple, decode, find_sources, load_pair
+from dvmsr.pairs import find_dataset
+from dvmsr.train.data import Pair, Pixels
 
 
 def to_tensor(images: Pixels, device: torch.device | str = "cpu") -> Tensor:
@@ -19,37 +20,19 @@ def to_tensor(images: Pixels, device: torch.device | str = "cpu") -> Tensor:
 
 
 def load_validation(folder: Path, scale: int) -> list[Pair]:
-    """The pairs of a held-out folder.
-
-    Args:
-        folder: HR images, or `HR/` with them; `LRx{scale}/` beside `HR/` with images of the same
-            names is used where it exists, otherwise the HR images are reduced as MATLAB does.
+    """The pairs of a held-out folder, laid out as `dvmsr.pairs.find_dataset` describes.
 
     Raises:
-        UsageError: if there are no images, one is too small, or an LR image is missing or of
+        UsageError: if there are no images, one is too small, or a reduction is missing or of
             another size.
         DvmsrError: if one is unreadable.
     """
-    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
-    lr_folder = hr_folder.parent / f"LRx{scale}"
-    given = hr_folder.name == "HR" and lr_folder.is_dir()
     pairs = []
-    for source in find_sources([hr_folder]):
-        try:
-            if not given:
-                pairs.append(load_pair(source, scale))
-                continue
-            lr_file = lr_folder / source.name
-            if not lr_file.is_file():
-                raise UsageError(f"{lr_file} does not exist, but {source} does")
-            hr, lr = crop_to_multiple(decode(source.read()), scale), decode(lr_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise DvmsrError(f"{source} or its reduction cannot be read ({error})") from None
-        if (lr.shape[0] * scale, lr.shape[1] * scale) != hr.shape[:2]:
-            raise UsageError(f"{lr_file} is not {scale} times smaller than {source}")
+    for found in find_dataset(folder, scale).pairs:
+        lr, hr = found.load(scale)
+        if min(hr.shape[:2]) <= 2 * scale:
+            raise UsageError(f"{found.hr} is too small to validate on; remove it")
         pairs.append(Pair(hr, lr))
-    if any(min(pair.hr.shape[:2]) <= 2 * scale for pair in pairs):
-        raise UsageError(f"an image in {hr_folder} is too small to validate on; remove it")
     return pairs
 
 

@@ -1,0 +1,128 @@
+"""The whole network in ONNX Runtime on a CPU against RLFN in the same run, and its profile.
+
+    python benchmarks/cpu/network.py DVMSR_CHECKPOINT RLFN_CHECKPOINT [--size 256x256] [--threads 2]
+
+Both are exported to ONNX and run whole-image in FP32 with the same number of threads, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from measure import interleaved, machine, summary, write
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import rlfn
+
+from dvmsr import native
+from dvmsr.export import export_onnx
+
+
+def session(path: Path, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+    options.register_custom_ops_library(str(native.library_path()))
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def by_node(trace: Path, runs: int) -> list[dict[str, Any]]:
+    """Milliseconds per run of each node, the most expensive first."""
+    total: collections.Counter[tuple[str, str]] = collections.Counter()
+    for event in json.loads(trace.read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            total[name, event["args"]["op_name"]] += event["dur"]
+    return [{"node": n, "op": op, "ms": us / 1e3 / runs} for (n, op), us in total.most_common()]
+
+
+def peak_memory(model: Path, height: int, width: int, threads: int) -> float:
+    """MiB of resident memory that one run adds at its peak, in a process of its own."""
+    script = f"""
+import numpy as np
+from pathlib import Path
+from dvmsr.runtime.session import OnnxNetwork
+
+def peak():  # of this program alone; getrusage would count its parent's memory
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+network = OnnxNetwork(Path({str(model)!r}), "native", {threads})
+before = peak()
+network(np.zeros((1, 3, {height}, {width}), np.float32))
+print(peak() - before)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(out.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dvmsr", type=Path)
+    parser.add_argument("rlfn", type=Path)
+    parser.add_argument("--size", default="256x256", help="HxW of the input")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    arguments = parser.parse_args()
+    height, width = (int(n) for n in arguments.size.split("x"))
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = Path(folder, "dvmsr.onnx"), Path(folder, "rlfn.onnx")
+        export_onnx(arguments.dvmsr, ours, verify=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                rlfn.load(arguments.rlfn),
+                (torch.zeros(1, 3, height, width),),
+                str(theirs),
+                input_names=["input"],
+                dynamo=False,
+            )
+        image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+        sessions = {
+            "dvmsr": session(ours, arguments.threads),
+            "rlfn": session(theirs, arguments.threads),
+        }
+        runs = {n: (lambda s=s: s.run(None, {"input": image})) for n, s in sessions.items()}
+        seconds = interleaved(runs, arguments.rounds, warmup=2)
+
+        profiled = session(ours, arguments.threads, Path(folder, "trace"))
+        for _ in range(3):
+            profiled.run(None, {"input": image})
+        nodes = by_node(Path(profiled.end_profiling()), 3)
+        peak = peak_memory(ours, height, width, arguments.threads)
+
+    by_op: collections.Counter[str] = collections.Counter()
+    for node in nodes:
+        by_op[node["op"]] += node["ms"]
+    total = sum(by_op.values())
+    write(
+        f"cpu-network-{arguments.size}",
+        {
+            "what": f"whole image {arguments.size}, FP32, batch 1, {arguments.threads} threads",
+            "machine": machine(),
+            "versions": {"onnxruntime": onnxruntime.__version__},
+            "rounds": arguments.rounds,
+            "times": summary(seconds, "rlfn"),
+            "peak_memory_MiB": peak,
+            "share_by_operator": {op: round(ms / total, 3) for op, ms in by_op.most_common()},
+            "most_expensive_nodes": nodes[:12],
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
