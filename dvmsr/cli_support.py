@@ -5,6 +5,8 @@ Data goes to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -42,11 +44,18 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     app.pretty_exceptions_enable = False
     try:
         exit_code = app(standalone_mode=False)
+        sys.stdout.flush()
     except DvmsrError as error:
         notice(f"error: {error}")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        notice("error: the results cannot be written to standard output: no space left")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         sys.exit(1)
     except typer.Abort:  # what older versions of typer make of Ctrl-C
         exit_code = INTERRUPTED
