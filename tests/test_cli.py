@@ -181,3 +181,17 @@ def test_info_refuses_what_is_no_model(command, tmp_path: Path) -> None:
     code, _, err = command("info", "pupil")
     assert code == 2
     assert "neither a file nor a preset (student," in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_standard_output_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", "from dvmsr.cli import main; main()", "info", "student"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=_ROOT,
+        )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error:") and result.stderr.count("\n") == 1
