@@ -1,0 +1,3 @@
+#include "causal_conv1d.cuh"
+
+template cudaError_t dvmsr::cuda::conv<__nv_bfloat16>(const dvmsr_cuda_conv_params &, cudaStream_t);

@@ -1,0 +1,383 @@
+// The selective scan (Mamba, arXiv 2312.00752, Algorithm 2), parallel over chunks of the sequence.
+//
+//   scan_chunks     every chunk from a zero state (the first from h0): its y, its last state, and the
+//                   sum of its delta, which gives its decay: exp(A sum)
+//   join_chunks     from these, the true state after every chunk
+//   add_initial     to the y of every later chunk, what the state before it contributes,
+//                   silu(z_t) C_t . (exp(A sum of delta since the chunk's start) h), until that decay
+//                   has gone below rounding
+//
+// With a single chunk the first kernel is the whole scan.
+//
+// A thread owns a channel: it reads u, delta and z and writes y, so that neighbouring threads touch
+// neighbouring addresses. The states of a channel are split over kLanes neighbouring threads, each
+// keeping N / kLanes states of kLanes channels in registers: that many times fewer reads of B_t and
+// C_t from shared memory, at the price of a few shuffles. What is left to bound the kernel is the
+// N + 4 special functions per token and channel.
+#pragma once
+
+#include "device.cuh"
+#include "selective_scan.h"
+
+namespace dvmsr::cuda {
+
+constexpr int kThreads = 128;  // channels per block
+constexpr int kLanes = 2;      // neighbouring threads that share their channels
+constexpr int kTile = 16;      // tokens whose B and C are in shared memory together
+constexpr int kGroup = 4;      // tokens whose u, delta, z are loaded ahead
+
+// Blocks that a multiprocessor should have room for; it bounds the registers per thread.
+template <int N>
+constexpr int kResident = N <= 16 ? 4 : 2;
+
+// What add_initial stops at: 2^kNegligible, far below FP32 rounding.
+constexpr float kNegligible = -30.f;
+
+__host__ __device__ constexpr int64_t channel_groups(int64_t channels) { return ceil_div(channels, kThreads); }
+
+// The workspace: per batch element and chunk the state (D, N) after it, then all sums of delta (D).
+struct Edges {
+  float *states, *sums;
+  int64_t chunks;
+};
+
+// The part of the tensors that a block works on; made from its index, channel groups fastest.
+template <class T, int N>
+struct Part {
+  static constexpr int kStates = N / kLanes;  // of each channel, in this thread
+
+  __device__ Part(const dvmsr_cuda_scan_params &p, int32_t chunk, int64_t first_chunk, int64_t chunks)
+      : p(p) {
+    const int64_t groups = channel_groups(p.channels), block = blockIdx.x;
+    index = first_chunk + block / groups % (chunks - first_chunk);
+    batch = block / groups / (chunks - first_chunk);
+    channel = static_cast<int>(block % groups) * kThreads + static_cast<int>(threadIdx.x);
+    active = channel < p.channels;
+    const int64_t first = index * chunk;
+    token = batch * p.length + first;
+    tokens = static_cast<int>(p.length - first < chunk ? p.length - first : chunk);
+  }
+
+  // Element `channel` of token t of the part, for the tensors with D channels.
+  template <class P>
+  __device__ P *at(P *base, int64_t stride) const {
+    return base + token * stride + channel;
+  }
+
+  // Slot s of the lane holds states of the channel of thread `channel ^ s`.
+  __device__ int channel_in(int s) const { return channel ^ s; }
+  // Number of its state i.
+  __device__ int state(int i) const { return (channel & (kLanes - 1)) * kStates + i; }
+
+  // Reads a (D, N) matrix into the lane's slots; zero where there is no such channel or state.
+  __device__ void load(const float *matrix, float factor, float (&to)[kLanes][kStates]) const {
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
+      DVMSR_UNROLL for (int i = 0; i < kStates; ++i)
+        to[s][i] = exists(s, i) ? matrix[channel_in(s) * p.state + state(i)] * factor : 0.f;
+  }
+  __device__ void store(const float (&from)[kLanes][kStates], float *matrix) const {
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
+      DVMSR_UNROLL for (int i = 0; i < kStates; ++i)
+        if (exists(s, i)) matrix[channel_in(s) * p.state + state(i)] = from[s][i];
+  }
+  __device__ bool exists(int s, int i) const { return channel_in(s) < p.channels && state(i) < p.state; }
+
+  const dvmsr_cuda_scan_params &p;
+  int64_t batch, index, token;  // index of the chunk; its first token, counted over all batch elements
+  int channel, tokens;
+  bool active;
+};
+
+// Rows of B or C on their way into shared memory: fetch() starts the loads of one tile, put() ends
+// them. Tokens and states beyond the last are zero.
+template <class T, int N>
+struct Rows {
+  static constexpr int kPerThread = kTile * N / kThreads;
+  static_assert(kTile * N % kThreads == 0, "every thread carries equally many elements");
+
+  __device__ void fetch(const T *rows, int64_t stride, int count, int states) {
+    DVMSR_UNROLL for (int i = 0; i < kPerThread; ++i) {
+      const int at = i * kThreads + static_cast<int>(threadIdx.x), t = at / N, n = at % N;
+      values[i] = t < count && n < states ? rows[t * stride + n] : narrow<T>(0.f);
+    }
+  }
+  __device__ void put(float (&tile)[kTile][N]) const {
+    DVMSR_UNROLL for (int i = 0; i < kPerThread; ++i) {
+      const int at = i * kThreads + static_cast<int>(threadIdx.x);
+      tile[at / N][at % N] = widen(values[i]);
+    }
+  }
+  T values[kPerThread];
+};
+
+// Four neighbouring values in shared memory, in one read.
+__device__ inline float4 read_four(const float *from) { return *reinterpret_cast<const float4 *>(from); }
+
+// The sum of a channel, gathered in the thread that owns it.
+__device__ inline float gather(const float (&sums)[kLanes]) {
+  float total = sums[0];
+  DVMSR_UNROLL for (int s = 1; s < kLanes; ++s) total += __shfl_xor_sync(kAllLanes, sums[s], s);
+  return total;
+}
+
+// kGroup tokens of a thread's channel, loaded before they are needed.
+template <class T>
+struct Ahead {
+  __device__ void load(const T *from, int64_t stride, int first, int tokens) {
+    DVMSR_UNROLL for (int j = 0; j < kGroup; ++j)
+      values[j] = first + j < tokens ? from[(first + j) * stride] : narrow<T>(0.f);
+  }
+  T values[kGroup];
+};
+
+template <int N>
+struct alignas(16) BAndC {
+  float B[2][kTile][N], C[2][kTile][N];
+};
+template <int N>
+struct alignas(16) OnlyC {
+  float C[2][kTile][N];
+};
+
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads, kResident<N>)
+    scan_chunks(const dvmsr_cuda_scan_params p, int32_t chunk, Edges edges) {
+  using P = Part<T, N>;
+  const P part(p, chunk, 0, edges.chunks);
+  // Threads without a channel help those of their warp with theirs; whole warps of them only load rows.
+  const int tokens = part.tokens, loads = part.active ? tokens : 0;
+  const bool busy = __any_sync(kAllLanes, part.active);
+  BAndC<N> &shared = shared_memory<BAndC<N>>();
+
+  const T *B = static_cast<const T *>(p.B) + part.token * p.B_stride;
+  const T *C = static_cast<const T *>(p.C) + part.token * p.C_stride;
+  const T *u = part.at(static_cast<const T *>(p.u), p.u_stride);
+  const T *delta = part.at(static_cast<const T *>(p.delta), p.delta_stride);
+  const T *z = part.at(static_cast<const T *>(p.z), p.z_stride);
+  T *y = part.at(static_cast<T *>(p.y), p.y_stride);
+  const float skip = part.active ? p.D[part.channel] : 0.f;
+  const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
+
+  float a[kLanes][P::kStates], h[kLanes][P::kStates];
+  part.load(p.A, kLog2e, a);
+  const int64_t states = p.channels * p.state;
+  if (part.index == 0)
+    part.load(p.h0 + part.batch * states, 1.f, h);
+  else
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
+      DVMSR_UNROLL for (int i = 0; i < P::kStates; ++i) h[s][i] = 0.f;
+  float delta_sum = 0.f;
+
+  Rows<T, N> next_B, next_C;
+  next_B.fetch(B, p.B_stride, tokens, static_cast<int>(p.state));
+  next_C.fetch(C, p.C_stride, tokens, static_cast<int>(p.state));
+  Ahead<T> next_u, next_delta, next_z;
+  next_u.load(u, p.u_stride, 0, loads);
+  next_delta.load(delta, p.delta_stride, 0, loads);
+  next_z.load(z, p.z_stride, 0, loads);
+
+  for (int tile = 0, buffer = 0; tile < tokens; tile += kTile, buffer ^= 1) {
+    next_B.put(shared.B[buffer]);
+    next_C.put(shared.C[buffer]);
+    __syncthreads();  // also: nobody still reads the other buffer, which is written next
+    const int after = tile + kTile;
+    if (after < tokens) {
+      next_B.fetch(B + after * p.B_stride, p.B_stride, tokens - after, static_cast<int>(p.state));
+      next_C.fetch(C + after * p.C_stride, p.C_stride, tokens - after, static_cast<int>(p.state));
+    }
+    for (int group = tile; busy && group < after && group < tokens; group += kGroup) {
+      const Ahead<T> us = next_u, deltas = next_delta, zs = next_z;
+      next_u.load(u, p.u_stride, group + kGroup, loads);
+      next_delta.load(delta, p.delta_stride, group + kGroup, loads);
+      next_z.load(z, p.z_stride, group + kGroup, loads);
+      DVMSR_UNROLL for (int j = 0; j < kGroup; ++j) {
+        const bool exists = group + j < loads;
+        const float x = widen(us.values[j]);
+        // A token beyond the last leaves the state as it is: decay 1, drive 0.
+        const float d = exists ? softplus(widen(deltas.values[j]) + bias) : 0.f;
+        delta_sum += d;
+        float step[kLanes], drive[kLanes], sums[kLanes];
+        DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+          step[s] = s ? __shfl_xor_sync(kAllLanes, d, s) : d;
+          drive[s] = s ? __shfl_xor_sync(kAllLanes, d * x, s) : d * x;
+          sums[s] = 0.f;
+        }
+        const float *B_t = shared.B[buffer][group - tile + j] + part.state(0);
+        const float *C_t = shared.C[buffer][group - tile + j] + part.state(0);
+        DVMSR_UNROLL for (int i = 0; i < P::kStates; i += 4) {
+          const float4 B4 = read_four(B_t + i), C4 = read_four(C_t + i);
+          DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+            const auto advance = [&](float &state, float decay, float B_tn, float C_tn) {
+              state = fast_exp2(step[s] * decay) * state + drive[s] * B_tn;
+              sums[s] += state * C_tn;
+            };
+            advance(h[s][i], a[s][i], B4.x, C4.x);
+            advance(h[s][i + 1], a[s][i + 1], B4.y, C4.y);
+            advance(h[s][i + 2], a[s][i + 2], B4.z, C4.z);
+            advance(h[s][i + 3], a[s][i + 3], B4.w, C4.w);
+          }
+        }
+        const float out = (skip * x + gather(sums)) * silu(widen(zs.values[j]));
+        if (exists) y[(group + j) * p.y_stride] = narrow<T>(out);
+      }
+    }
+  }
+
+  if (edges.chunks == 1) {
+    part.store(h, p.h_last + part.batch * states);
+  } else {
+    const int64_t edge = part.batch * edges.chunks + part.index;
+    part.store(h, edges.states + edge * states);
+    if (part.active) edges.sums[edge * p.channels + part.channel] = delta_sum;
+  }
+}
+
+constexpr int kJoinStates = 32;  // per block, one to a lane
+constexpr int kJoinRanges = 16;  // ranges of chunks per block, one to a warp
+
+struct Ranges {
+  float state[kJoinRanges][kJoinStates], sum[kJoinRanges][kJoinStates];
+};
+
+// Replaces the state after every chunk from a zero state by the true one, and writes h_last. Every
+// warp first composes the chunks of its range into one, then walks them from their true start.
+static __global__ void __launch_bounds__(kJoinStates *kJoinRanges)
+    join_chunks(const dvmsr_cuda_scan_params p, Edges edges) {
+  Ranges &shared = shared_memory<Ranges>();
+  const int lane = threadIdx.x % kJoinStates, range = threadIdx.x / kJoinStates;
+  const int64_t states = p.channels * p.state, blocks = ceil_div(states, kJoinStates);
+  const int64_t batch = blockIdx.x / blocks, wanted = blockIdx.x % blocks * kJoinStates + lane;
+  const bool active = wanted < states;
+  const int64_t i = active ? wanted : states - 1, channel = i / p.state;
+  const float a = p.A[i] * kLog2e;
+  float *const state = edges.states + batch * edges.chunks * states + i;
+  const float *const sum = edges.sums + batch * edges.chunks * p.channels + channel;
+
+  // The first chunk is true already.
+  const int64_t length = ceil_div(edges.chunks - 1, kJoinRanges);
+  const int64_t first = 1 + range * length;
+  const int64_t last = first + length < edges.chunks ? first + length : edges.chunks;
+  const int64_t end = active ? last : first;
+  float h = 0.f, total = 0.f;
+  DVMSR_UNROLL_BY(8) for (int64_t k = first; k < end; ++k) {
+    const float delta = sum[k * p.channels];
+    h = fast_exp2(a * delta) * h + state[k * states];
+    total += delta;
+  }
+  shared.state[range][lane] = h;
+  shared.sum[range][lane] = total;
+  __syncthreads();
+
+  h = state[0];
+  for (int r = 0; r < range; ++r)
+    h = fast_exp2(a * shared.sum[r][lane]) * h + shared.state[r][lane];
+  DVMSR_UNROLL_BY(8) for (int64_t k = first; k < end; ++k) {
+    h = fast_exp2(a * sum[k * p.channels]) * h + state[k * states];
+    if (active) state[k * states] = h;
+  }
+  if (active && first < edges.chunks && end == edges.chunks) p.h_last[batch * states + i] = h;
+}
+
+template <class T, int N>
+__global__ void __launch_bounds__(kThreads, kResident<N>)
+    add_initial(const dvmsr_cuda_scan_params p, int32_t chunk, Edges edges) {
+  using P = Part<T, N>;
+  const P part(p, chunk, 1, edges.chunks);
+  const int tokens = part.tokens, loads = part.active ? tokens : 0;
+  OnlyC<N> &shared = shared_memory<OnlyC<N>>();
+
+  const T *C = static_cast<const T *>(p.C) + part.token * p.C_stride;
+  const T *delta = part.at(static_cast<const T *>(p.delta), p.delta_stride);
+  const T *z = part.at(static_cast<const T *>(p.z), p.z_stride);
+  T *y = part.at(static_cast<T *>(p.y), p.y_stride);
+  const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
+
+  float a[kLanes][P::kStates], h[kLanes][P::kStates];
+  part.load(p.A, kLog2e, a);
+  const int64_t before = part.batch * edges.chunks + part.index - 1;
+  part.load(edges.states + before * p.channels * p.state, 1.f, h);
+
+  // The sum of delta at which a slot's last decay becomes negligible. Never, where a decay does not
+  // shrink or is no number, or a state is not finite; at once, where all states are zero.
+  float reach[kLanes], sum[kLanes];
+  DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+    sum[s] = reach[s] = 0.f;
+    DVMSR_UNROLL for (int i = 0; i < P::kStates; ++i) {
+      const bool decays = a[s][i] < 0.f && fabsf(h[s][i]) <= 3.4028235e38f;
+      const float needed = decays ? kNegligible / a[s][i] : INFINITY;
+      if (h[s][i] != 0.f) reach[s] = fmaxf(reach[s], needed);
+    }
+  }
+  const auto alive = [&] {
+    bool any = false;
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) any |= !(sum[s] >= reach[s]);  // true for NaN
+    return any;
+  };
+
+  Rows<T, N> next_C;
+  next_C.fetch(C, p.C_stride, tokens, static_cast<int>(p.state));
+  Ahead<T> next_delta, next_z, next_y;
+  next_delta.load(delta, p.delta_stride, 0, loads);
+  next_z.load(z, p.z_stride, 0, loads);
+  next_y.load(y, p.y_stride, 0, loads);
+
+  for (int tile = 0, buffer = 0; tile < tokens; tile += kTile, buffer ^= 1) {
+    next_C.put(shared.C[buffer]);
+    if (!__syncthreads_or(alive())) break;
+    const int after = tile + kTile;
+    if (after < tokens)
+      next_C.fetch(C + after * p.C_stride, p.C_stride, tokens - after, static_cast<int>(p.state));
+    if (!__any_sync(kAllLanes, alive())) continue;  // for good: sums do not shrink
+    for (int group = tile; group < after && group < tokens; group += kGroup) {
+      const Ahead<T> deltas = next_delta, zs = next_z, ys = next_y;
+      next_delta.load(delta, p.delta_stride, group + kGroup, loads);
+      next_z.load(z, p.z_stride, group + kGroup, loads);
+      next_y.load(y, p.y_stride, group + kGroup, loads);
+      DVMSR_UNROLL for (int j = 0; j < kGroup; ++j) {
+        const bool exists = group + j < loads;
+        const float d = exists ? softplus(widen(deltas.values[j]) + bias) : 0.f;
+        float sums[kLanes];
+        DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+          sum[s] += s ? __shfl_xor_sync(kAllLanes, d, s) : d;
+          sums[s] = 0.f;
+        }
+        const float *C_t = shared.C[buffer][group - tile + j] + part.state(0);
+        DVMSR_UNROLL for (int i = 0; i < P::kStates; i += 4) {
+          const float4 C4 = read_four(C_t + i);
+          DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+            sums[s] += fast_exp2(sum[s] * a[s][i]) * h[s][i] * C4.x;
+            sums[s] += fast_exp2(sum[s] * a[s][i + 1]) * h[s][i + 1] * C4.y;
+            sums[s] += fast_exp2(sum[s] * a[s][i + 2]) * h[s][i + 2] * C4.z;
+            sums[s] += fast_exp2(sum[s] * a[s][i + 3]) * h[s][i + 3] * C4.w;
+          }
+        }
+        const float out = widen(ys.values[j]) + gather(sums) * silu(widen(zs.values[j]));
+        if (exists) y[(group + j) * p.y_stride] = narrow<T>(out);
+      }
+    }
+  }
+}
+
+// The launches for one activation type and up to N states.
+template <class T, int N>
+cudaError_t scan(const dvmsr_cuda_scan_params &p, int32_t chunk, Edges edges, cudaStream_t stream) {
+  const int64_t columns = p.batch * channel_groups(p.channels);
+  cudaError_t status = launch(scan_chunks<T, N>, columns * edges.chunks, kThreads, stream, p, chunk, edges);
+  if (status != cudaSuccess || edges.chunks == 1) return status;
+  const int64_t joins = p.batch * ceil_div(p.channels * p.state, kJoinStates);
+  status = launch(join_chunks, joins, kJoinStates * kJoinRanges, stream, p, edges);
+  if (status != cudaSuccess) return status;
+  return launch(add_initial<T, N>, columns * (edges.chunks - 1), kThreads, stream, p, chunk, edges);
+}
+
+template <class T>
+cudaError_t scan(const dvmsr_cuda_scan_params &p, int32_t chunk, Edges edges, cudaStream_t stream) {
+  return p.state <= 16 ? scan<T, 16>(p, chunk, edges, stream) : scan<T, 64>(p, chunk, edges, stream);
+}
+
+extern template cudaError_t scan<float>(const dvmsr_cuda_scan_params &, int32_t, Edges, cudaStream_t);
+extern template cudaError_t scan<__half>(const dvmsr_cuda_scan_params &, int32_t, Edges, cudaStream_t);
+extern template cudaError_t scan<__nv_bfloat16>(const dvmsr_cuda_scan_params &, int32_t, Edges,
+                                                cudaStream_t);
+
+}  // namespace dvmsr::cuda

@@ -1,0 +1,127 @@
+"""The CUDA kernels compiled for the host (host_cuda.h), called through their C interface.
+
+Every call poisons outputs and workspace with NaN, and guards the workspace's end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from vectors import CONV_INPUTS, SCAN_INPUTS
+
+HERE = Path(__file__).parent
+PLUGINS = HERE.parents[2] / "plugins" / "cuda"
+SOURCES = sorted(PLUGINS.glob("*.cu"))
+WHOLE = 2**31 - 1
+"""The chunk length that makes the whole sequence one chunk."""
+
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+INVALID_VALUE = 1
+_GUARD = 64
+
+
+def compile_host(compiler: str, target: Path, *flags: str, sources: tuple[Path, ...] = ()) -> None:
+    """Compile the kernels for the host into `target`."""
+    units = [part for source in (*SOURCES, *sources) for part in ("-x", "c++", str(source))]
+    include = [f"-I{HERE}", f"-I{PLUGINS}"]
+    command = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", *include, *flags]
+    done = subprocess.run([*command, *units, "-o", str(target)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+class _ScanParams(ctypes.Structure):
+    _fields_ = (
+        [("dtype", ctypes.c_int)]
+        + [(name, ctypes.c_int64) for name in ("batch", "length", "channels", "state")]
+        + [(name, ctypes.c_void_p) for name in (*SCAN_INPUTS, "y", "h_last")]
+        + [(f"{name}_stride", ctypes.c_int64) for name in ("u", "delta", "B", "C", "z", "y")]
+    )
+
+
+class _ConvParams(ctypes.Structure):
+    _fields_ = (
+        [("dtype", ctypes.c_int)]
+        + [(name, ctypes.c_int64) for name in ("batch", "length", "channels", "width")]
+        + [(name, ctypes.c_void_p) for name in (*CONV_INPUTS, "y", "new_tail")]
+        + [(f"{name}_stride", ctypes.c_int64) for name in ("x", "y")]
+    )
+
+
+def _token_stride(array: np.ndarray) -> int:
+    """Elements from one token to the next; the batch elements must follow each other."""
+    return array.strides[1] // array.itemsize if array.size else array.shape[2]
+
+
+class Library:
+    """The operators on numpy arrays; bfloat16 arrays are ml_dtypes'."""
+
+    def __init__(self, path: Path) -> None:
+        self._library = ctypes.CDLL(str(path))
+        self._library.dvmsr_cuda_scan_workspace_size.restype = ctypes.c_size_t
+
+    def tactics(self) -> list[int]:
+        """Chunk lengths worth timing."""
+        lengths = ctypes.POINTER(ctypes.c_int32)()
+        count = self._library.dvmsr_cuda_scan_tactics(ctypes.byref(lengths))
+        return lengths[:count]
+
+    def best_chunk(self, sizes: tuple[int, int, int, int], multiprocessors: int) -> int:
+        """The cost model's choice for (B, L, D, N)."""
+        params = _ScanParams(0, *sizes)
+        return self._library.dvmsr_cuda_scan_best_chunk(ctypes.byref(params), multiprocessors)
+
+    def workspace_size(self, sizes: tuple[int, int, int, int], chunk: int) -> int:
+        """Bytes that a scan of (B, L, D, N) needs."""
+        params = _ScanParams(0, *sizes)
+        return self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
+
+    def scan(
+        self,
+        inputs: dict[str, np.ndarray],
+        chunk: int,
+        y: np.ndarray | None = None,
+        **changed: int | None,
+    ) -> tuple[np.ndarray, np.ndarray] | int:
+        """y and h_last, or the status where it is not 0. `changed`: fields of the parameters."""
+        u = inputs["u"]
+        y = np.empty_like(u, order="C") if y is None else y
+        h_last = np.full_like(inputs["h0"], np.nan)
+        y[...] = np.nan
+        state = inputs["A"].shape[1]
+        params = _ScanParams(DTYPES[u.dtype.name], *u.shape, state)
+        for name in SCAN_INPUTS:
+            setattr(params, name, inputs[name].ctypes.data)
+        params.y, params.h_last = y.ctypes.data, h_last.ctypes.data
+        for name in ("u", "delta", "B", "C", "z"):
+            setattr(params, f"{name}_stride", _token_stride(inputs[name]))
+        params.y_stride = _token_stride(y)
+        for name, value in changed.items():
+            setattr(params, name, value)
+        size = self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
+        workspace = np.full(size + _GUARD, 255, np.uint8)
+        status = self._library.dvmsr_cuda_selective_scan(
+            ctypes.byref(params), chunk, ctypes.c_void_p(workspace.ctypes.data), None
+        )
+        assert (workspace[size:] == 255).all(), "written beyond the workspace"
+        return status or (y, h_last)
+
+    def conv(
+        self, inputs: dict[str, np.ndarray], y: np.ndarray | None = None, **changed: int
+    ) -> tuple[np.ndarray, np.ndarray] | int:
+        """y and the new tail, or the status where it is not 0."""
+        x = inputs["x"]
+        y = np.empty_like(x, order="C") if y is None else y
+        new_tail = np.empty_like(inputs["tail"])
+        y[...] = new_tail[...] = np.nan
+        params = _ConvParams(DTYPES[x.dtype.name], *x.shape, inputs["weight"].shape[1])
+        for name in CONV_INPUTS:
+            setattr(params, name, inputs[name].ctypes.data)
+        params.y, params.new_tail = y.ctypes.data, new_tail.ctypes.data
+        params.x_stride, params.y_stride = _token_stride(x), _token_stride(y)
+        for name, value in changed.items():
+            setattr(params, name, value)
+        status = self._library.dvmsr_cuda_causal_conv1d(ctypes.byref(params), None)
+        return status or (y, new_tail)
