@@ -1,0 +1,274 @@
+#include "plugin.h"
+
+#include <algorithm>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string_view>
+
+#include "log.h"
+
+namespace dvmsr::trt {
+namespace {
+
+using nvinfer1::DataType;
+using nvinfer1::Dims;
+using nvinfer1::DynamicPluginTensorDesc;
+using nvinfer1::PluginTensorDesc;
+
+constexpr const char *export_again = "export the model again with `dvmsr-export onnx` and build the engine anew";
+
+// Runs body(); what it throws goes to the log and `failure` is returned, as no exception may reach TensorRT.
+template <class Result, class Body>
+Result guarded(const char *name, Result failure, const Body &body) noexcept {
+  try {
+    try {
+      return body();
+    } catch (const std::exception &error) {
+      log_error(std::string("dvmsr ") + name + ": " + error.what());
+    }
+  } catch (...) {  // no memory even for the message
+  }
+  return failure;
+}
+
+bool is_activation(DataType type) {
+  return type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16;
+}
+
+std::string text_of(DataType type) {
+  switch (type) {
+    case DataType::kFLOAT: return "FP32";
+    case DataType::kHALF: return "FP16";
+    case DataType::kBF16: return "BF16";
+    default: return "data type " + std::to_string(static_cast<int32_t>(type));
+  }
+}
+
+// "(1, 3, 120)"
+std::string text_of(const Dims &dims) {
+  std::string text = "(";
+  for (int32_t i = 0; i < dims.nbDims; ++i) text += (i ? ", " : "") + std::to_string(dims.d[i]);
+  return text + ")";
+}
+
+const Dims &dims_of(const PluginTensorDesc &desc) { return desc.dims; }
+const Dims &dims_of(const DynamicPluginTensorDesc &desc) { return desc.desc.dims; }
+
+// "u (1, 3, 120), delta (1, 3, 120), ..."
+template <class Desc>
+std::string text_of(const Operator &op, const Desc *inputs) {
+  std::string text;
+  for (int32_t i = 0; i < op.inputs.size(); ++i) {
+    text += std::string(i ? ", " : "") + op.inputs[i].name + " " + text_of(dims_of(inputs[i]));
+  }
+  return text;
+}
+
+void check_counts(const Operator &op, int32_t inputs, int32_t outputs) {
+  if (inputs == op.inputs.size() && outputs == op.outputs.size()) return;
+  throw std::invalid_argument("has " + std::to_string(op.inputs.size()) + " inputs and " +
+                              std::to_string(op.outputs.size()) + " outputs, the node " + std::to_string(inputs) +
+                              " and " + std::to_string(outputs) + "; " + export_again);
+}
+
+void check_rank(const Port &port, int32_t rank) {
+  const auto wanted = static_cast<int32_t>(std::string_view(port.axes).size());
+  if (rank == wanted) return;
+  throw std::invalid_argument(std::string(port.name) + " has " + std::to_string(rank) + " dimensions instead of " +
+                              std::to_string(wanted) + "; " + export_again);
+}
+
+// The letter of an axis, and how much its size is short of the letter's.
+char letter_of(char axis) { return axis == 'k' ? 'K' : axis; }
+int64_t shortage_of(char axis) { return axis == 'k'; }
+
+// The sizes in the inputs' dims_at(i). Unknown ones (-1) fit any.
+template <class DimsAt>
+Sizes bind(const Operator &op, const DimsAt &dims_at) {
+  Sizes sizes;
+  sizes.fill(-1);
+  for (int32_t i = 0; i < op.inputs.size(); ++i) {
+    const Port &port = op.inputs[i];
+    const Dims &dims = dims_at(i);
+    check_rank(port, dims.nbDims);
+    for (int32_t axis = 0; axis < dims.nbDims; ++axis) {
+      if (dims.d[axis] < 0) continue;
+      const char letter = letter_of(port.axes[axis]);
+      const int64_t size = dims.d[axis] + shortage_of(port.axes[axis]);
+      int64_t &known = sizes[letter];
+      if (known >= 0 && known != size) {
+        throw std::invalid_argument(std::string("axis ") + letter + " is " + std::to_string(size) + " in " + port.name +
+                                    ", but " + std::to_string(known) + " in the inputs before it");
+      }
+      known = size;
+    }
+  }
+  if (const char *reason = op.unsupported(sizes)) throw std::invalid_argument(reason);
+  return sizes;
+}
+
+// bind() on the shapes of the tensors; errors show them all.
+template <class Desc>
+Sizes bind_shapes(const Operator &op, const Desc *inputs) {
+  try {
+    return bind(op, [&](int32_t i) -> const Dims & { return dims_of(inputs[i]); });
+  } catch (const std::invalid_argument &error) {
+    throw std::invalid_argument(std::string(error.what()) + "; the inputs are " + text_of(op, inputs));
+  }
+}
+
+}  // namespace
+
+Plugin::Plugin(const Operator &op)
+    : op_(op), timing_cache_id_(std::string("dvmsr ") + op.name + " " + DVMSR_KERNELS_SHA256) {}
+
+nvinfer1::IPluginCapability *Plugin::getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept {
+  switch (type) {
+    case nvinfer1::PluginCapabilityType::kCORE: return static_cast<nvinfer1::IPluginV3OneCore *>(this);
+    case nvinfer1::PluginCapabilityType::kBUILD: return static_cast<nvinfer1::IPluginV3OneBuild *>(this);
+    case nvinfer1::PluginCapabilityType::kRUNTIME: return static_cast<nvinfer1::IPluginV3OneRuntime *>(this);
+  }
+  return nullptr;
+}
+
+nvinfer1::IPluginV3 *Plugin::clone() noexcept {
+  return guarded<nvinfer1::IPluginV3 *>(op_.name, nullptr, [&] {
+    auto copy = std::make_unique<Plugin>(op_);
+    copy->tactic_ = tactic_;
+    return copy.release();
+  });
+}
+
+int32_t Plugin::getOutputDataTypes(DataType *outputs, int32_t output_count, const DataType *inputs,
+                                   int32_t input_count) const noexcept {
+  return guarded(op_.name, 1, [&] {
+    check_counts(op_, input_count, output_count);
+    for (int32_t i = 0; i < input_count; ++i) {
+      const bool activation = op_.inputs[i].role == Role::activation;
+      if (i == 0 ? is_activation(inputs[0]) : inputs[i] == (activation ? inputs[0] : DataType::kFLOAT)) continue;
+      throw std::invalid_argument(std::string(op_.inputs[i].name) + " is " + text_of(inputs[i]) + " instead of " +
+                                  (i == 0 ? "FP32, FP16 or BF16" : activation ? text_of(inputs[0]) : "FP32") + "; " +
+                                  export_again);
+    }
+    for (int32_t i = 0; i < output_count; ++i) {
+      outputs[i] = op_.outputs[i].role == Role::activation ? inputs[0] : DataType::kFLOAT;
+    }
+    return 0;
+  });
+}
+
+int32_t Plugin::getOutputShapes(const nvinfer1::DimsExprs *inputs, int32_t input_count, const nvinfer1::DimsExprs *,
+                                int32_t, nvinfer1::DimsExprs *outputs, int32_t output_count,
+                                nvinfer1::IExprBuilder &) noexcept {
+  return guarded(op_.name, 1, [&] {
+    check_counts(op_, input_count, output_count);
+    std::array<const nvinfer1::IDimensionExpr *, 128> sizes{};  // of the first input that has the axis
+    for (int32_t i = 0; i < input_count; ++i) {
+      const Port &port = op_.inputs[i];
+      check_rank(port, inputs[i].nbDims);
+      for (int32_t axis = 0; axis < inputs[i].nbDims; ++axis) {
+        const nvinfer1::IDimensionExpr *&size = sizes[port.axes[axis]];
+        if (!size) size = inputs[i].d[axis];
+      }
+    }
+    for (int32_t i = 0; i < output_count; ++i) {
+      outputs[i].nbDims = 0;
+      for (const char *axis = op_.outputs[i].axes; *axis; ++axis) outputs[i].d[outputs[i].nbDims++] = sizes[*axis];
+    }
+    return 0;
+  });
+}
+
+bool Plugin::supportsFormatCombination(int32_t position, const DynamicPluginTensorDesc *ports, int32_t input_count,
+                                       int32_t output_count) noexcept {
+  return guarded(op_.name, false, [&] {
+    check_counts(op_, input_count, output_count);
+    const PluginTensorDesc &desc = ports[position].desc;
+    if (desc.format != nvinfer1::TensorFormat::kLINEAR) return false;
+    if (position == 0) return is_activation(desc.type);
+    const Port &port = position < input_count ? op_.inputs[position] : op_.outputs[position - input_count];
+    return desc.type == (port.role == Role::activation ? ports[0].desc.type : DataType::kFLOAT);
+  });
+}
+
+int32_t Plugin::configurePlugin(const DynamicPluginTensorDesc *inputs, int32_t input_count,
+                                const DynamicPluginTensorDesc *, int32_t output_count) noexcept {
+  return guarded(op_.name, 1, [&] {
+    check_counts(op_, input_count, output_count);
+    bind_shapes(op_, inputs);
+    return 0;
+  });
+}
+
+size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc *inputs, int32_t input_count,
+                                const DynamicPluginTensorDesc *, int32_t output_count) const noexcept {
+  return guarded(op_.name, std::numeric_limits<size_t>::max(), [&] {
+    check_counts(op_, input_count, output_count);
+    const Sizes sizes = bind(op_, [&](int32_t i) -> const Dims & { return inputs[i].max; });
+    return op_.workspace_size(inputs[0].desc.type, sizes);
+  });
+}
+
+int32_t Plugin::getValidTactics(int32_t *tactics, int32_t count) noexcept {
+  const List<int32_t> all = op_.tactics();
+  if (count != all.size()) return 1;
+  std::copy(all.begin(), all.end(), tactics);
+  return 0;
+}
+
+int32_t Plugin::setTactic(int32_t tactic) noexcept {
+  return guarded(op_.name, 1, [&] {
+    const List<int32_t> all = op_.tactics();
+    if (tactic && std::find(all.begin(), all.end(), tactic) == all.end()) {
+      throw std::invalid_argument("this plugin library has no tactic " + std::to_string(tactic) +
+                                  "; build the engine anew with it");
+    }
+    tactic_ = tactic;
+    return 0;
+  });
+}
+
+int32_t Plugin::onShapeChange(const PluginTensorDesc *inputs, int32_t input_count, const PluginTensorDesc *,
+                              int32_t output_count) noexcept {
+  return guarded(op_.name, 1, [&] {
+    check_counts(op_, input_count, output_count);
+    bind_shapes(op_, inputs);
+    return 0;
+  });
+}
+
+int32_t Plugin::enqueue(const PluginTensorDesc *input_descs, const PluginTensorDesc *, const void *const *inputs,
+                        void *const *outputs, void *workspace, cudaStream_t stream) noexcept {
+  return guarded(op_.name, 1, [&] {
+    const Sizes sizes = bind_shapes(op_, input_descs);
+    const cudaError_t status =
+        op_.launch({input_descs[0].type, sizes, tactic_, inputs, outputs, workspace, stream});
+    if (status == cudaSuccess) return 0;
+    throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status) + "; the inputs are " +
+                             text_of(op_, input_descs) + ", " + text_of(input_descs[0].type) +
+                             "; if this GPU is newer than the plugin library, build the library for it "
+                             "(CMAKE_CUDA_ARCHITECTURES)");
+  });
+}
+
+nvinfer1::IPluginV3 *Creator::createPlugin(const char *, const nvinfer1::PluginFieldCollection *fields,
+                                           nvinfer1::TensorRTPhase) noexcept {
+  return guarded<nvinfer1::IPluginV3 *>(op_.name, nullptr, [&] {
+    for (int32_t i = 0; fields && i < fields->nbFields; ++i) {
+      const std::string_view field = fields->fields[i].name;
+      if (field == "plugin_version" || field == "plugin_namespace") continue;
+      throw std::invalid_argument("has no attribute " + std::string(field) + "; use a newer plugin library");
+    }
+    return std::make_unique<Plugin>(op_).release();
+  });
+}
+
+List<nvinfer1::IPluginCreatorInterface *> creators() {
+  static Creator scan(selective_scan), conv(causal_conv1d);
+  static nvinfer1::IPluginCreatorInterface *all[] = {&scan, &conv};
+  return all;
+}
+
+}  // namespace dvmsr::trt

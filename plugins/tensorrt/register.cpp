@@ -1,0 +1,42 @@
+// Registers the plugins when the library is loaded: `trtexec --staticPlugins`, `polygraphy --plugins`,
+// Triton, DeepStream.
+#include <dlfcn.h>
+
+#include <string>
+
+#include "host.h"
+#include "log.h"
+#include "plugin.h"
+
+namespace dvmsr::trt {
+namespace {
+
+// Every TensorRT of this major version in the process, which is loaded if there is none at all.
+class Registrar {
+ public:
+  Registrar() {
+    std::vector<Host> hosts = loaded_hosts();
+    if (hosts.empty()) {
+      const std::string name = "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR);
+      if (!dlopen(name.c_str(), RTLD_LAZY)) {
+        log_error("dvmsr: " + name + " was not found, so its plugins are not registered; put the folder of TensorRT " +
+                  std::to_string(NV_TENSORRT_MAJOR) + " on LD_LIBRARY_PATH");
+      }
+      hosts = loaded_hosts();
+    }
+    for (const Host &host : hosts) {
+      if (!host.matches()) {
+        log_error(mismatch(host));
+        continue;
+      }
+      const auto get = [&](const char *name) { return dlsym(host.library, name); };
+      auto *registry = reinterpret_cast<nvinfer1::IPluginRegistry *(*)()>(get("getPluginRegistry"))();
+      for (auto *creator : creators()) registry->registerCreator(*creator, plugin_namespace);
+    }
+  }
+};
+
+Registrar registrar;
+
+}  // namespace
+}  // namespace dvmsr::trt

@@ -1,0 +1,252 @@
+// Plays TensorRT to a plugin library, on a machine without a GPU: calls every function of its plugins up to
+// enqueue() in TensorRT's order, and prints what they answer as JSON. Build with -rdynamic, so that the
+// library finds getInferLibVersion below as it would find TensorRT's.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "NvInferRuntime.h"
+
+using namespace nvinfer1;
+
+extern "C" int32_t getInferLibVersion() noexcept { return NV_TENSORRT_VERSION; }
+
+namespace {
+
+constexpr int32_t port_limit = 16;
+
+std::vector<std::string> log_lines;
+
+struct Logger : ILogger {
+  void log(Severity, const char *message) noexcept override { log_lines.push_back(message); }
+};
+
+struct LoggerFinder : ILoggerFinder {
+  ILogger *findLogger() override { return &logger; }
+  Logger logger;
+};
+
+// A symbolic size; the plugins have no reason to look into it.
+struct Size : IDimensionExpr {};
+
+struct Builder : IExprBuilder {};
+
+std::string quoted(const std::string &text) {
+  std::string result = "\"";
+  for (char c : text) result += c == '"' || c == '\\' ? std::string("\\") + c : std::string(1, c);
+  return result + "\"";
+}
+
+template <class Items, class Text>
+std::string list_of(const Items &items, const Text &text) {
+  std::string result = "[";
+  for (const auto &item : items) result += (result.size() > 1 ? ", " : "") + text(item);
+  return result + "]";
+}
+
+std::string number(int64_t value) { return std::to_string(value); }
+
+// What the plugin logged since the last call.
+std::string logged() {
+  const std::string result = list_of(log_lines, quoted);
+  log_lines.clear();
+  return result;
+}
+
+using Shapes = std::vector<std::vector<int64_t>>;
+
+Dims dims_of(const std::vector<int64_t> &shape) {
+  Dims dims{static_cast<int32_t>(shape.size()), {}};
+  std::copy(shape.begin(), shape.end(), dims.d);
+  return dims;
+}
+
+std::vector<PluginTensorDesc> descs_of(const Shapes &shapes, const std::vector<DataType> &types) {
+  std::vector<PluginTensorDesc> descs;
+  for (size_t i = 0; i < shapes.size(); ++i) {
+    descs.push_back({dims_of(shapes[i]), types[i], TensorFormat::kLINEAR, 0.f});
+  }
+  return descs;
+}
+
+// With dynamic batch and length, from one token to the given shapes.
+std::vector<DynamicPluginTensorDesc> dynamic_descs_of(const Shapes &shapes, const std::vector<DataType> &types) {
+  std::vector<DynamicPluginTensorDesc> result;
+  for (const PluginTensorDesc &desc : descs_of(shapes, types)) {
+    DynamicPluginTensorDesc dynamic{desc, desc.dims, desc.dims, desc.dims};
+    if (desc.dims.nbDims == 3) {
+      dynamic.desc.dims.d[0] = -1;
+      dynamic.min.d[0] = 1;
+    }
+    result.push_back(dynamic);
+  }
+  return result;
+}
+
+// Every assignment of types and formats to all ports that the plugin accepts, one digit per port's type.
+void accepted(IPluginV3OneBuild &build, int32_t position, DynamicPluginTensorDesc *ports, int32_t inputs,
+              int32_t outputs, std::vector<std::string> &found) {
+  if (position == inputs + outputs) {
+    std::string types;
+    for (int32_t i = 0; i < position; ++i) types += std::to_string(static_cast<int32_t>(ports[i].desc.type));
+    found.push_back(types);
+    return;
+  }
+  for (int32_t format = 0; format < EnumMax<TensorFormat>(); ++format) {
+    for (int32_t type = 0; type < EnumMax<DataType>(); ++type) {
+      ports[position].desc.format = static_cast<TensorFormat>(format);
+      ports[position].desc.type = static_cast<DataType>(type);
+      if (build.supportsFormatCombination(position, ports, inputs, outputs)) {
+        accepted(build, position + 1, ports, inputs, outputs, found);
+        ports[position].desc.format = static_cast<TensorFormat>(format);
+        ports[position].desc.type = static_cast<DataType>(type);
+      }
+    }
+  }
+}
+
+struct Example {
+  Shapes inputs;  // at B = 2, L = 1000, D = 6, N = 16, K = 4
+  std::vector<bool> is_activation;
+};
+
+const std::map<std::string, Example> examples = {
+    {"SelectiveScan",
+     {{{2, 1000, 6}, {2, 1000, 6}, {6, 16}, {2, 1000, 16}, {2, 1000, 16}, {6}, {2, 1000, 6}, {6}, {2, 6, 16}},
+      {true, true, false, true, true, false, true, false, false}}},
+    {"CausalConv1d", {{{2, 1000, 6}, {6, 4}, {6}, {2, 3, 6}}, {true, false, false, true}}}};
+
+std::string drive(IPluginCreatorV3One &creator) {
+  std::string facts = "{\"name\": " + quoted(creator.getPluginName()) + ", \"version\": " +
+                      quoted(creator.getPluginVersion()) + ", \"namespace\": " + quoted(creator.getPluginNamespace());
+  const auto fact = [&](const char *key, const std::string &json) { facts += ", " + quoted(key) + ": " + json; };
+  const Example &example = examples.at(creator.getPluginName());
+  const auto inputs = static_cast<int32_t>(example.inputs.size());
+
+  const PluginField fields[] = {{"plugin_version", "1", PluginFieldType::kCHAR, 1},
+                                {"plugin_namespace", "dvmsr", PluginFieldType::kCHAR, 5}};
+  const PluginFieldCollection attributes{2, fields};
+  const PluginField unknown_field("unknown", "1", PluginFieldType::kCHAR, 1);
+  const PluginFieldCollection unknown{1, &unknown_field};
+  fact("unknown_attribute", number(creator.createPlugin("node", &unknown, TensorRTPhase::kBUILD) != nullptr));
+  fact("unknown_attribute_log", logged());
+  std::unique_ptr<IPluginV3> plugin(creator.createPlugin("node", &attributes, TensorRTPhase::kBUILD));
+
+  auto *core = static_cast<IPluginV3OneCore *>(plugin->getCapabilityInterface(PluginCapabilityType::kCORE));
+  auto *build = static_cast<IPluginV3OneBuild *>(plugin->getCapabilityInterface(PluginCapabilityType::kBUILD));
+  fact("core", quoted(std::string(core->getPluginNamespace()) + "::" + core->getPluginName() + " " +
+                      core->getPluginVersion()));
+  const int32_t outputs = build->getNbOutputs();
+  fact("outputs", number(outputs));
+
+  std::vector<std::string> combinations;
+  DynamicPluginTensorDesc ports[port_limit] = {};
+  accepted(*build, 0, ports, inputs, outputs, combinations);
+  fact("combinations", list_of(combinations, quoted));
+  fact("wrong_port_count", number(build->supportsFormatCombination(0, ports, inputs, outputs + 1)));
+  fact("wrong_port_count_log", logged());
+
+  const auto types_with = [&](DataType activation) {
+    std::vector<DataType> types;
+    for (bool is_activation : example.is_activation) types.push_back(is_activation ? activation : DataType::kFLOAT);
+    return types;
+  };
+  std::vector<std::string> output_types;
+  for (DataType activation : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16, DataType::kINT8}) {
+    const std::vector<DataType> types = types_with(activation);
+    DataType results[port_limit];
+    const int32_t status = build->getOutputDataTypes(results, outputs, types.data(), inputs);
+    std::string text = status ? "refused" : "";
+    for (int32_t i = 0; !status && i < outputs; ++i) text += std::to_string(static_cast<int32_t>(results[i]));
+    output_types.push_back(text);
+  }
+  fact("output_types", list_of(output_types, quoted));
+  fact("output_types_log", logged());
+  const std::vector<DataType> all_half(inputs, DataType::kHALF);
+  DataType ignored[port_limit];
+  fact("half_parameters", number(build->getOutputDataTypes(ignored, outputs, all_half.data(), inputs)));
+  fact("half_parameters_log", logged());
+
+  Size sizes[port_limit][Dims::MAX_DIMS];
+  std::vector<DimsExprs> input_exprs(inputs), output_exprs(outputs);
+  for (int32_t i = 0; i < inputs; ++i) {
+    input_exprs[i].nbDims = static_cast<int32_t>(example.inputs[i].size());
+    for (int32_t axis = 0; axis < input_exprs[i].nbDims; ++axis) input_exprs[i].d[axis] = &sizes[i][axis];
+  }
+  Builder builder;
+  build->getOutputShapes(input_exprs.data(), inputs, nullptr, 0, output_exprs.data(), outputs, builder);
+  std::vector<std::string> shapes;
+  for (const DimsExprs &exprs : output_exprs) {
+    std::vector<int64_t> shape;  // the example's size behind each expression
+    for (int32_t axis = 0; axis < exprs.nbDims; ++axis) {
+      const int64_t index = static_cast<const Size *>(exprs.d[axis]) - &sizes[0][0];
+      shape.push_back(example.inputs[index / Dims::MAX_DIMS][index % Dims::MAX_DIMS]);
+    }
+    shapes.push_back(list_of(shape, number));
+  }
+  fact("output_shapes", list_of(shapes, [](const std::string &text) { return text; }));
+
+  const auto dynamic = dynamic_descs_of(example.inputs, types_with(DataType::kHALF));
+  fact("configure", number(build->configurePlugin(dynamic.data(), inputs, ports, outputs)));
+  std::vector<int32_t> tactics(build->getNbTactics());
+  fact("valid_tactics", number(build->getValidTactics(tactics.data(), build->getNbTactics())));
+  fact("tactics", list_of(tactics, number));
+  std::vector<int64_t> workspaces;
+  for (int64_t length : {1, 100, 1000, 100000}) {
+    auto descs = dynamic;
+    for (DynamicPluginTensorDesc &desc : descs) {
+      for (int64_t &size : desc.max.d) size = size == 1000 ? length : size;
+    }
+    workspaces.push_back(static_cast<int64_t>(build->getWorkspaceSize(descs.data(), inputs, ports, outputs)));
+  }
+  fact("workspaces", list_of(workspaces, number));
+  fact("timing_cache_id", quoted(build->getTimingCacheID()));
+
+  // To the plan and back.
+  auto *runtime = static_cast<IPluginV3OneRuntime *>(plugin->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+  const PluginFieldCollection *serialised = runtime->getFieldsToSerialize();
+  fact("serialised_fields", number(serialised->nbFields));
+  std::unique_ptr<IPluginV3> loaded(creator.createPlugin("node", serialised, TensorRTPhase::kRUNTIME));
+  std::unique_ptr<IPluginV3> clone(loaded->clone());
+  loaded.reset();
+  runtime = static_cast<IPluginV3OneRuntime *>(clone->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+  std::vector<int32_t> statuses = {runtime->setTactic(0)};
+  for (int32_t tactic : tactics) statuses.push_back(runtime->setTactic(tactic));
+  fact("set_tactic", list_of(statuses, number));
+  fact("log_before_errors", logged());
+  fact("bad_tactic", number(runtime->setTactic(12345)));
+  fact("bad_tactic_log", logged());
+
+  std::unique_ptr<IPluginV3> attached(runtime->attachToContext(nullptr));
+  runtime = static_cast<IPluginV3OneRuntime *>(attached->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+  auto descs = descs_of(example.inputs, types_with(DataType::kHALF));
+  const std::vector<PluginTensorDesc> output_descs(outputs);
+  fact("shape_change", number(runtime->onShapeChange(descs.data(), inputs, output_descs.data(), outputs)));
+  fact("shape_change_log", logged());
+  descs.back().dims.d[0] = 3;
+  fact("bad_shape", number(runtime->onShapeChange(descs.data(), inputs, output_descs.data(), outputs)));
+  fact("bad_shape_log", logged());
+  return facts + "}";
+}
+
+}  // namespace
+
+// Arguments: the plugin library.
+int main(int, char **arguments) {
+  void *library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
+  if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 1;
+  LoggerFinder finder;
+  reinterpret_cast<void (*)(ILoggerFinder *)>(dlsym(library, "setLoggerFinder"))(&finder);
+  int32_t count = 0;
+  auto *const *creators = reinterpret_cast<IPluginCreatorInterface *const *(*)(int32_t &)>(
+      dlsym(library, "getCreators"))(count);
+  const std::vector<IPluginCreatorInterface *> all(creators, creators + count);
+  const auto text = [](IPluginCreatorInterface *creator) { return drive(static_cast<IPluginCreatorV3One &>(*creator)); };
+  std::printf("%s\n", list_of(all, text).c_str());
+  return 0;
+}

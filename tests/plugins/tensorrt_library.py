@@ -1,0 +1,75 @@
+"""Builds the TensorRT plugin for the tests, once per set of headers, under build/."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+HEADERS = ("found", "TENSORRT_ROOT") if os.environ.get("TENSORRT_ROOT") else ("found",)
+"""The headers that CMake finds or downloads, and those that the environment names, if any."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """The plugin of one major version of TensorRT."""
+
+    pure: Path
+    """For IPluginRegistry::loadLibrary."""
+    registering: Path
+    """Registers itself when loaded."""
+    include: tuple[str, ...]
+    """Compiler flags that find the headers of TensorRT and CUDA."""
+
+    @property
+    def major(self) -> int:
+        """Of the TensorRT that it is for."""
+        return int(self.pure.stem.removeprefix("libdvmsr_trt"))
+
+    def compile(self, source: str, output: Path, *flags: str) -> Path:
+        """A C++ file of this folder."""
+        path = Path(__file__).parent / source
+        command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-g", *flags, *self.include]
+        compiled = _run([*command, str(path), "-o", str(output), "-ldl"])
+        assert compiled.returncode == 0, compiled.stderr
+        return output
+
+
+@functools.cache
+def build(headers: str) -> Library:
+    """For one architecture, with warnings as errors; skips without nvcc or the headers."""
+    if shutil.which("nvcc") is None or shutil.which("cmake") is None:
+        pytest.skip("needs nvcc and CMake")
+    folder = _ROOT / "build" / f"tensorrt-{headers}"
+    options = {
+        "CMAKE_CXX_FLAGS": "-Werror",
+        "CMAKE_CUDA_ARCHITECTURES": "90",
+        "TENSORRT_ROOT": os.environ["TENSORRT_ROOT"] if headers == "TENSORRT_ROOT" else "",
+        "DVMSR_FETCH_TENSORRT_HEADERS": "ON",
+    }
+    settings = [f"-D{key}={value}" for key, value in options.items()]
+    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    source = _ROOT / "plugins" / "tensorrt"
+    configured = _run(["cmake", "-S", str(source), "-B", str(folder), *generator, *settings])
+    if "headers were not found" in configured.stderr:
+        pytest.skip("there are no headers of TensorRT, and none could be downloaded")
+    assert configured.returncode == 0, configured.stderr
+    built = _run(["cmake", "--build", str(folder)])
+    assert built.returncode == 0, built.stdout + built.stderr
+    cache = (folder / "CMakeCache.txt").read_text()
+    include = re.findall("^DVMSR_INCLUDE_DIRS:INTERNAL=(.*)$", cache, re.M)[0].split(";")
+    registering = max(folder.glob("libdvmsr_trt*_register.so"), key=os.path.getmtime)
+    pure = registering.with_name(registering.name.replace("_register", ""))
+    return Library(pure, registering, tuple(f"-isystem{path}" for path in include))
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)

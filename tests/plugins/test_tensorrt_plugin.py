@@ -1,0 +1,190 @@
+"""The TensorRT plugin libraries, driven through C++ without TensorRT and without a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorrt_library import HEADERS, Library, build
+
+OPERATORS = ("SelectiveScan", "CausalConv1d")
+FLOAT, HALF, BF16 = "0", "1", "7"  # nvinfer1::DataType
+
+# Of the inputs and outputs: the activations' type, or parameters and state in FP32.
+PORTS = {"SelectiveScan": "aapaapapp ap", "CausalConv1d": "appa aa"}
+OUTPUT_SHAPES = {  # at B = 2, L = 1000, D = 6, N = 16, K = 4
+    "SelectiveScan": [[2, 1000, 6], [2, 6, 16]],
+    "CausalConv1d": [[2, 1000, 6], [2, 3, 6]],
+}
+
+
+@pytest.fixture(scope="module", params=HEADERS)
+def library(request: pytest.FixtureRequest) -> Library:
+    return build(request.param)
+
+
+@pytest.fixture(scope="module")
+def answers(library: Library, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the plugins answered to the driver, by operator."""
+    driver = tmp_path_factory.mktemp("driver") / "driver"
+    library.compile("tensorrt_driver.cpp", driver, "-rdynamic", "-fsanitize=address,undefined")
+    result = subprocess.run(
+        [driver, library.pure],
+        capture_output=True,
+        text=True,
+        env={"ASAN_OPTIONS": "protect_shadow_gap=0"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return {answer["name"]: answer for answer in json.loads(result.stdout)}
+
+
+def types(op: str, activation: str) -> list[str]:
+    """The types of the inputs and of the outputs."""
+    return PORTS[op].replace("a", activation).replace("p", FLOAT).split()
+
+
+def symbols(library: Path) -> list[str]:
+    command = ["nm", "-D", "--defined-only", "--format=posix", library]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return sorted(line.split()[0] for line in output.splitlines())
+
+
+def test_exports_only_what_tensorrt_calls(library: Library) -> None:
+    assert symbols(library.pure) == ["getCreators", "setLoggerFinder"]
+    assert symbols(library.registering) == []
+
+
+def test_links_neither_tensorrt_nor_cuda(library: Library) -> None:
+    for path in (library.pure, library.registering):
+        command = ["readelf", "--dynamic", path]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        needed = [line for line in output.splitlines() if "NEEDED" in line]
+        assert needed
+        assert not [line for line in needed if "nvinfer" in line or "cuda" in line]
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+class TestPlugin:
+    def test_identity(self, answers: dict[str, Any], op: str) -> None:
+        answer = answers[op]
+        assert (answer["version"], answer["namespace"]) == ("1", "dvmsr")
+        assert answer["core"] == f"dvmsr::{op} 1"
+        assert answer["outputs"] == 2
+
+    def test_takes_exactly_the_typed_combinations(self, answers: dict[str, Any], op: str) -> None:
+        expected = ["".join(types(op, activation)) for activation in (FLOAT, HALF, BF16)]
+        assert answers[op]["combinations"] == expected
+
+    def test_output_types(self, answers: dict[str, Any], op: str) -> None:
+        expected = [types(op, activation)[1] for activation in (FLOAT, HALF, BF16)]
+        assert answers[op]["output_types"] == [*expected, "refused"]
+        assert "instead of FP32, FP16 or BF16" in answers[op]["output_types_log"][0]
+
+    def test_output_shapes(self, answers: dict[str, Any], op: str) -> None:
+        assert answers[op]["output_shapes"] == OUTPUT_SHAPES[op]
+
+    def test_configures(self, answers: dict[str, Any], op: str) -> None:
+        assert answers[op]["configure"] == 0
+
+    def test_tactics_are_unique_and_above_zero(self, answers: dict[str, Any], op: str) -> None:
+        tactics = answers[op]["tactics"]
+        assert answers[op]["valid_tactics"] == 0
+        assert len(set(tactics)) == len(tactics)
+        assert min(tactics, default=1) > 0
+        assert bool(tactics) == (op == "SelectiveScan")
+
+    def test_workspace_grows_with_the_length(self, answers: dict[str, Any], op: str) -> None:
+        workspaces = answers[op]["workspaces"]  # at 1, 100, 1000 and 100000 tokens
+        assert workspaces == sorted(workspaces)
+        # Batch 2, 6 channels, 16 states: far less than a state per token.
+        assert workspaces[-1] < 100_000 * 2 * 6 * 16 * 4
+        assert (workspaces[-1] > 0) == (op == "SelectiveScan")
+
+    def test_timings_belong_to_the_kernels(self, answers: dict[str, Any], op: str) -> None:
+        name, operator, digest = answers[op]["timing_cache_id"].split()
+        assert (name, operator, len(digest)) == ("dvmsr", op, 64)
+
+    def test_serialises_nothing(self, answers: dict[str, Any], op: str) -> None:
+        assert answers[op]["serialised_fields"] == 0
+
+    def test_runtime_takes_every_tactic_and_shape(self, answers: dict[str, Any], op: str) -> None:
+        answer = answers[op]
+        assert set(answer["set_tactic"]) == {0}
+        assert answer["shape_change"] == 0
+        assert answer["log_before_errors"] == answer["shape_change_log"] == []
+
+    @pytest.mark.parametrize(
+        ("call", "refusal", "message"),
+        [
+            ("unknown_attribute", 0, "has no attribute unknown; use a newer plugin library"),
+            ("wrong_port_count", 0, "2 outputs, the node"),
+            ("half_parameters", 1, "is FP16 instead of FP32; export the model again"),
+            ("bad_tactic", 1, "no tactic 12345; build the engine anew"),
+            ("bad_shape", 1, "(2, 1000, 6)"),
+        ],
+    )
+    def test_refusals_reach_the_logger(
+        self, answers: dict[str, Any], op: str, call: str, refusal: int, message: str
+    ) -> None:
+        assert answers[op][call] == refusal
+        (line,) = answers[op][f"{call}_log"]
+        assert line.startswith(f"dvmsr {op}: ")
+        assert message in line
+
+
+class TestVersions:
+    """A stand-in for TensorRT of some version loads the libraries."""
+
+    @staticmethod
+    def load(library: Library, folder: Path, version: int, call: str) -> tuple[str, str]:
+        """Output and errors of a process that has that TensorRT and does `call`."""
+        fake = folder / f"libnvinfer_fake{version}.so"
+        flags = ("-shared", "-fPIC", "-Wno-deprecated-declarations", f"-DFAKE_VERSION={version}")
+        library.compile("tensorrt_fake.cpp", fake, *flags)
+        paths = f"pure, registering = {str(library.pure)!r}, {str(library.registering)!r}"
+        script = f"import ctypes\n{paths}\ntrt = ctypes.CDLL({str(fake)!r})\n{call}"
+        command = [sys.executable, "-u", "-c", script]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout, result.stderr
+
+    PURE = "print(trt.load_library(pure.encode()))"
+    REGISTERING = "ctypes.CDLL(registering)"
+
+    def test_own_version(self, library: Library, tmp_path: Path) -> None:
+        version = 10000 * library.major + 200
+        assert self.load(library, tmp_path, version, self.PURE) == ("2\n", "")
+        registered = "".join(f"dvmsr::{op}\n" for op in OPERATORS)
+        assert self.load(library, tmp_path, version, self.REGISTERING) == (registered, "")
+
+    @pytest.mark.parametrize(
+        ("version", "unit", "name"), [(8601, 1000, "8.6.1"), (120304, 10000, "12.3.4")]
+    )
+    @pytest.mark.parametrize("call", [PURE, REGISTERING], ids=["pure", "registering"])
+    def test_refuses_another_major(
+        self, library: Library, tmp_path: Path, version: int, unit: int, name: str, call: str
+    ) -> None:
+        output, errors = self.load(library, tmp_path, version, call)
+        assert output in ("0\n", "")
+        assert errors == (
+            f"dvmsr: the plugins for TensorRT {library.major} are not registered with TensorRT "
+            f"{name}; load the library that was built for it, libdvmsr_trt{version // unit}\n"
+        )
+
+    def test_rtx_takes_only_the_pure_library(self, library: Library, tmp_path: Path) -> None:
+        assert self.load(library, tmp_path, 10701, self.PURE) == ("2\n", "")
+        output, errors = self.load(library, tmp_path, 10701, self.REGISTERING)
+        assert output == ""
+        assert "TensorRT for RTX 1.7.1" in errors
+        assert f"load libdvmsr_trt{library.major}.so through IPluginRegistry::loadLibrary" in errors
+
+    def test_without_tensorrt(self, library: Library) -> None:
+        script = f"import ctypes; ctypes.CDLL({str(library.registering)!r})"
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert result.returncode == 0
+        assert f"libnvinfer.so.{library.major} was not found" in result.stderr

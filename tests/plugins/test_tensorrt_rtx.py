@@ -1,0 +1,135 @@
+"""TensorRT for RTX, its ONNX parser and builder, on exported models: works without a GPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from tensorrt_library import build
+
+from dvmsr.config import DVMSRConfig
+from dvmsr.export import export_onnx
+from dvmsr.model import DVMSR
+
+VERSION = "1.7.1"  # what the loading of plugins relies on is undocumented
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where TensorRT for RTX finds itself under the name that its registry asks for."""
+    for package in ("tensorrt_rtx_cu13_libs", "tensorrt_rtx_cu13_bindings"):
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"needs the packages {package}=={VERSION}.*")
+        if not version.startswith(f"{VERSION}."):
+            pytest.skip(f"{package} {version} is not the tested {VERSION}")
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    assert spec and spec.origin
+    folder = tmp_path_factory.mktemp("rtx")
+    library = Path(spec.origin).with_name("libtensorrt_rtx.so.1")
+    (folder / "libtensorrt_rtx.so").symlink_to(library)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One ViMM of the official size, without function bodies."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "one.onnx"
+    export_onnx(DVMSR(DVMSRConfig(depths=(1,))), path, precision=request.param, verify=False)
+    model = onnx.load(path)
+    del model.functions[:]
+    return model
+
+
+def build_plan(
+    model: onnx.ModelProto, folder: Path, libraries: Path, plugin: str | Path
+) -> tuple[dict[str, Any], str]:
+    """What the build reported, and its messages."""
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    script = Path(__file__).with_name("tensorrt_rtx_build.py")
+    result = subprocess.run(
+        [sys.executable, script, plugin, path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+
+def custom_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for node in model.graph.node if node.domain == "dvmsr"]
+
+
+def test_builds_a_plan_with_a_plugin_per_custom_node(
+    model: onnx.ModelProto, libraries: Path, tmp_path: Path
+) -> None:
+    report, messages = build_plan(model, tmp_path, libraries, build("found").pure)
+    assert report.get("plugins") == [node.name for node in custom_nodes(model)], messages
+    assert len(report["plugins"]) == 2
+    assert report["plan_bytes"] > 100_000
+
+
+def test_needs_the_plugin(model: onnx.ModelProto, libraries: Path, tmp_path: Path) -> None:
+    report, _ = build_plan(model, tmp_path, libraries, "")
+    assert "Plugin not found" in " ".join(report["errors"])
+
+
+def test_needs_the_version(model: onnx.ModelProto, libraries: Path, tmp_path: Path) -> None:
+    changed = copy_of(model)
+    for node in custom_nodes(changed):
+        (attribute,) = [a for a in node.attribute if a.name == "plugin_version"]
+        attribute.s = b"2"
+    report, _ = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert "Plugin not found" in " ".join(report["errors"])
+
+
+def half_parameter(node: onnx.NodeProto, model: onnx.ModelProto) -> None:
+    cast = onnx.helper.make_node("Cast", [node.input[1]], ["half_weight"], to=TensorProto.FLOAT16)
+    model.graph.node.insert(0, cast)
+    node.input[1] = "half_weight"
+
+
+def third_output(node: onnx.NodeProto, model: onnx.ModelProto) -> None:
+    node.output.append("third")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (half_parameter, "dvmsr CausalConv1d: weight is FP16 instead of FP32"),
+        (third_output, "expected output size is 2, actual output size is 3"),
+    ],
+)
+def test_refuses_a_wrong_node(
+    model: onnx.ModelProto,
+    libraries: Path,
+    tmp_path: Path,
+    change: Callable[[onnx.NodeProto, onnx.ModelProto], None],
+    message: str,
+) -> None:
+    changed = copy_of(model)
+    change(next(n for n in custom_nodes(changed) if n.op_type == "CausalConv1d"), changed)
+    report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert not report.get("plan_bytes")
+    assert message in messages + " ".join(report.get("errors", []))
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
