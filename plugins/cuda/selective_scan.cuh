@@ -30,6 +30,8 @@ constexpr int kGroup = 4;      // tokens whose u, delta, z are loaded ahead
 template <int N>
 constexpr int kResident = N <= 16 ? 4 : 2;
 
+constexpr float kLargest = 3.402823466e38f;  // finite number
+
 // What add_initial stops at: 2^kNegligible, far below FP32 rounding.
 constexpr float kNegligible = -30.f;
 
@@ -70,10 +72,19 @@ struct Part {
   __device__ int state(int i) const { return (channel & (kLanes - 1)) * kStates + i; }
 
   // Reads a (D, N) matrix into the lane's slots; zero where there is no such channel or state.
-  __device__ void load(const float *matrix, float factor, float (&to)[kLanes][kStates]) const {
+  __device__ void load(const float *matrix, float (&to)[kLanes][kStates]) const {
     DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
       DVMSR_UNROLL for (int i = 0; i < kStates; ++i)
-        to[s][i] = exists(s, i) ? matrix[channel_in(s) * p.state + state(i)] * factor : 0.f;
+        to[s][i] = exists(s, i) ? matrix[channel_in(s) * p.state + state(i)] : 0.f;
+  }
+  // A in units of exp2, no less than the lowest float: its product with a delta of zero is zero.
+  __device__ void load_rates(float (&a)[kLanes][kStates]) const {
+    load(p.A, a);
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
+      DVMSR_UNROLL for (int i = 0; i < kStates; ++i) {
+        a[s][i] *= kLog2e;
+        a[s][i] = a[s][i] < -kLargest ? -kLargest : a[s][i];
+      }
   }
   __device__ void store(const float (&from)[kLanes][kStates], float *matrix) const {
     DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
@@ -159,10 +170,10 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
 
   float a[kLanes][P::kStates], h[kLanes][P::kStates];
-  part.load(p.A, kLog2e, a);
+  part.load_rates(a);
   const int64_t states = p.channels * p.state;
   if (part.index == 0)
-    part.load(p.h0 + part.batch * states, 1.f, h);
+    part.load(p.h0 + part.batch * states, h);
   else
     DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
       DVMSR_UNROLL for (int i = 0; i < P::kStates; ++i) h[s][i] = 0.f;
@@ -293,9 +304,9 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
 
   float a[kLanes][P::kStates], h[kLanes][P::kStates];
-  part.load(p.A, kLog2e, a);
+  part.load_rates(a);
   const int64_t before = part.batch * edges.chunks + part.index - 1;
-  part.load(edges.states + before * p.channels * p.state, 1.f, h);
+  part.load(edges.states + before * p.channels * p.state, h);
 
   // The sum of delta at which a slot's last decay becomes negligible. Never, where a decay does not
   // shrink or is no number, or a state is not finite; at once, where all states are zero.
@@ -303,7 +314,7 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
     sum[s] = reach[s] = 0.f;
     DVMSR_UNROLL for (int i = 0; i < P::kStates; ++i) {
-      const bool decays = a[s][i] < 0.f && fabsf(h[s][i]) <= 3.4028235e38f;
+      const bool decays = a[s][i] < 0.f && fabsf(h[s][i]) <= kLargest;
       const float needed = decays ? kNegligible / a[s][i] : INFINITY;
       if (h[s][i] != 0.f) reach[s] = fmaxf(reach[s], needed);
     }

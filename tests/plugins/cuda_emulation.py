@@ -1,4 +1,4 @@
-"""The CUDA kernels compiled for the host (host_cuda.h), called through their C interface.
+"""The CUDA kernels, compiled for the host against cuda/host_cuda.h, through their C interface.
 
 Every call poisons outputs and workspace with NaN, and guards the workspace's end.
 """
@@ -6,14 +6,15 @@ Every call poisons outputs and workspace with NaN, and guards the workspace's en
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import subprocess
 from pathlib import Path
 
 import numpy as np
 from vectors import CONV_INPUTS, SCAN_INPUTS
 
-HERE = Path(__file__).parent
-PLUGINS = HERE.parents[2] / "plugins" / "cuda"
+PLUGINS = Path(__file__).parents[2] / "plugins" / "cuda"
+HOST = Path(__file__).parent / "cuda"
 SOURCES = sorted(PLUGINS.glob("*.cu"))
 WHOLE = 2**31 - 1
 """The chunk length that makes the whole sequence one chunk."""
@@ -23,13 +24,34 @@ INVALID_VALUE = 1
 _GUARD = 64
 
 
-def compile_host(compiler: str, target: Path, *flags: str, sources: tuple[Path, ...] = ()) -> None:
-    """Compile the kernels for the host into `target`."""
-    units = [part for source in (*SOURCES, *sources) for part in ("-x", "c++", str(source))]
-    include = [f"-I{HERE}", f"-I{PLUGINS}"]
-    command = [compiler, "-std=c++17", "-Wall", "-Wextra", "-Werror", *include, *flags]
-    done = subprocess.run([*command, *units, "-o", str(target)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
+    """The kernels compiled with these options. `folder` keeps them for the next time."""
+    files = sorted([*PLUGINS.iterdir(), *HOST.iterdir()])
+    digest = hashlib.sha256("\0".join([compiler, *options]).encode())
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    target = folder / digest.hexdigest()[:16]
+    if not target.exists():
+        for stale in folder.iterdir():
+            stale.unlink()
+        units = [part for source in SOURCES for part in ("-x", "c++", str(source))]
+        command = [
+            compiler,
+            "-std=c++17",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            f"-I{HOST}",
+            f"-I{PLUGINS}",
+        ]
+        partial = target.with_suffix(".partial")
+        done = subprocess.run(
+            [*command, *units, *options, "-o", str(partial)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        partial.rename(target)
+    return target
 
 
 class _ScanParams(ctypes.Structure):
