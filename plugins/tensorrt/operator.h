@@ -52,7 +52,7 @@ struct Call {
 struct Operator {
   const char *name;
   List<Port> inputs, outputs;
-  // Each above 0; tactic 0 is an automatic choice among them.
+  // Each above 0; tactic 0 is an automatic choice.
   List<int32_t> (*tactics)();
   // Why the kernels cannot take these sizes, or nullptr; unknown sizes pass.
   const char *(*unsupported)(const Sizes &sizes);

@@ -67,7 +67,8 @@ cudaError_t scan_launch(const Call &call) {
     if (status) return status;
     status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
     if (status) return status;
-    chunk = dvmsr_cuda_scan_best_chunk(&params, multiprocessors);
+    // The workspace is for the shortest tactic.
+    chunk = std::max(dvmsr_cuda_scan_best_chunk(&params, multiprocessors), scan_tactics()[0]);
   }
   return static_cast<cudaError_t>(dvmsr_cuda_selective_scan(&params, chunk, call.workspace, call.stream));
 }

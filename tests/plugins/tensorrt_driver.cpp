@@ -1,6 +1,7 @@
-// Plays TensorRT to a plugin library, on a machine without a GPU: calls every function of its plugins up to
-// enqueue() in TensorRT's order, and prints what they answer as JSON. Build with -rdynamic, so that the
-// library finds getInferLibVersion below as it would find TensorRT's.
+// Plays TensorRT to a plugin library on a machine without a GPU. Build with -rdynamic, so that the library
+// finds getInferLibVersion below as it would find TensorRT's. With the library as its only argument, it calls
+// every function of the plugins up to enqueue() in TensorRT's order and prints what they answer as JSON.
+// See run() for the rest.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -110,22 +111,48 @@ void accepted(IPluginV3OneBuild &build, int32_t position, DynamicPluginTensorDes
   }
 }
 
-struct Example {
-  Shapes inputs;  // at B = 2, L = 1000, D = 6, N = 16, K = 4
-  std::vector<bool> is_activation;
+// Of each input and output, the letters of its axes and whether it is an activation or a parameter.
+struct Ports {
+  std::vector<std::string> inputs;
+  std::string input_roles;
+  std::vector<std::string> outputs;
+  std::string output_roles;
 };
 
-const std::map<std::string, Example> examples = {
+const std::map<std::string, Ports> ports_of = {
     {"SelectiveScan",
-     {{{2, 1000, 6}, {2, 1000, 6}, {6, 16}, {2, 1000, 16}, {2, 1000, 16}, {6}, {2, 1000, 6}, {6}, {2, 6, 16}},
-      {true, true, false, true, true, false, true, false, false}}},
-    {"CausalConv1d", {{{2, 1000, 6}, {6, 4}, {6}, {2, 3, 6}}, {true, false, false, true}}}};
+     {{"BLD", "BLD", "DN", "BLN", "BLN", "D", "BLD", "D", "BDN"}, "aapaapapp", {"BLD", "BDN"}, "ap"}},
+    {"CausalConv1d", {{"BLD", "DK", "D", "BkD"}, "appa", {"BLD", "BkD"}, "aa"}}};
+
+using Sizes = std::map<char, int64_t>;  // 'k' is K - 1
+
+Shapes shapes_of(const std::vector<std::string> &ports, const Sizes &sizes) {
+  Shapes shapes;
+  for (const std::string &axes : ports) {
+    shapes.emplace_back();
+    for (char axis : axes) shapes.back().push_back(sizes.at(axis));
+  }
+  return shapes;
+}
+
+std::vector<DataType> types_of(const std::string &roles, DataType activation) {
+  std::vector<DataType> types;
+  for (char role : roles) types.push_back(role == 'a' ? activation : DataType::kFLOAT);
+  return types;
+}
+
+template <class Capability>
+Capability &capability(IPluginV3 &plugin, PluginCapabilityType type) {
+  return *static_cast<Capability *>(plugin.getCapabilityInterface(type));
+}
 
 std::string drive(IPluginCreatorV3One &creator) {
   std::string facts = "{\"name\": " + quoted(creator.getPluginName()) + ", \"version\": " +
                       quoted(creator.getPluginVersion()) + ", \"namespace\": " + quoted(creator.getPluginNamespace());
   const auto fact = [&](const char *key, const std::string &json) { facts += ", " + quoted(key) + ": " + json; };
-  const Example &example = examples.at(creator.getPluginName());
+  const Ports &example = ports_of.at(creator.getPluginName());
+  const Shapes example_shapes =
+      shapes_of(example.inputs, {{'B', 2}, {'L', 1000}, {'D', 6}, {'N', 16}, {'K', 4}, {'k', 3}});
   const auto inputs = static_cast<int32_t>(example.inputs.size());
 
   const PluginField fields[] = {{"plugin_version", "1", PluginFieldType::kCHAR, 1},
@@ -137,8 +164,8 @@ std::string drive(IPluginCreatorV3One &creator) {
   fact("unknown_attribute_log", logged());
   std::unique_ptr<IPluginV3> plugin(creator.createPlugin("node", &attributes, TensorRTPhase::kBUILD));
 
-  auto *core = static_cast<IPluginV3OneCore *>(plugin->getCapabilityInterface(PluginCapabilityType::kCORE));
-  auto *build = static_cast<IPluginV3OneBuild *>(plugin->getCapabilityInterface(PluginCapabilityType::kBUILD));
+  auto *core = &capability<IPluginV3OneCore>(*plugin, PluginCapabilityType::kCORE);
+  auto *build = &capability<IPluginV3OneBuild>(*plugin, PluginCapabilityType::kBUILD);
   fact("core", quoted(std::string(core->getPluginNamespace()) + "::" + core->getPluginName() + " " +
                       core->getPluginVersion()));
   const int32_t outputs = build->getNbOutputs();
@@ -151,11 +178,7 @@ std::string drive(IPluginCreatorV3One &creator) {
   fact("wrong_port_count", number(build->supportsFormatCombination(0, ports, inputs, outputs + 1)));
   fact("wrong_port_count_log", logged());
 
-  const auto types_with = [&](DataType activation) {
-    std::vector<DataType> types;
-    for (bool is_activation : example.is_activation) types.push_back(is_activation ? activation : DataType::kFLOAT);
-    return types;
-  };
+  const auto types_with = [&](DataType activation) { return types_of(example.input_roles, activation); };
   std::vector<std::string> output_types;
   for (DataType activation : {DataType::kFLOAT, DataType::kHALF, DataType::kBF16, DataType::kINT8}) {
     const std::vector<DataType> types = types_with(activation);
@@ -175,7 +198,7 @@ std::string drive(IPluginCreatorV3One &creator) {
   Size sizes[port_limit][Dims::MAX_DIMS];
   std::vector<DimsExprs> input_exprs(inputs), output_exprs(outputs);
   for (int32_t i = 0; i < inputs; ++i) {
-    input_exprs[i].nbDims = static_cast<int32_t>(example.inputs[i].size());
+    input_exprs[i].nbDims = static_cast<int32_t>(example_shapes[i].size());
     for (int32_t axis = 0; axis < input_exprs[i].nbDims; ++axis) input_exprs[i].d[axis] = &sizes[i][axis];
   }
   Builder builder;
@@ -185,13 +208,13 @@ std::string drive(IPluginCreatorV3One &creator) {
     std::vector<int64_t> shape;  // the example's size behind each expression
     for (int32_t axis = 0; axis < exprs.nbDims; ++axis) {
       const int64_t index = static_cast<const Size *>(exprs.d[axis]) - &sizes[0][0];
-      shape.push_back(example.inputs[index / Dims::MAX_DIMS][index % Dims::MAX_DIMS]);
+      shape.push_back(example_shapes[index / Dims::MAX_DIMS][index % Dims::MAX_DIMS]);
     }
     shapes.push_back(list_of(shape, number));
   }
   fact("output_shapes", list_of(shapes, [](const std::string &text) { return text; }));
 
-  const auto dynamic = dynamic_descs_of(example.inputs, types_with(DataType::kHALF));
+  const auto dynamic = dynamic_descs_of(example_shapes, types_with(DataType::kHALF));
   fact("configure", number(build->configurePlugin(dynamic.data(), inputs, ports, outputs)));
   std::vector<int32_t> tactics(build->getNbTactics());
   fact("valid_tactics", number(build->getValidTactics(tactics.data(), build->getNbTactics())));
@@ -208,13 +231,13 @@ std::string drive(IPluginCreatorV3One &creator) {
   fact("timing_cache_id", quoted(build->getTimingCacheID()));
 
   // To the plan and back.
-  auto *runtime = static_cast<IPluginV3OneRuntime *>(plugin->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+  auto *runtime = &capability<IPluginV3OneRuntime>(*plugin, PluginCapabilityType::kRUNTIME);
   const PluginFieldCollection *serialised = runtime->getFieldsToSerialize();
   fact("serialised_fields", number(serialised->nbFields));
   std::unique_ptr<IPluginV3> loaded(creator.createPlugin("node", serialised, TensorRTPhase::kRUNTIME));
   std::unique_ptr<IPluginV3> clone(loaded->clone());
   loaded.reset();
-  runtime = static_cast<IPluginV3OneRuntime *>(clone->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
+  runtime = &capability<IPluginV3OneRuntime>(*clone, PluginCapabilityType::kRUNTIME);
   std::vector<int32_t> statuses = {runtime->setTactic(0)};
   for (int32_t tactic : tactics) statuses.push_back(runtime->setTactic(tactic));
   fact("set_tactic", list_of(statuses, number));
@@ -223,8 +246,8 @@ std::string drive(IPluginCreatorV3One &creator) {
   fact("bad_tactic_log", logged());
 
   std::unique_ptr<IPluginV3> attached(runtime->attachToContext(nullptr));
-  runtime = static_cast<IPluginV3OneRuntime *>(attached->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
-  auto descs = descs_of(example.inputs, types_with(DataType::kHALF));
+  runtime = &capability<IPluginV3OneRuntime>(*attached, PluginCapabilityType::kRUNTIME);
+  auto descs = descs_of(example_shapes, types_with(DataType::kHALF));
   const std::vector<PluginTensorDesc> output_descs(outputs);
   fact("shape_change", number(runtime->onShapeChange(descs.data(), inputs, output_descs.data(), outputs)));
   fact("shape_change_log", logged());
@@ -234,19 +257,72 @@ std::string drive(IPluginCreatorV3One &creator) {
   return facts + "}";
 }
 
+int64_t bytes_of(const PluginTensorDesc &desc) {
+  int64_t bytes = desc.type == DataType::kFLOAT ? 4 : 2;
+  for (int32_t axis = 0; axis < desc.dims.nbDims; ++axis) bytes *= desc.dims.d[axis];
+  return bytes;
+}
+
+// Arguments: activation type, tactic, then axes and their sizes in turn. Reads the inputs from stdin as they lie
+// in memory, calls enqueue() and writes the outputs to stdout likewise. For kernels that run on the host.
+int run(IPluginCreatorV3One &creator, char **arguments) {
+  const auto activation = static_cast<DataType>(std::stoi(arguments[0]));
+  const int32_t tactic = std::stoi(arguments[1]);
+  Sizes sizes;
+  for (char **axis = arguments + 2; *axis; axis += 2) sizes[**axis] = std::stoll(axis[1]);
+  const Ports &ports = ports_of.at(creator.getPluginName());
+  const Shapes shapes = shapes_of(ports.inputs, sizes);
+  const auto inputs = descs_of(shapes, types_of(ports.input_roles, activation));
+  const auto outputs = descs_of(shapes_of(ports.outputs, sizes), types_of(ports.output_roles, activation));
+  const auto input_count = static_cast<int32_t>(inputs.size()), output_count = static_cast<int32_t>(outputs.size());
+
+  const auto dynamic = dynamic_descs_of(shapes, types_of(ports.input_roles, activation));
+  std::unique_ptr<IPluginV3> plugin(creator.createPlugin("node", nullptr, TensorRTPhase::kRUNTIME));
+  auto &build = capability<IPluginV3OneBuild>(*plugin, PluginCapabilityType::kBUILD);
+
+  std::vector<std::vector<char>> input_data, output_data;
+  for (const PluginTensorDesc &desc : inputs) {
+    input_data.emplace_back(bytes_of(desc));
+    std::vector<char> &data = input_data.back();
+    if (!data.empty() && std::fread(data.data(), data.size(), 1, stdin) != 1) return 1;
+  }
+  for (const PluginTensorDesc &desc : outputs) output_data.emplace_back(bytes_of(desc), '\xff');
+  std::vector<const void *> input_pointers;
+  for (const auto &data : input_data) input_pointers.push_back(data.data());
+  std::vector<void *> output_pointers;
+  for (auto &data : output_data) output_pointers.push_back(data.data());
+
+  auto &runtime = capability<IPluginV3OneRuntime>(*plugin, PluginCapabilityType::kRUNTIME);
+  int32_t status = runtime.setTactic(tactic);
+  if (!status) status = runtime.onShapeChange(inputs.data(), input_count, outputs.data(), output_count);
+  if (!status) {
+    std::vector<char> workspace(build.getWorkspaceSize(dynamic.data(), input_count, nullptr, output_count));
+    status = runtime.enqueue(inputs.data(), outputs.data(), input_pointers.data(), output_pointers.data(),
+                             workspace.data(), nullptr);
+  }
+  for (const std::string &line : log_lines) std::fprintf(stderr, "%s\n", line.c_str());
+  for (const auto &data : output_data) {
+    if (!data.empty()) std::fwrite(data.data(), data.size(), 1, stdout);
+  }
+  return status;
+}
+
 }  // namespace
 
-// Arguments: the plugin library.
-int main(int, char **arguments) {
+// Arguments: the plugin library; for run() also the operator and run()'s own.
+int main(int count, char **arguments) {
   void *library = dlopen(arguments[1], RTLD_NOW | RTLD_LOCAL);
   if (!library) return std::fprintf(stderr, "%s\n", dlerror()), 1;
   LoggerFinder finder;
   reinterpret_cast<void (*)(ILoggerFinder *)>(dlsym(library, "setLoggerFinder"))(&finder);
-  int32_t count = 0;
+  int32_t creator_count = 0;
   auto *const *creators = reinterpret_cast<IPluginCreatorInterface *const *(*)(int32_t &)>(
-      dlsym(library, "getCreators"))(count);
-  const std::vector<IPluginCreatorInterface *> all(creators, creators + count);
-  const auto text = [](IPluginCreatorInterface *creator) { return drive(static_cast<IPluginCreatorV3One &>(*creator)); };
-  std::printf("%s\n", list_of(all, text).c_str());
+      dlsym(library, "getCreators"))(creator_count);
+  std::vector<IPluginCreatorV3One *> all;
+  for (int32_t i = 0; i < creator_count; ++i) all.push_back(static_cast<IPluginCreatorV3One *>(creators[i]));
+  for (IPluginCreatorV3One *creator : all) {
+    if (count > 2 && std::string(arguments[2]) == creator->getPluginName()) return run(*creator, arguments + 3);
+  }
+  std::printf("%s\n", list_of(all, [](IPluginCreatorV3One *creator) { return drive(*creator); }).c_str());
   return 0;
 }

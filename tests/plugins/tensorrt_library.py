@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).resolve().parents[2]
+PLUGINS = _ROOT / "plugins"
 
 HEADERS = ("found", "TENSORRT_ROOT") if os.environ.get("TENSORRT_ROOT") else ("found",)
 """The headers that CMake finds or downloads, and those that the environment names, if any."""
@@ -57,8 +58,9 @@ def build(headers: str) -> Library:
     }
     settings = [f"-D{key}={value}" for key, value in options.items()]
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-    source = _ROOT / "plugins" / "tensorrt"
-    configured = _run(["cmake", "-S", str(source), "-B", str(folder), *generator, *settings])
+    configured = _run(
+        ["cmake", "-S", str(PLUGINS / "tensorrt"), "-B", str(folder), *generator, *settings]
+    )
     if "headers were not found" in configured.stderr:
         pytest.skip("there are no headers of TensorRT, and none could be downloaded")
     assert configured.returncode == 0, configured.stderr
