@@ -252,7 +252,7 @@ struct Ranges {
 
 // Replaces the state after every chunk from a zero state by the true one, and writes h_last. Every
 // warp first composes the chunks of its range into one, then walks them from their true start.
-static __global__ void __launch_bounds__(kJoinStates *kJoinRanges)
+static __global__ void __launch_bounds__(kJoinStates *kJoinRanges, 1)
     join_chunks(const dvmsr_cuda_scan_params p, Edges edges) {
   Ranges &shared = shared_memory<Ranges>();
   const int lane = threadIdx.x % kJoinStates, range = threadIdx.x / kJoinStates;

@@ -137,9 +137,8 @@ class Block {
     shared_.assign(kShared / sizeof(float4), float4{NAN, NAN, NAN, NAN});
     ready_.clear();
     next_ = 0;
-    // Every other block starts its threads backwards: a missing barrier shows in one of the orders.
     for (unsigned i = 0; i < threads; ++i) {
-      ready_.push_back(blockIdx.x % 2 ? threads - 1 - i : i);
+      ready_.push_back(i);
       fibers_[i].started = false;
     }
     main_.started = true;
@@ -251,7 +250,14 @@ class Block {
 
   Fiber &next() {
     if (next_ == ready_.size()) return main_;
-    running_ = ready_[next_++];
+    // In even blocks all warps advance in step, in odd ones each runs as far ahead as it can: a missing
+    // barrier shows in one of the two.
+    if (blockIdx.x % 2) {
+      running_ = ready_.back();
+      ready_.pop_back();
+    } else {
+      running_ = ready_[next_++];
+    }
     if (next_ >= 4096) {  // forget what has run
       ready_.erase(ready_.begin(), ready_.begin() + static_cast<std::ptrdiff_t>(next_));
       next_ = 0;
