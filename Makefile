@@ -2,41 +2,50 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(shell find plugins -type f)
+NATIVE := $(wildcard $(addprefix plugins/,CMakeLists.txt cpu/* include/* ort/*))
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
 DEMO := demo-output/chelsea_x4.png
 
-.PHONY: demo test lint check clean
+# Stamps of what is installed; a compiler that is installed later has it installed anew.
+KIND := $(if $(shell command -v c++),native,portable)
+BASE := $(VENV)/.base-$(KIND)
+DEV := $(VENV)/.dev-$(KIND)
 
-demo: $(VENV)/base ## upscale a real photograph on the CPU with the bundled weights
+.PHONY: demo test lint check clean
+.NOTPARALLEL:
+
+demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
 	@mkdir -p demo-output
 	$(BIN)/dvmsr-infer examples/chelsea.png -o $(DEMO) --overwrite
 	@echo "The picture, four times as wide and high: $(CURDIR)/$(DEMO)"
 
-test: $(VENV)/dev lint ## run the whole test suite
+test: lint ## run the whole test suite
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/dev
+lint: $(DEV) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/base: $(SOURCES) | $(VENV)
+$(BASE): $(SOURCES) $(VENV)/.created
+	@echo "Installing into $(VENV); the first time this takes a few minutes"
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/dev: $(SOURCES) | $(VENV)
+$(DEV): $(SOURCES) $(VENV)/.created
+	@echo "Installing into $(VENV); the first time this takes a few minutes"
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
-	@touch $@ $(VENV)/base
+	@touch $(BASE) $@
 
-$(VENV): | check
+$(VENV)/.created: | check
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
+	@touch $@
 
 check:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.10 or newer is needed: install python3, or name one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed, $(PYTHON) is older: name another with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
-	@command -v c++ >/dev/null || echo "note: no C++ compiler found; dvmsr will be built without its native operators and run slower"
 
 clean:
 	rm -rf $(VENV) build demo-output
