@@ -1,0 +1,56 @@
+"""What an installation contains and asks for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib import metadata
+
+import pytest
+
+from dvmsr import native
+
+
+def requirements(extra: str = "") -> set[str]:
+    """Names of the packages that dvmsr, or one of its extras, requires."""
+    wanted = f'extra == "{extra}"' if extra else ""
+    return {
+        re.split(r"[\s;<>=!~(\[]", requirement)[0].lower()
+        for requirement in metadata.requires("dvmsr") or []
+        if requirement.replace("'", '"').partition(";")[2].strip() == wanted
+    }
+
+
+def test_base_installation_is_light() -> None:
+    assert requirements() == {"numpy", "pillow", "onnxruntime", "typer", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "heavy"),
+    [
+        ("train", {"torch", "safetensors"}),
+        ("export", {"torch", "safetensors", "onnx"}),
+        ("gpu", {"onnxruntime-gpu", "tensorrt", "polygraphy"}),
+        ("mamba", {"mamba-ssm", "causal-conv1d"}),
+    ],
+)
+def test_extras_bring_the_rest(extra: str, heavy: set[str]) -> None:
+    assert heavy <= requirements(extra)
+
+
+def test_console_scripts_exist() -> None:
+    scripts = {
+        script.name: script.load()
+        for script in metadata.entry_points(group="console_scripts")
+        if script.value.startswith("dvmsr.")
+    }
+    assert sorted(scripts) == ["dvmsr", "dvmsr-export", "dvmsr-infer"]
+    assert all(callable(main) for main in scripts.values())
+
+
+def test_native_operators_are_built_where_a_compiler_is() -> None:
+    """pip falls back to a pure Python wheel, and the tests of the operators would skip."""
+    if not shutil.which("c++"):
+        pytest.skip("no C++ compiler")
+    assert native.library_path(), "their build failed; `pip install -v -e .` shows why"
+    assert native.isa()
