@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 
 from dvmsr.export import bodies
 from dvmsr.ops import selective_scan
+from dvmsr.runtime.onnx_file import DOMAIN, DOMAIN_VERSION
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "h0")
 
@@ -65,7 +66,7 @@ def mambapy_scan(u, delta, A, B, C, D, z, delta_bias, h0):  # type: ignore[no-un
 
 def portable_session(tensors: list[torch.Tensor]) -> onnxruntime.InferenceSession:
     node = helper.make_node(
-        "SelectiveScan", NAMES, ["y", "h_last"], domain=bodies.DOMAIN, **bodies.ATTRIBUTES
+        "SelectiveScan", NAMES, ["y", "h_last"], domain=DOMAIN, **bodies.ATTRIBUTES
     )
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -79,7 +80,7 @@ def portable_session(tensors: list[torch.Tensor]) -> onnxruntime.InferenceSessio
     )
     opsets = [
         helper.make_opsetid("", 18),
-        helper.make_opsetid(bodies.DOMAIN, bodies.DOMAIN_VERSION),
+        helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
     ]
     model = helper.make_model(
         graph, functions=bodies.functions(18), opset_imports=opsets, ir_version=9

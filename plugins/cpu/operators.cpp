@@ -79,8 +79,9 @@ struct Groups {
 struct ScanPlan {
   ScanPlan(const dvmsr_scan_inputs &in, int threads, int64_t lanes)
       : groups(in.channels,
-               threads == 1 ? 1 : std::min(ceil_div(2 * threads, std::max<int64_t>(1, in.batch)),
-                                           std::max<int64_t>(1, in.channels / 32)),
+               // As many groups as threads, so that none waits for another, but no narrow ones:
+               // they read every row of memory in pieces.
+               std::min(ceil_div(threads, std::max<int64_t>(1, in.batch)), ceil_div(in.channels, 32)),
                lanes) {
     const int64_t tiles = in.batch * groups.count;
     chunks = tiles == 0 || tiles >= threads
