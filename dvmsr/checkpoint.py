@@ -57,6 +57,12 @@ def load(path: str | os.PathLike[str], vimm_residual: bool | None = None) -> DVM
     with torch.random.fork_rng(devices=[]):  # the fresh weights are discarded
         model = DVMSR(config)
     model.load_state_dict(tensors)
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise IncompatibleModelError(
+                f"{path} holds values in {name} that are no finite numbers; train the network "
+                "again or take an earlier checkpoint"
+            )
     return model.eval()
 
 

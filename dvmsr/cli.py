@@ -11,6 +11,13 @@ import dvmsr
 from dvmsr.cli_support import run_app
 from dvmsr.train.command import train
 
+EXAMPLES = """\b
+Examples:
+  dvmsr info student
+  dvmsr eval photos --model bicubic --model student
+  dvmsr train --data photos/ --out run --minutes 100
+"""
+
 
 def evaluate(
     folders: Annotated[
@@ -91,7 +98,7 @@ def build() -> typer.Typer:
     """The application with its commands."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
-    @app.callback()
+    @app.callback(epilog=EXAMPLES)
     def root(
         version: Annotated[
             bool,

@@ -40,11 +40,16 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     """
     import typer
 
-    app = build()
-    app.pretty_exceptions_enable = False
     try:
+        if "" in sys.argv[1:]:  # an unset shell variable; as a path it would mean this folder
+            raise UsageError("an argument is empty; name a file or leave it out")
+        app = build()
+        app.pretty_exceptions_enable = False
         exit_code = app(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        exit_code = INTERRUPTED
     except DvmsrError as error:
         notice(f"error: {error}")
         sys.exit(error.exit_code)
@@ -52,6 +57,9 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
+        if error.filename is not None:
+            notice(f"error: {error.filename} cannot be used ({error.strerror})")
+            sys.exit(DvmsrError.exit_code)
         if error.errno != errno.ENOSPC:
             raise
         notice("error: the results cannot be written to standard output: no space left")

@@ -82,10 +82,12 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     """`1x270x480` -> (1, 270, 480)
 
     Raises:
-        UsageError: for anything but three positive integers.
+        UsageError: for anything but three positive integers of up to 7 digits.
     """
     parts = text.lower().split("x")
     if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
         raise UsageError(f"--static takes BxHxW, such as 1x270x480, not {text!r}")
+    if any(len(part) > 7 for part in parts):
+        raise UsageError(f"--static {text} is beyond any image; take sizes of up to 7 digits")
     batch, height, width = (int(part) for part in parts)
     return batch, height, width

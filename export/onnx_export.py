@@ -98,6 +98,7 @@ def export_onnx(
     from dvmsr.export.graph import OPSETS, build_model
     from dvmsr.export.verify import verify as verify_file
     from dvmsr.model import DVMSR
+    from dvmsr.runtime import memory
 
     if opset not in OPSETS:
         raise UsageError(f"the opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
@@ -107,6 +108,9 @@ def export_onnx(
         network, name = checkpoint.load(source), Path(source).name
         digest = checkpoint.sha256(source)
     reference = copy.deepcopy(network).cpu().float().eval()
+    if verify and static_shape is not None:
+        batch, height, width = static_shape
+        memory.check(network.config, "portable", batch * height, width, f"verifying {path}")
     tensors = {**dict(reference.named_parameters()), **dict(reference.named_buffers())}
     weights = {key: tensor.detach().numpy() for key, tensor in tensors.items()}
     model = build_model(network.config, weights, precision == "fp16", opset, static_shape)

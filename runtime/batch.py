@@ -94,9 +94,10 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], overwrite: bool) -> lis
             display.begin(job.source.name)
             try:
                 result = enlarge(upscaler, job, overwrite)
-            except DvmsrError as error:
-                outcomes.append(Failure(str(job.source), error))
-                display.line(f"error: {error}")
+            except (DvmsrError, OSError, MemoryError) as error:
+                failure = Failure(str(job.source), _one_sentence(job, error))
+                outcomes.append(failure)
+                display.line(f"error: {failure.error}")
             else:
                 outcomes.append(result)
                 results.append(result)
@@ -126,8 +127,6 @@ def enlarge(upscaler: Upscaler, job: Job, overwrite: bool) -> Result:
         enlarged = upscaler(image)
     except DvmsrError as error:
         raise type(error)(f"{job.source} failed: {error}") from None
-    except MemoryError:
-        raise DvmsrError(f"{job.source} needs more memory than there is") from None
     seconds = time.perf_counter() - start
     write_atomically(job.target, encode(enlarged, job.target), overwrite)
     return Result(
@@ -140,6 +139,14 @@ def enlarge(upscaler: Upscaler, job: Job, overwrite: bool) -> Result:
         backend=upscaler.backend,
         precision=upscaler.precision,
     )
+
+
+def _one_sentence(job: Job, error: DvmsrError | OSError | MemoryError) -> DvmsrError:
+    if isinstance(error, DvmsrError):
+        return error
+    if isinstance(error, MemoryError):
+        return DvmsrError(f"{job.source} needs more memory than there is; make it smaller")
+    return DvmsrError(f"{error.filename or job.source} cannot be used ({error.strerror})")
 
 
 def describe(result: Result) -> str:

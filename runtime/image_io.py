@@ -1,4 +1,4 @@
-"""Image files in and out: nothing about a picture is lost or changed without a warning.
+"""Image files in and out: no pixel, transparency or colour profile is changed without a warning.
 
 Everything behind this module sees upright images of mode RGB, L, RGBA or LA, 8 bits per channel,
 whose `info` holds at most the colour profile.

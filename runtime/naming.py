@@ -27,8 +27,15 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, inputs):
-        found += _images_in(path) if path.is_dir() else [path]
+        found += _images_in(path) if _is_existing_folder(path) else [path]
     return list({os.path.realpath(path): path for path in found}.values())
+
+
+def _is_existing_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, or a folder that may not be entered: reading it will say so
+        return False
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -57,7 +64,7 @@ def plan(inputs: Sequence[str], output: str | None, scale: int) -> list[Job]:
         DvmsrError: if a folder has no images, cannot be read or cannot be created.
     """
     images = find_images(inputs)
-    single = len(inputs) == 1 and not Path(inputs[0]).is_dir()
+    single = len(inputs) == 1 and not _is_existing_folder(Path(inputs[0]))
     if output is not None and single and not _is_folder(output):
         check_format(Path(output))
         return [Job(images[0], Path(output))]

@@ -56,7 +56,12 @@ class OnnxNetwork:
             raise IncompatibleModelError(
                 f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}); export it again"
             ) from None
-        (declared,) = self._session.get_inputs()
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [i.name for i in inputs] != ["input"] or [o.name for o in outputs] != ["output"]:
+            raise IncompatibleModelError(
+                f"{path} has other inputs and outputs than dvmsr's; export it again"
+            )
+        declared = inputs[0]
         self._dtype = np.float16 if declared.type == "tensor(float16)" else np.float32
         self._fixed_shape = [
             size if isinstance(size, int) else None for size in declared.shape

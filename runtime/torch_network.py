@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.errors import MissingComponentError
+from dvmsr.errors import DvmsrError, MissingComponentError
 
 
 class TorchNetwork:
@@ -42,6 +42,10 @@ class TorchNetwork:
             torch.set_num_threads(threads)
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        with self._torch.inference_mode():
-            result: NDArray[np.float32] = self._model(self._torch.from_numpy(image)).numpy()
+        try:
+            with self._torch.inference_mode():
+                result: NDArray[np.float32] = self._model(self._torch.from_numpy(image)).numpy()
+        except RuntimeError as error:  # PyTorch's want of memory is one of these
+            reason = str(error).strip().splitlines()[0]
+            raise DvmsrError(f"PyTorch failed on {self.path} ({reason})") from None
         return result

@@ -195,3 +195,16 @@ def test_full_standard_output_is_one_sentence() -> None:
         )
     assert result.returncode == 1
     assert result.stderr.startswith("error:") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["info", ""], ["eval", "", "--model", "bicubic"]])
+def test_empty_argument_is_no_folder(command, arguments: list[str]) -> None:
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert "an argument is empty" in err
+
+
+def test_unusable_path_is_one_sentence(command) -> None:
+    code, out, err = command("eval", "a" * 300, "--model", "bicubic")
+    assert code in (1, 2) and not out
+    assert err.startswith("error:") and err.count("\n") == 1

@@ -45,8 +45,8 @@ class RunLog:
 
 def _step(row: str) -> float:
     try:
-        return json.loads(row)["step"]
-    except json.JSONDecodeError:  # cut off by a crash
+        return float(json.loads(row)["step"])
+    except (ValueError, TypeError, KeyError):  # cut off by a crash, or no row of ours
         return math.inf
 
 

@@ -67,8 +67,11 @@ class TrainState:
             return cls(**values)
         except DvmsrError:
             raise
-        except Exception as error:  # torch.load raises almost anything for a broken file
-            raise DvmsrError(f"{path} is not a usable resume file ({error})") from None
+        except Exception:  # torch.load raises almost anything for a broken file
+            raise DvmsrError(
+                f"{path} is damaged or no resume file; put a copy back, "
+                "or start anew in another --out"
+            ) from None
 
 
 def open_run(out: Path, resume: bool) -> TrainState | None:
@@ -82,6 +85,8 @@ def open_run(out: Path, resume: bool) -> TrainState | None:
         return TrainState.load(out / FILE_NAME)
     if (out / FILE_NAME).exists():
         raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
+    if weights := next(out.glob("*.safetensors"), None):
+        raise UsageError(f"{weights} would be overwritten; give another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -142,7 +142,9 @@ struct ScanTask {
   }
 
   // y_t += silu(z_t) * C_t . (exp(A * delta since the tile's start) * h_first), for as long as any
-  // decay of a channel block is above 2^-30, far below FP32 rounding. NaN and infinity never end it.
+  // decay of a channel block is above 2^-30, far below FP32 rounding of the largest values: what a
+  // huge h_first leaves to far later tokens is exact to that, not to their own size. NaN and infinity
+  // never end it.
   template <int N0>
   void add_initial_state() {
     using V = Vector<R>;

@@ -34,7 +34,7 @@ typedef enum {
   DVMSR_OK = 0,
   DVMSR_INVALID_ARGUMENT = 1, /* negative size, zero D, N or K, or an unknown or unsupported dtype */
   DVMSR_OUT_OF_MEMORY = 2,
-  DVMSR_FAILED = 3 /* a thread could not be started */
+  DVMSR_FAILED = 3 /* anything else */
 } dvmsr_status;
 
 /* Runs task(data, 0) ... task(data, count - 1), each once, in any order and on any thread, and

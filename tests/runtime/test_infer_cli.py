@@ -104,6 +104,16 @@ def test_bad_images_do_not_stop_the_others(
     assert names(folder) == {"cut.jpg", "empty.png", "text.png", "whole.jpg", "whole_x2.jpg"}
 
 
+def test_a_name_too_long_for_its_result_does_not_stop_the_others(
+    folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = "a" * 251 + ".png"
+    assert infer(picture(long), picture("p.png"), *MODEL) == 1
+    assert names(folder) == {long, "p.png", "p_x2.png"}
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and long.removesuffix(".png") in errors[0]
+
+
 def test_never_overwrites_unasked(
     folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,7 @@ def test_fine_tuning_takes_network_and_weights_from_the_checkpoint(
         (["--minutes", "1"], "either --steps or --minutes"),
         (["--schedule", "linear"], "--schedule must be one of"),
         (["--data", "nowhere"], "nowhere does not exist"),
-        (["--val", "nowhere"], "nowhere does not exist"),
+        (["--val", "nowhere"], "nowhere is not a folder"),
         (["--init", "nowhere.pth"], "nowhere.pth cannot be read"),
         (["--device", "cuda:99"], "cuda:99 cannot be used"),
         (["--device", "toaster"], "toaster cannot be used"),
@@ -134,3 +134,22 @@ def test_bad_input_gets_one_sentence(
 def test_help_imports_no_torch() -> None:
     code = "import sys, dvmsr.train.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_damaged_resume_file_names_the_remedy(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / FILE_NAME).write_bytes(b"garbage")
+    with pytest.raises(DvmsrError) as caught:
+        run(*options(photos, out), "--resume")
+    assert "put a copy back" in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+def test_weights_of_others_are_not_overwritten(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    weights = out / "best.safetensors"
+    weights.write_bytes(b"precious")
+    with pytest.raises(UsageError, match=r"best\.safetensors would be overwritten"):
+        run(*options(photos, out))
+    assert weights.read_bytes() == b"precious"
