@@ -37,11 +37,12 @@ def main() -> None:
         result = json.loads(path.read_text())
         base = next(k for k in next(iter(result["times"].values())) if k.startswith("ratio_to_"))
         machine = result["machine"]
+        reference = LABELS[base.removeprefix("ratio_to_")]
         text += [
             f"**{result['what'][0].upper()}{result['what'][1:]}** ({machine['processor']}, "
             f"{machine['isa'].upper()}; [figures](benchmarks/results/{path.name})):",
             "",
-            f"| | median | times {LABELS[base.removeprefix('ratio_to_')]} |",
+            f"| | median time | median over the rounds of the ratio to {reference} |",
             "|---|---|---|",
             *rows(result),
             "",
