@@ -180,6 +180,8 @@ class Trainer:
                     raise KeyboardInterrupt
             if self.step % settings.validate_every:
                 self._validate(screen)
+            else:
+                self._save_state()  # with the time that the last validation took
 
     def _train_step(self, rate: float) -> float:
         lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)

