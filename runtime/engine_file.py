@@ -1,0 +1,274 @@
+"""TensorRT engines on disk: a plan, and beside it a JSON file that says what the plan is.
+
+`net.engine` is exactly what TensorRT serialised, so that `trtexec --loadEngine`, Triton, DeepStream
+and polygraphy take it as it is. `net.engine.json` holds an `EngineInfo`; it names the plan's
+SHA-256, so that a plan and a description of different builds are not taken for a pair. Both travel
+together. Neither TensorRT nor onnx nor torch is needed to read or to write them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from dvmsr.config import DVMSRConfig
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.runtime.atomic import write_atomically
+
+SUFFIX = ".engine"
+FORMAT = 1
+"""Version of the description."""
+TARGETS = {"gpu": "TensorRT", "rtx": "TensorRT for RTX"}
+PRECISIONS = ("fp32", "fp16", "bf16")
+
+Shape = tuple[int, int, int]
+"""Batch, height and width."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The inputs that an engine takes: any (B, 3, H, W) from `min` to `max`, fastest at `opt`.
+
+    Raises:
+        UsageError: unless 1 <= min <= opt <= max in each of batch, height and width.
+    """
+
+    min: Shape
+    opt: Shape
+    max: Shape
+
+    def __post_init__(self) -> None:
+        for axis, sizes in zip(
+            ("batch", "height", "width"),
+            zip(self.min, self.opt, self.max, strict=True),
+            strict=True,
+        ):
+            if not 1 <= sizes[0] <= sizes[1] <= sizes[2]:
+                raise UsageError(
+                    f"the {axis} must be at least 1 and grow from min over opt to max, "
+                    f"not {', '.join(map(str, sizes))}"
+                )
+
+    def contains(self, shape: Shape) -> bool:
+        """Whether an engine takes this batch, height and width."""
+        return all(a <= n <= b for a, n, b in zip(self.min, shape, self.max, strict=True))
+
+    def __str__(self) -> str:
+        low, high = ("x".join(map(str, shape)) for shape in (self.min, self.max))
+        return f"{low} to {high} (batch x height x width)"
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """The plugin library that an engine was built with, and needs to run unless it is embedded."""
+
+    version: str
+    """Of the two operators, `plugin_version`."""
+    tensorrt_major: int
+    """The major version of the headers that it was compiled with."""
+    sha256: str
+    """Of the library's file."""
+    embedded: bool
+    """Whether the plan carries the library."""
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine is, from what, for whom, and how to build it again."""
+
+    plan_sha256: str
+    plan_bytes: int
+    target: str
+    """`gpu`: TensorRT, for the GPU that it was built on. `rtx`: TensorRT for RTX."""
+    tensorrt: str
+    """Full version of the library that built it, such as `10.14.1.48`."""
+    version_compatible: bool
+    """Whether later releases of the same major version of TensorRT run it, too."""
+    gpu: str | None
+    """Name of the GPU that it was built on; None if it was built without one."""
+    compute_capabilities: tuple[str, ...]
+    """Of the GPUs that run it, such as `8.9`."""
+    precision: str
+    """`fp32`, `fp16` or `bf16`: the type of input, output and activations."""
+    profile: Profile
+    plugin: PluginInfo | None
+    """None: the operators run as their ONNX bodies."""
+    plugin_layers: int
+    """How many layers of the network are the plugin's."""
+    layers: dict[str, int]
+    """How many layers of the engine compute in which type, as its inspector tells; may be empty."""
+    onnx_sha256: str
+    """Of the model that TensorRT parsed, operator bodies stripped if there is a plugin."""
+    model: dict[str, str]
+    """The ONNX model's properties, `dvmsr.config` and `dvmsr.checkpoint` among them."""
+    build_seconds: float
+    key: str
+    """Equal for equal inputs of the build."""
+    command: tuple[str, ...]
+    """What builds it again."""
+    dvmsr: str
+    """Version of dvmsr that built it."""
+
+    @property
+    def config(self) -> DVMSRConfig:
+        """The network's architecture."""
+        return DVMSRConfig.from_json(self.model["dvmsr.config"])
+
+    @property
+    def rebuild(self) -> str:
+        """The command that builds it again, for a shell."""
+        return shlex.join(self.command)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+
+
+def info_path(engine: Path) -> Path:
+    """Where the description of an engine lies."""
+    return engine.with_name(f"{engine.name}.json")
+
+
+def write_engine(path: Path, plan: bytes, info: EngineInfo, overwrite: bool) -> None:
+    """Write the plan and then its description; `info` must be about this plan.
+
+    Raises:
+        DvmsrError: if the plan exists and is not to be replaced, or one cannot be written.
+    """
+    write_atomically(path, plan, overwrite)
+    write_atomically(info_path(path), info.to_json().encode(), overwrite=True)
+
+
+def read_info(path: Path) -> EngineInfo:
+    """The description of the engine `path`, checked; the plan itself is not read.
+
+    Raises:
+        DvmsrError: if there is no such engine or the description cannot be read.
+        IncompatibleModelError: if there is no description, or it is damaged or of a newer version.
+    """
+    if not path.is_file():
+        raise DvmsrError(f"engine {path} does not exist or is no file")
+    described = info_path(path)
+    try:
+        values = json.loads(described.read_bytes())
+    except FileNotFoundError:
+        raise IncompatibleModelError(
+            f"{path} has no {described.name} beside it; copy that file too, "
+            "or build the engine again with `dvmsr-export trt`"
+        ) from None
+    except OSError as error:
+        raise DvmsrError(f"{described} cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise _damaged(described) from None
+    if isinstance(values, dict) and type(values.get("format")) is int and values["format"] > FORMAT:
+        raise IncompatibleModelError(f"{described} was made by a newer dvmsr; upgrade dvmsr")
+    try:
+        return _from_dict(values)
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError):
+        raise _damaged(described) from None
+
+
+def read_engine(path: Path) -> tuple[EngineInfo, bytes]:
+    """The description and the plan.
+
+    Raises:
+        DvmsrError: if one cannot be read.
+        IncompatibleModelError: as `read_info`, and if the two do not belong together.
+    """
+    info = read_info(path)
+    try:
+        plan = path.read_bytes()
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+    if hashlib.sha256(plan).hexdigest() != info.plan_sha256:
+        raise IncompatibleModelError(
+            f"{path} is damaged or not the engine that {info_path(path).name} describes; "
+            f"copy both files again, or build it again: {info.rebuild}"
+        )
+    return info, plan
+
+
+def check_host(
+    path: Path, info: EngineInfo, target: str, tensorrt: str, compute_capability: str
+) -> None:
+    """Whether this TensorRT and GPU run the engine, as far as its description tells.
+
+    Args:
+        path: what the message calls the engine.
+        target: `gpu` for TensorRT, `rtx` for TensorRT for RTX.
+        tensorrt: version of that library.
+        compute_capability: of the GPU, such as `8.9`.
+
+    Raises:
+        IncompatibleModelError: naming everything that differs and the command that rebuilds.
+    """
+    parts = 1 if info.version_compatible else None
+    same_version = tensorrt.split(".")[:parts] == info.tensorrt.split(".")[:parts]
+    differences = []
+    if target != info.target or not same_version:
+        differences.append(
+            f"it was built by {TARGETS[info.target]} {info.tensorrt}, "
+            f"and this is {TARGETS[target]} {tensorrt}"
+        )
+    if compute_capability not in info.compute_capabilities:
+        differences.append(
+            f"it is for compute capability {', '.join(info.compute_capabilities)}, "
+            f"and this GPU has {compute_capability}"
+        )
+    if differences:
+        raise IncompatibleModelError(
+            f"{path} does not run here: {'; '.join(differences)}; build it again: {info.rebuild}"
+        )
+
+
+def _damaged(described: Path) -> IncompatibleModelError:
+    return IncompatibleModelError(
+        f"{described} is damaged or no description of an engine; build the engine again with "
+        "`dvmsr-export trt`"
+    )
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "str | None": (str, type(None)),
+    "tuple[str, ...]": (list, tuple),
+}
+
+
+def _from_dict(values: Any) -> EngineInfo:
+    """Raises KeyError, TypeError, ValueError, AttributeError or UsageError for anything else."""
+    values = {field.name: values[field.name] for field in fields(EngineInfo)}
+    _check_types(EngineInfo, values)
+    for name in ("compute_capabilities", "command"):
+        if any(not isinstance(item, str) for item in values[name]):
+            raise TypeError(name)
+        values[name] = tuple(values[name])
+    if values["target"] not in TARGETS or values["precision"] not in PRECISIONS:
+        raise ValueError("unknown target or precision")
+    profile = {name: tuple(values["profile"][name]) for name in ("min", "opt", "max")}
+    if any(len(s) != 3 or any(type(n) is not int for n in s) for s in profile.values()):
+        raise ValueError("bad profile")
+    values["profile"] = Profile(**profile)
+    if values["plugin"] is not None:
+        plugin = {field.name: values["plugin"][field.name] for field in fields(PluginInfo)}
+        _check_types(PluginInfo, plugin)
+        values["plugin"] = PluginInfo(**plugin)
+    for name, kind in (("model", str), ("layers", int)):
+        if any(not isinstance(item, kind) for item in values[name].values()):
+            raise TypeError(name)
+    info = EngineInfo(**values)
+    info.config  # noqa: B018  (checks it)
+    return info
+
+
+def _check_types(owner: type, values: dict[str, Any]) -> None:
+    for field in fields(owner):
+        kind = _TYPES.get(str(field.type))
+        if kind and not isinstance(values[field.name], kind):
+            raise TypeError(field.name)

@@ -1,0 +1,139 @@
+"""Engines on disk: what is written is read again, and everything else is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dvmsr.config import DVMSRConfig
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.runtime import engine_file
+from dvmsr.runtime.engine_file import EngineInfo, PluginInfo, Profile, check_host, read_engine
+
+PLAN = b"ftrt" + bytes(1000)
+INFO = EngineInfo(
+    plan_sha256=hashlib.sha256(PLAN).hexdigest(),
+    plan_bytes=len(PLAN),
+    target="gpu",
+    tensorrt="10.14.1.48",
+    version_compatible=False,
+    gpu="Some GPU",
+    compute_capabilities=("8.9",),
+    precision="fp16",
+    profile=Profile((1, 16, 16), (1, 256, 256), (2, 1024, 1024)),
+    plugin=PluginInfo("1", 10, "ab" * 32, False),
+    plugin_layers=16,
+    layers={"fp16": 90, "fp32": 3},
+    onnx_sha256="cd" * 32,
+    model={"dvmsr.config": DVMSRConfig().to_json(), "dvmsr.checkpoint": "net.safetensors"},
+    build_seconds=12.5,
+    key="ef" * 32,
+    command=("dvmsr-export", "trt", "my net.safetensors", "--fp16"),
+    dvmsr="0.1.0",
+)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    path = tmp_path / "net.engine"
+    engine_file.write_engine(path, PLAN, INFO, overwrite=False)
+    return path
+
+
+@pytest.mark.parametrize("info", [INFO, replace(INFO, plugin=None, gpu=None)])
+def test_reads_what_was_written(tmp_path: Path, info: EngineInfo) -> None:
+    path = tmp_path / "net.engine"
+    engine_file.write_engine(path, PLAN, info, overwrite=False)
+    assert read_engine(path) == (info, PLAN)
+    assert path.read_bytes() == PLAN, "other programs load it, too"
+    assert info.config == DVMSRConfig()
+
+
+def test_needs_overwrite(engine: Path) -> None:
+    with pytest.raises(DvmsrError, match="--overwrite"):
+        engine_file.write_engine(engine, b"new", INFO, overwrite=False)
+    assert read_engine(engine) == (INFO, PLAN)
+
+
+def test_a_plan_of_another_build_is_refused(engine: Path) -> None:
+    engine.write_bytes(PLAN[:-1])
+    with pytest.raises(IncompatibleModelError, match=r"net\.engine is damaged or .*'my net"):
+        read_engine(engine)
+
+
+def test_a_missing_description_is_named(engine: Path) -> None:
+    engine_file.info_path(engine).unlink()
+    with pytest.raises(IncompatibleModelError, match=r"no net\.engine\.json beside it"):
+        read_engine(engine)
+    engine.unlink()
+    with pytest.raises(DvmsrError, match="does not exist"):
+        read_engine(engine)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "\xff",
+        "[]",
+        "null",
+        "{}",
+        '{"format": 1}',
+        json.dumps({**json.loads(INFO.to_json()), "target": "tpu"}),
+        json.dumps({**json.loads(INFO.to_json()), "profile": {"min": [1, 2], "opt": 3}}),
+        json.dumps({**json.loads(INFO.to_json()), "model": {}}),
+        json.dumps({**json.loads(INFO.to_json()), "model": {"dvmsr.config": "{"}}),
+        json.dumps({**json.loads(INFO.to_json()), "plugin": {"version": 1}}),
+    ],
+)
+def test_a_damaged_description_is_refused(engine: Path, text: str) -> None:
+    engine_file.info_path(engine).write_text(text, encoding="latin-1")
+    with pytest.raises(IncompatibleModelError, match=r"net\.engine\.json is damaged"):
+        read_engine(engine)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(EngineInfo)])
+@pytest.mark.parametrize("value", [[[]], {"a": []}])
+def test_any_field_of_another_type_is_refused(engine: Path, name: str, value: Any) -> None:
+    values = {**json.loads(INFO.to_json()), name: value}
+    engine_file.info_path(engine).write_text(json.dumps(values))
+    with pytest.raises(IncompatibleModelError, match="is damaged"):
+        read_engine(engine)
+
+
+def test_a_newer_description_is_refused(engine: Path) -> None:
+    engine_file.info_path(engine).write_text('{"format": 2}')
+    with pytest.raises(IncompatibleModelError, match="upgrade dvmsr"):
+        read_engine(engine)
+
+
+def test_where_it_runs() -> None:
+    path = Path("net.engine")
+    check_host(path, INFO, "gpu", "10.14.1.48", "8.9")
+    check_host(path, replace(INFO, version_compatible=True), "gpu", "10.15.2", "8.9")
+    for target, version, capability, message in (
+        ("gpu", "10.15.1.20", "8.9", "built by TensorRT 10.14.1.48, and this is TensorRT 10.15"),
+        ("rtx", "1.7.1.116", "8.9", "and this is TensorRT for RTX 1.7.1.116"),
+        ("gpu", "10.14.1.48", "9.0", "for compute capability 8.9, and this GPU has 9.0"),
+    ):
+        with pytest.raises(IncompatibleModelError, match=message) as error:
+            check_host(path, INFO, target, version, capability)
+        assert str(error.value).endswith("dvmsr-export trt 'my net.safetensors' --fp16")
+    with pytest.raises(IncompatibleModelError, match="this is TensorRT 11"):
+        check_host(path, replace(INFO, version_compatible=True), "gpu", "11.0.0", "8.9")
+
+
+def test_profiles() -> None:
+    profile = INFO.profile
+    assert profile.contains((1, 16, 1024)) and profile.contains((2, 1024, 16))
+    assert not profile.contains((3, 64, 64)) and not profile.contains((1, 15, 64))
+    assert str(profile) == "1x16x16 to 2x1024x1024 (batch x height x width)"
+    for bad in (((0, 1, 1), (1, 1, 1), (1, 1, 1)), ((1, 1, 9), (1, 1, 8), (1, 1, 9))):
+        with pytest.raises(UsageError, match="must be at least 1 and grow"):
+            Profile(*bad)
