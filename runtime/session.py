@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from dvmsr import native
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
+from dvmsr.runtime.network import Network
 from dvmsr.runtime.onnx_file import OnnxHeader, read_header
 
 _FATAL_ONLY = 4
 """Log level: every failure already comes as an exception."""
 
 
-class OnnxNetwork:
-    """(1, 3, H, W) FP32 RGB in [0, 1] -> (1, 3, s*H, s*W) FP32. May be called by several threads.
+class OnnxNetwork(Network):
+    """(B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32. May be called by several threads.
 
     Args:
         backend: `native` uses the operators of dvmsr's own library, `portable` their ONNX bodies.
@@ -63,9 +64,8 @@ class OnnxNetwork:
             )
         declared = inputs[0]
         self._dtype = np.float16 if declared.type == "tensor(float16)" else np.float32
-        self._fixed_shape = [
-            size if isinstance(size, int) else None for size in declared.shape
-        ]  # B, 3, H, W
+        batch, _, height, width = (n if isinstance(n, int) else None for n in declared.shape)
+        self.fixed_shape = batch, height, width
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network. An interrupt (Ctrl-C) stops it between two nodes.
@@ -74,10 +74,9 @@ class OnnxNetwork:
             IncompatibleModelError: if the file was exported for another size only.
             DvmsrError: if ONNX Runtime fails, for want of memory for instance.
         """
-        if any(
-            n not in (None, size) for n, size in zip(self._fixed_shape, image.shape, strict=True)
-        ):
-            batch, _, height, width = self._fixed_shape
+        batch, height, width = self.fixed_shape
+        taken = (batch, 3, height, width)
+        if any(n not in (None, size) for n, size in zip(taken, image.shape, strict=True)):
             raise IncompatibleModelError(
                 f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
                 f"{image.shape[3]}x{image.shape[2]}; export it without --static"

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, MissingComponentError
+from dvmsr.runtime.network import Network
 
 
-class TorchNetwork:
-    """(1, 3, H, W) FP32 RGB in [0, 1] -> (1, 3, s*H, s*W) FP32. May be called by several threads.
+class TorchNetwork(Network):
+    """(B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32. May be called by several threads.
 
     Args:
         threads: how many PyTorch uses, in the whole process; None leaves it as it is.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,11 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime import memory, models
 from dvmsr.runtime.image_io import normalise
+from dvmsr.runtime.network import Network
 
 BACKENDS = ("auto", "native", "portable", "torch")
 
 ImageLike = TypeVar("ImageLike", Image.Image, NDArray[Any])
-
-
-class _Network(Protocol):
-    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
 
 class Upscaler:
@@ -32,9 +29,10 @@ class Upscaler:
     """
 
     def __init__(
-        self, network: _Network, config: DVMSRConfig, backend: str, precision: str, model: str
+        self, network: Network, config: DVMSRConfig, backend: str, precision: str, model: str
     ) -> None:
-        self._network = network
+        self.network: Network = network
+        """What computes, without conversions, rounding or clipping."""
         self.config: DVMSRConfig = config
         """The network's architecture."""
         self.backend: str = backend
@@ -149,7 +147,7 @@ class Upscaler:
             raise UsageError(f"the image has no pixels (shape {image.shape})")
         self.check_memory(*image.shape[:2])
         planes = np.ascontiguousarray(_to_unit_range(image).transpose(2, 0, 1))[None]  # (1,3,H,W)
-        output = self._network(planes)[0].transpose(1, 2, 0)  # (s*H, s*W, 3)
+        output = self.network(planes)[0].transpose(1, 2, 0)  # (s*H, s*W, 3)
         if not np.isfinite(output).all():
             raise DvmsrError(f"{self.model} computes values that are not finite; export it again")
         return _from_unit_range(output, image.dtype)

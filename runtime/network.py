@@ -1,0 +1,62 @@
+"""What a backend offers to the rest of the runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvmsr.errors import UsageError
+
+
+class Network:
+    """A loaded network: (B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32.
+
+    A backend defines the call, and of the rest what it does otherwise.
+    """
+
+    fixed_shape: tuple[int | None, int | None, int | None] = (None, None, None)
+    """Batch, height and width that are taken; None where any is."""
+    clock: str = "wall clock"
+    """What `seconds` reads: `wall clock` or `CUDA events`."""
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def seconds(self, image: NDArray[np.float32]) -> float:
+        """Compute once and tell how long it took.
+
+        A backend on a GPU tells what events on its stream measured, from the input in device
+        memory to the output there, without the copies between host and device.
+        """
+        start = time.perf_counter()
+        self(image)
+        return time.perf_counter() - start
+
+    def device_memory(self) -> int | None:
+        """Peak bytes of device memory held so far; None for a backend without a device."""
+        return None
+
+    def layers(self) -> list[str]:
+        """Names of the values inside the network, in the order in which they are computed, as
+        `dvmsr.export.graph` names them. The last is `output`.
+
+        Raises:
+            UsageError: if this backend does not show them.
+            MissingComponentError: if that needs a package that is not installed.
+        """
+        raise UsageError("this backend does not show what its layers compute")
+
+    def layer_values(
+        self, image: NDArray[np.float32], names: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        """What the named layers compute for an image (B, 3, H, W): tokens (B, L, C) between the
+        norms, images (B, C, H, W) around the convolutions.
+
+        Raises:
+            UsageError: as `layers`.
+        """
+        raise UsageError("this backend does not show what its layers compute")
