@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 from dvmsr.config import PRESETS, UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.model import DVMSR
+from dvmsr.runtime.atomic import write_atomically
 
 CONFIG_KEY = "dvmsr.config"
 
@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str], vimm_residual: bool | None = None) -> DVM
 def save(
     model: DVMSR, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a `.safetensors` file with its configuration inside; all of it or nothing.
+    """Write a `.safetensors` file with its configuration inside, over an existing one if need be.
 
     Args:
         metadata: more strings for the file's header.
@@ -84,15 +84,7 @@ def save(
     state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     header = {**(metadata or {}), CONFIG_KEY: model.config.to_json()}
     data = safetensors.torch.save(state, header)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise DvmsrError(f"{path} cannot be written ({error.strerror})") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    write_atomically(path, data, overwrite=True)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dvmsr.errors import DvmsrError, UsageError
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Plus the number of a signal that ends the process: its exit code."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 
 def stderr_console() -> Console:
@@ -45,7 +49,8 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
             raise UsageError("an argument is empty; name a file or leave it out")
         app = build()
         app.pretty_exceptions_enable = False
-        exit_code = app(standalone_mode=False)
+        with _orderly_termination():
+            exit_code = app(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -75,3 +80,30 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     if exit_code == INTERRUPTED:
         notice("interrupted")
     sys.exit(exit_code)
+
+
+@contextmanager
+def _orderly_termination() -> Iterator[None]:
+    """SIGTERM and SIGHUP, unless ignored (nohup), raise SystemExit in the block.
+
+    So every `finally` runs and no temporary file stays behind. More of them change nothing: a
+    closed terminal sends several.
+    """
+    caught = [
+        number
+        for name in ("SIGTERM", "SIGHUP")
+        if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL
+    ]
+
+    def terminate(number: int, frame: object) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_IGN)
+        sys.exit(SIGNALLED + number)
+
+    for number in caught:
+        signal.signal(number, terminate)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)

@@ -10,15 +10,15 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
 from dvmsr.cli_support import notice
-from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
+from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.parity import Parity, limit
+from dvmsr.runtime.atomic import check_target, replacing
 
 if TYPE_CHECKING:
     import onnx
@@ -119,19 +119,12 @@ def export_onnx(
     data = model.SerializeToString()
 
     parity: list[Parity] = []
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path, overwrite) as temporary:
         progress(f"writing {path}: {precision}, opset {opset}, {len(data):,} bytes")
         temporary.write_bytes(data)
         if verify:
             parity = verify_file(temporary, reference, static_shape, progress)
             _check_parity(path, precision, parity)
-        temporary.replace(path)
-    except OSError as error:
-        raise DvmsrError(f"{path} cannot be written ({error.strerror})") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return ExportReport(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
@@ -190,14 +183,7 @@ def _check_arguments(
         raise UsageError(f"a static shape is a batch, height and width, not {static_shape}")
     if path.suffix != ".onnx":
         raise UsageError(f"{path} must end in .onnx")
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name a file")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path} cannot be written: the folder {path.parent} does not exist")
-    if path.exists() and not overwrite:
-        raise UsageError(
-            f"{path} exists; allow that with --overwrite or choose another name with -o"
-        )
+    check_target(path, overwrite)
 
 
 def _check_parity(path: Path, precision: str, results: list[Parity]) -> None:

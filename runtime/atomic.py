@@ -1,42 +1,54 @@
-"""Writing a file entirely or not at all."""
+"""Writing a file entirely or not at all: the only way in which dvmsr writes its results.
+
+The temporary file beside the target is removed whatever exception ends the writing. That a
+signal is such an exception is the concern of the command lines (`dvmsr.cli_support`).
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
 
 
 def check_target(path: Path, overwrite: bool) -> None:
     """Whether `write_atomically` may write here, as far as that shows beforehand.
 
     Raises:
-        DvmsrError: if the file exists and may not be overwritten, or its folder is missing.
+        UsageError: if the file exists and may not be overwritten, or its folder is missing.
     """
-    if path.exists():
+    if os.path.exists(path):  # noqa: PTH110 - False, not an exception, below a closed folder
         if not path.is_file():
-            raise DvmsrError(f"{path} exists and is not a file; choose another name with -o")
+            raise UsageError(f"{path} exists and is not a file; choose another name")
         if not overwrite:
             raise _exists(path)
-    elif not path.parent.is_dir():
-        raise DvmsrError(f"{path.parent} is not a folder; create it or choose another with -o")
+    elif not os.path.isdir(path.parent):  # noqa: PTH112
+        raise UsageError(f"{path.parent} is not a folder; create it or choose another")
 
 
-def write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
-    """Write to a temporary file beside the target, flush it to the disk and rename it.
+@contextmanager
+def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
+    """The name of a temporary file to be written in the block, which then becomes `path`.
+
+    It lies beside the target, or beside the file that the target is a link to, has a short name
+    of its own, and is flushed to the disk before it is renamed. If the block raises, it is
+    removed and the target is as before.
 
     Raises:
-        DvmsrError: if the target exists and may not be overwritten, or cannot be written.
+        UsageError: if the target exists and may not be overwritten.
+        DvmsrError: if it cannot be written: an `OSError` of the block about this file is turned
+            into one.
     """
-    target = Path(os.path.realpath(path))  # the file itself where `path` is a link
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f".dvmsr-{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if overwrite:
             temporary.replace(target)
@@ -45,25 +57,40 @@ def write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
+        if error.filename is not None and os.fspath(error.filename) != str(temporary):
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "make room or choose another place" if full else "choose another place"
         raise DvmsrError(
-            f"{path} cannot be written ({error.strerror}); choose another place with -o"
+            f"{path} cannot be written ({error.strerror or error}); {remedy}"
         ) from None
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def _rename_to_new(temporary: Path, path: Path) -> None:
+def write_atomically(path: Path, data: bytes | memoryview, overwrite: bool) -> None:
+    """Write `data` as a file by way of `replacing`.
+
+    Raises:
+        UsageError: if the target exists and may not be overwritten.
+        DvmsrError: if it cannot be written.
+    """
+    with replacing(path, overwrite) as temporary:
+        temporary.write_bytes(data)
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
     """Rename without replacing; a hard link refuses that atomically where there are such links."""
     try:
-        os.link(temporary, path)
+        os.link(temporary, target)
     except FileExistsError:
         raise
     except OSError:
-        if path.exists():
+        if target.exists():
             raise FileExistsError from None
-        temporary.rename(path)
+        temporary.rename(target)
 
 
-def _exists(path: Path) -> DvmsrError:
-    return DvmsrError(f"{path} exists; allow that with --overwrite or choose another name with -o")
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists; allow that with --overwrite or choose another name")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.runtime.atomic import write_atomically
 
 FILE_NAME = "resume.pt"
 FORMAT = 1
@@ -39,16 +40,9 @@ class TrainState:
         Raises:
             DvmsrError: if it cannot be written.
         """
-        temporary = path.with_suffix(".tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save({"format": FORMAT, **vars(self)}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            raise DvmsrError(f"{path} could not be written ({error})") from None
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, **vars(self)}, buffer)
+        write_atomically(path, buffer.getbuffer(), overwrite=True)
 
     @classmethod
     def load(cls, path: Path) -> TrainState:

@@ -169,8 +169,8 @@ def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
         ({"opset": 25}, "from 17 to 24"),
         ({"static_shape": (1, 0, 4)}, "batch, height and width"),
         ({"path": "a.pth"}, r"\.onnx"),
-        ({"path": "nowhere/a.onnx"}, "does not exist"),
-        ({"path": "folder.onnx"}, "is a folder"),
+        ({"path": "nowhere/a.onnx"}, "nowhere is not a folder; create it"),
+        ({"path": "folder.onnx"}, "exists and is not a file"),
     ],
 )
 def test_bad_arguments(tmp_path: Path, arguments: dict[str, object], message: str) -> None:

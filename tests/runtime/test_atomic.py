@@ -3,13 +3,35 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
+from small_model import CONFIG
 
-from dvmsr.errors import DvmsrError
-from dvmsr.runtime.atomic import check_target, write_atomically
+from dvmsr import checkpoint
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.export import export_onnx
+from dvmsr.model import DVMSR
+from dvmsr.runtime.atomic import check_target, replacing, write_atomically
+from dvmsr.train.state import TrainState
+
+Writer = Callable[[Path], object]
+TORCH_STATE = TrainState(0, 0.0, "{}", {}, {"w": torch.zeros(9)}, {}, {}, None, None)
+EVERY_WRITER = pytest.mark.parametrize(
+    ("write", "suffix"),
+    [
+        (lambda path: write_atomically(path, b"data", overwrite=True), ".png"),
+        (lambda path: checkpoint.save(DVMSR(CONFIG), path), ".safetensors"),
+        (lambda path: export_onnx(DVMSR(CONFIG), path, verify=False, overwrite=True), ".onnx"),
+        (TORCH_STATE.save, ".pt"),
+    ],
+    ids=["bytes", "checkpoint", "ONNX", "training state"],
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -72,7 +94,84 @@ def test_a_failure_leaves_nothing(
         write_atomically(tmp_path / "p.png", b"new", overwrite=False)
     assert names(tmp_path) == []
     if isinstance(failure, OSError):
-        assert "p.png cannot be written (No space left on device); choose" in str(caught.value)
+        assert "p.png cannot be written (No space left on device); make room" in str(caught.value)
+
+
+@EVERY_WRITER
+def test_every_writer_follows_a_link_and_takes_a_long_name(
+    tmp_path: Path, write: Writer, suffix: str
+) -> None:
+    (tmp_path / "disk").mkdir()
+    real = tmp_path / "disk" / ("n" * (255 - len(suffix)) + suffix)
+    real.write_bytes(b"old")
+    link = tmp_path / f"link{suffix}"
+    link.symlink_to(real)
+    write(link)
+    assert link.is_symlink()
+    assert real.read_bytes() != b"old"
+    assert names(tmp_path / "disk") == [real.name]
+
+
+@EVERY_WRITER
+def test_every_writer_flushes_to_the_disk_and_tells_when_it_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Writer, suffix: str
+) -> None:
+    def fail(descriptor: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(DvmsrError, match=r"cannot be written \(No space left.*\); make room or"):
+        write(path)
+    assert names(tmp_path) == [path.name]
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130), ("ignored SIGHUP", 0)]
+)
+def test_a_signal_leaves_nothing(tmp_path: Path, name: str, code: int) -> None:
+    program = f'''
+import os, signal, typer
+from pathlib import Path
+from dvmsr.cli_support import run_app
+from dvmsr.runtime.atomic import replacing
+if "ignored" in "{name}":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def command():
+    with replacing(Path("p.png"), overwrite=False) as temporary:
+        temporary.write_bytes(b"half")
+        assert len(os.listdir()) == 1
+        for _ in range(2 if "{name}" != "SIGINT" else 1):
+            os.kill(os.getpid(), signal.{name.split()[-1]})
+def build():
+    app = typer.Typer()
+    app.command()(command)
+    return app
+run_app(build)
+'''
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == code
+    assert names(tmp_path) == ([] if code else ["p.png"])
+    assert result.stderr == ("interrupted\n" if name == "SIGINT" else "")
+
+
+def test_a_block_may_refuse_what_it_wrote(tmp_path: Path) -> None:
+    with pytest.raises(DvmsrError, match="wrong"), replacing(tmp_path / "p", True) as temporary:
+        temporary.write_bytes(b"new")
+        raise DvmsrError("wrong")
+    assert names(tmp_path) == []
+
+
+def test_trouble_with_another_file_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "p", True) as temporary:
+        temporary.write_bytes(b"new")
+        (tmp_path / "other").read_bytes()
+    assert names(tmp_path) == []
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
@@ -83,11 +182,11 @@ def test_a_missing_folder(tmp_path: Path) -> None:
 def test_knows_beforehand(tmp_path: Path) -> None:
     path = tmp_path / "p.png"
     check_target(path, overwrite=False)
-    with pytest.raises(DvmsrError, match="no is not a folder; create it"):
+    with pytest.raises(UsageError, match="no is not a folder; create it"):
         check_target(tmp_path / "no" / "p.png", overwrite=False)
     path.touch()
     check_target(path, overwrite=True)
-    with pytest.raises(DvmsrError, match="--overwrite"):
+    with pytest.raises(UsageError, match="--overwrite"):
         check_target(path, overwrite=False)
     with pytest.raises(DvmsrError, match="null exists and is not a file"):
         check_target(Path(os.devnull), overwrite=True)

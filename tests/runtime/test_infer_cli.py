@@ -119,7 +119,7 @@ def test_never_overwrites_unasked(
 ) -> None:
     picture("p.png")
     (folder / "p_x2.png").write_text("precious")
-    assert infer("p.png", *MODEL) == 1
+    assert infer("p.png", *MODEL) == 2
     assert "p_x2.png exists; allow that with --overwrite" in capsys.readouterr().err
     assert (folder / "p_x2.png").read_text() == "precious"
     assert infer("p.png", "--overwrite", *MODEL) == 0
@@ -158,7 +158,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         ([], 2, "Missing argument"),
         (["void", *MODEL], 1, "void has no images"),
         (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),
-        (["p.png", "-o", "no/o.png", *MODEL], 1, "no is not a folder; create it"),
+        (["p.png", "-o", "no/o.png", *MODEL], 2, "no is not a folder; create it"),
         (["p.png", "q/p.png", "-o", "out", *MODEL], 2, "would both be written to out/p_x2.png"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",

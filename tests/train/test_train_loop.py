@@ -229,26 +229,6 @@ def test_a_resume_file_of_another_version_is_named(tmp_path: Path) -> None:
         TrainState.load(tmp_path / FILE_NAME)
 
 
-def test_a_failed_save_leaves_the_old_state(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    state = TrainState.load(whole / FILE_NAME)
-    path = tmp_path / FILE_NAME
-    state.save(path)
-    before = path.read_bytes()
-
-    def full_disk(content: object, file: Any) -> None:
-        file.write(b"part")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    state.step += 1
-    with pytest.raises(DvmsrError, match=r"resume\.pt could not be written .*No space left"):
-        state.save(path)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def assert_equal_runs(a: Path, b: Path) -> None:
     """The same weights, averages, moments and log, bit by bit."""
     for name in ("last.safetensors", "best.safetensors"):
