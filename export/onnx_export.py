@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import dvmsr
 from dvmsr.cli_support import notice
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
-from dvmsr.export.parity import Parity, limit
+from dvmsr.export.parity import Parity
 from dvmsr.runtime.atomic import check_target, replacing
+from dvmsr.runtime.limits import default_limits
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +86,7 @@ def export_onnx(
         MissingComponentError: if torch or onnx is not installed.
         IncompatibleModelError: if the source is no checkpoint of this network, or onnxruntime is
             too old for the opset.
-        ParityError: if the outputs differ by more than `dvmsr.export.parity` allows.
+        ParityError: if the outputs differ by more than `dvmsr.runtime.limits` allows.
         DvmsrError: if the source cannot be read or the file not be written.
     """
     path = Path(path)
@@ -191,7 +192,7 @@ def _check_parity(path: Path, precision: str, results: list[Parity]) -> None:
         if not result.passes(precision):
             raise ParityError(
                 f"{path} was not written: the {precision} model differs from PyTorch, {result}, "
-                f"where {limit(precision)} is allowed"
+                f"where {default_limits(precision)} is allowed"
             )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from dvmsr import native
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.parity import Parity
 from dvmsr.model import DVMSR
+from dvmsr.runtime.difference import measure
+from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.session import OnnxNetwork
 
 SHAPES = ((2, 40, 56), (1, 61, 43))
@@ -52,31 +53,8 @@ def compare(
     backend: str, image: NDArray[Any], output: NDArray[Any], truth: NDArray[np.float32]
 ) -> Parity:
     """The difference of two outputs (B, 3, s*H, s*W) for an image (B, 3, H, W)."""
-    if output.shape != truth.shape:
-        return Parity(backend, _shape(image), math.inf, -math.inf)
-    difference = output.astype(np.float64) - truth
-    mean_square = float(np.mean(difference**2))
-    psnr = -10 * math.log10(mean_square) if mean_square else math.inf
-    return Parity(backend, _shape(image), float(np.abs(difference).max()), psnr)
-
-
-def natural_image(shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Pictures with the statistics of photographs, always the same: (B, 3, H, W) in [0, 1].
-
-    A 1/f amplitude spectrum with correlated colours, and two sharp edges.
-    """
-    batch, height, width = shape
-    rng = np.random.default_rng(0)
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
-    frequency[0, 0] = 1.0
-    white = np.fft.rfft2(rng.standard_normal((batch, 3, height, width)))
-    noise = np.fft.irfft2(white / frequency, s=(height, width))
-    noise = 0.3 * noise + 0.7 * noise.mean(1, keepdims=True)
-    image = 0.45 + 0.18 * noise / (noise.std() + 1e-6)
-    y, x = np.mgrid[:height, :width]
-    image[:, :, 3 * y + x > 1.5 * (height + width)] += 0.3
-    image[:, :, (y - height / 3) ** 2 + (x - width / 3) ** 2 < (min(height, width) / 5) ** 2] -= 0.3
-    return image.clip(0, 1).astype(np.float32)
+    difference = measure(output, truth)
+    return Parity(backend, _shape(image), difference.max_abs, difference.psnr)
 
 
 def _shape(image: NDArray[Any]) -> tuple[int, int, int]:

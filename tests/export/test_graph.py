@@ -15,8 +15,8 @@ from vectors import TOLERANCE, error
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export.graph import build_model
-from dvmsr.export.verify import natural_image
 from dvmsr.model import DVMSR
+from dvmsr.runtime.natural_image import natural_image
 
 CONFIGS = {
     "x2": SMALL,

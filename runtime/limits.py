@@ -1,0 +1,50 @@
+"""How far two networks' outputs may be apart; needs nothing but Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FP32_MAX_ABS = 2e-4
+"""Largest difference of two FP32 networks anywhere in the output, whose range is 1."""
+FP16_MIN_PSNR = 60.0
+"""Lowest PSNR in dB, peak 1, where one of the two computes in half precision."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far two outputs may be apart; what is None is not limited."""
+
+    max_abs: float | None = None
+    """Largest absolute difference."""
+    psnr: float | None = None
+    """Lowest PSNR in dB."""
+    delta_psnr: float | None = None
+    """Largest absolute difference of the two PSNRs against the truth, in dB."""
+
+    def broken(self, max_abs: float, psnr: float, delta_psnr: float | None = None) -> list[str]:
+        """What is beyond the limits, in words; a NaN always is."""
+        found = []
+        if self.max_abs is not None and not max_abs <= self.max_abs:
+            found.append(f"max abs {max_abs:.2g} where {self.max_abs:g} is allowed")
+        if self.psnr is not None and not psnr >= self.psnr:
+            found.append(f"{psnr:.2f} dB where {self.psnr:g} dB are asked for")
+        if self.delta_psnr is not None and not abs(delta_psnr or 0) <= self.delta_psnr:
+            found.append(
+                f"PSNR changed by {delta_psnr:.4f} dB where {self.delta_psnr:g} is allowed"
+            )
+        return found
+
+    def __str__(self) -> str:
+        words = [
+            f"max abs at most {self.max_abs:g}" if self.max_abs is not None else "",
+            f"at least {self.psnr:g} dB" if self.psnr is not None else "",
+            f"PSNR within {self.delta_psnr:g} dB" if self.delta_psnr is not None else "",
+        ]
+        return ", ".join(filter(None, words))
+
+
+def default_limits(*precisions: str) -> Limits:
+    """The limits for networks of these precisions, `fp32` or another, compared with each other."""
+    if all(precision == "fp32" for precision in precisions):
+        return Limits(max_abs=FP32_MAX_ABS)
+    return Limits(psnr=FP16_MIN_PSNR)
