@@ -61,7 +61,7 @@ def infer(
     ] = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, metavar="N", help="Default: all cores.", show_default=False),
+        typer.Option(min=1, metavar="N", help="Default: all cores.", show_default=False),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 import dvmsr
-from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.paths import check_input, is_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
@@ -20,15 +21,15 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     """The file of a bundled model's name, or the file itself.
 
     Raises:
-        UsageError: if it is neither a known name nor looks like a model file.
-        DvmsrError: if the file does not exist.
+        UsageError: if it is neither a known name nor looks like a model file, or does not exist.
+        DvmsrError: if that cannot be found out.
         MissingComponentError: if the bundled file is not installed.
     """
     name = os.fspath(model)
     if name in BUNDLED:
         for folder in dvmsr.__path__:
             path = Path(folder) / "weights" / BUNDLED[name]
-            if path.is_file():
+            if is_file(path):
                 return path
         raise MissingComponentError(
             f"the bundled model {name} is not installed; reinstall dvmsr or name a file"
@@ -39,6 +40,5 @@ def find_model(model: str | os.PathLike[str]) -> Path:
             f"no model named {name}; there is {', '.join(BUNDLED)}, "
             f"or name a file ending in {', '.join(SUFFIXES)}"
         )
-    if not path.is_file():
-        raise DvmsrError(f"model {path} does not exist or is no file")
+    check_input(path)
     return path

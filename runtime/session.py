@@ -16,6 +16,7 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentErr
 from dvmsr.runtime.network import Network
 from dvmsr.runtime.onnx_file import OnnxHeader, read_header
 
+_DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _FATAL_ONLY = 4
 """Log level: every failure already comes as an exception."""
 
@@ -58,12 +59,18 @@ class OnnxNetwork(Network):
                 f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}); export it again"
             ) from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if [i.name for i in inputs] != ["input"] or [o.name for o in outputs] != ["output"]:
+        declared = inputs[0]
+        if (
+            [i.name for i in inputs] != ["input"]
+            or [o.name for o in outputs] != ["output"]
+            or declared.type not in _DTYPES
+            or len(declared.shape) != 4
+            or declared.shape[1] != 3
+        ):
             raise IncompatibleModelError(
                 f"{path} has other inputs and outputs than dvmsr's; export it again"
             )
-        declared = inputs[0]
-        self._dtype = np.float16 if declared.type == "tensor(float16)" else np.float32
+        self._dtype = _DTYPES[declared.type]
         batch, _, height, width = (n if isinstance(n, int) else None for n in declared.shape)
         self.fixed_shape = batch, height, width
 

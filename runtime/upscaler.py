@@ -12,10 +12,11 @@ from PIL import Image
 
 from dvmsr import native
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime import memory, models
 from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network
+from dvmsr.threads import bounded
 
 BACKENDS = ("auto", "native", "portable", "torch")
 
@@ -57,16 +58,19 @@ class Upscaler:
             backend: `native` (ONNX Runtime with dvmsr's own operators), `portable` (ONNX Runtime
                 alone, slower) or `torch`. `auto` takes `torch` for a checkpoint, else `native`,
                 else `portable` with a warning.
-            threads: how many to compute with; None leaves it to the backend.
+            threads: how many to compute with, at most one per processor; None leaves it to the
+                backend.
 
         Raises:
-            UsageError: if there is no such model or backend, or they do not fit.
+            UsageError: if there is no such model, backend or number of threads, or they do not
+                fit.
             DvmsrError: if the file cannot be read.
             IncompatibleModelError: if it is not a model of this network.
             MissingComponentError: if the backend is not installed.
         """
         if backend not in BACKENDS:
             raise UsageError(f"no backend {backend}; there are {', '.join(BACKENDS)}")
+        threads = bounded(threads)
         path = models.find_model(model)
         if path.suffix.lower() in models.CHECKPOINTS:
             if backend not in ("auto", "torch"):
@@ -147,7 +151,14 @@ class Upscaler:
             raise UsageError(f"the image has no pixels (shape {image.shape})")
         self.check_memory(*image.shape[:2])
         planes = np.ascontiguousarray(_to_unit_range(image).transpose(2, 0, 1))[None]  # (1,3,H,W)
-        output = self.network(planes)[0].transpose(1, 2, 0)  # (s*H, s*W, 3)
+        enlarged = self.network(planes)  # (1, 3, s*H, s*W)
+        expected = (1, 3, *(self.scale * side for side in image.shape[:2]))
+        if enlarged.shape != expected:
+            raise IncompatibleModelError(
+                f"{self.model} makes an output of shape {enlarged.shape} where its scale of "
+                f"{self.scale} promises {expected}; export it again"
+            )
+        output = enlarged[0].transpose(1, 2, 0)  # (s*H, s*W, 3)
         if not np.isfinite(output).all():
             raise DvmsrError(f"{self.model} computes values that are not finite; export it again")
         return _from_unit_range(output, image.dtype)

@@ -108,7 +108,7 @@ def test_eval_tells_of_reduced_depth(command, photos: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["nowhere", "--model", "bicubic"], 2, "nowhere is not a folder"),
-        (["photos", "--model", "missing.onnx"], 1, "missing.onnx does not exist"),
+        (["photos", "--model", "missing.onnx"], 2, "missing.onnx does not exist"),
         (["photos", "--model", "photos/noise.png"], 2, "no model named photos/noise.png"),
         (["photos", "--model", "other.onnx"], 5, "other.onnx is no ONNX file"),
         (["photos", "--model", "other.onnx", "--backend", "gpu"], 2, "no backend gpu"),

@@ -145,7 +145,7 @@ def save_incomplete(path: Path, models: Models) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "complaint"),
     [
-        (["p.png", "--model", "no.onnx"], 1, "model no.onnx does not exist"),
+        (["p.png", "--model", "no.onnx"], 2, "no.onnx does not exist"),
         (["p.png", "--model", "vgg"], 2, "no model named vgg; there is student"),
         (["p.png", "--model", "text.onnx"], 5, "text.onnx is no ONNX file or damaged"),
         (["p.png", "--model", "foreign.onnx"], 5, "foreign.onnx is an ONNX file of another"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import dvmsr
-from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.runtime import models
 
 
@@ -22,7 +22,7 @@ def test_a_name_is_a_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("name", ["m.onnx", "M.PTH", "m.pt", "m.safetensors"])
 def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    with pytest.raises(DvmsrError, match="does not exist"):
+    with pytest.raises(UsageError, match="does not exist"):
         models.find_model(path)
     path.touch()
     assert models.find_model(path) == models.find_model(str(path)) == path

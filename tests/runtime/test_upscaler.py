@@ -4,8 +4,10 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels, reference
@@ -224,3 +226,38 @@ def test_needs_neither_torch_nor_onnx(models: Models) -> None:
     command = [sys.executable, "-c", code, str(models.onnx)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "(4, 6, 3)"
+
+
+@pytest.mark.parametrize(
+    ("graph", "complaint"),
+    [
+        (
+            "(float[1,3,h,w] input) => (float[1,3,h,w] output)",
+            r"\(1, 3, 4, 5\) where its scale of 2",
+        ),
+        ("(int64[1,3,h,w] input) => (int64[1,3,h,w] output)", "other inputs and outputs"),
+        ("(float[n] input) => (float[n] output)", "other inputs and outputs"),
+        ("(float[1,1,h,w] input) => (float[1,1,h,w] output)", "other inputs and outputs"),
+    ],
+    ids=["no enlargement", "integers", "rank 1", "gray"],
+)
+def test_refuses_our_metadata_on_another_graph(
+    models: Models, tmp_path: Path, graph: str, complaint: str
+) -> None:
+    text = f'<ir_version: 8, opset_import: ["": 18]> g {graph} {{ output = Identity (input) }}'
+    model = onnx.load(models.onnx)
+    model.graph.CopyFrom(onnx.parser.parse_model(text).graph)
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(IncompatibleModelError, match=complaint):
+        Upscaler.from_file(tmp_path / "m.onnx", "portable", threads=1)(random_pixels(4, 5))
+
+
+@pytest.mark.parametrize("threads", [-3, 0, 1.5])
+def test_refuses_a_number_of_threads(models: Models, threads: int) -> None:
+    with pytest.raises(UsageError, match="must be a positive integer"):
+        Upscaler.from_file(models.onnx, threads=threads)
+
+
+def test_takes_no_more_threads_than_processors(models: Models) -> None:
+    with pytest.warns(UserWarning, match=r"1024 threads are more than the \d+ processors"):
+        Upscaler.from_file(models.onnx, threads=1024)

@@ -1,0 +1,52 @@
+"""What is checked of a path before work starts, the same in every command.
+
+`exists`, `is_file` and `is_dir` are those of pathlib, but False where the question cannot be
+answered: pathlib's raise below a folder that may not be entered or for a name that is too long.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from dvmsr.errors import DvmsrError, UsageError
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something of that name, links followed."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a regular file, links followed."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_dir(path: Path) -> bool:
+    """Whether it is a folder, links followed."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def check_input(path: Path) -> None:
+    """Whether this is a file that can be read to its end; it is not opened.
+
+    Raises:
+        UsageError: if there is none, or it is a folder, pipe or device.
+        DvmsrError: if that cannot be found out.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path} does not exist; check the name") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path} is a folder; name a file")
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{path} is no regular file; save its content to one")
+
+
+def unreadable(path: Path, error: OSError) -> DvmsrError:
+    """What to raise when an existing file or folder cannot be read."""
+    return DvmsrError(f"{path} cannot be read ({error.strerror}); check its name and permissions")
