@@ -18,8 +18,8 @@ class Network:
     A backend defines the call, and of the rest what it does otherwise.
     """
 
-    fixed_shape: tuple[int | None, int | None, int | None] = (None, None, None)
-    """Batch, height and width that are taken; None where any is."""
+    usual_shape: tuple[int | None, int | None, int | None] = (None, None, None)
+    """Batch, height and width that it takes alone or is fastest at; None where any will do."""
     clock: str = "wall clock"
     """What `seconds` reads: `wall clock` or `CUDA events`."""
 

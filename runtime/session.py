@@ -72,7 +72,7 @@ class OnnxNetwork(Network):
             )
         self._dtype = _DTYPES[declared.type]
         batch, _, height, width = (n if isinstance(n, int) else None for n in declared.shape)
-        self.fixed_shape = batch, height, width
+        self.usual_shape = self._fixed_shape = batch, height, width
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network. An interrupt (Ctrl-C) stops it between two nodes.
@@ -81,7 +81,7 @@ class OnnxNetwork(Network):
             IncompatibleModelError: if the file was exported for another size only.
             DvmsrError: if ONNX Runtime fails, for want of memory for instance.
         """
-        batch, height, width = self.fixed_shape
+        batch, height, width = self._fixed_shape
         taken = (batch, 3, height, width)
         if any(n not in (None, size) for n, size in zip(taken, image.shape, strict=True)):
             raise IncompatibleModelError(

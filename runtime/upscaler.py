@@ -16,6 +16,7 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime import memory, models
 from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network
+from dvmsr.runtime.pixels import from_planes, to_planes
 from dvmsr.threads import bounded
 
 BACKENDS = ("auto", "native", "portable", "torch")
@@ -150,33 +151,13 @@ class Upscaler:
         if 0 in image.shape:
             raise UsageError(f"the image has no pixels (shape {image.shape})")
         self.check_memory(*image.shape[:2])
-        planes = np.ascontiguousarray(_to_unit_range(image).transpose(2, 0, 1))[None]  # (1,3,H,W)
-        enlarged = self.network(planes)  # (1, 3, s*H, s*W)
+        output = self.network(to_planes(image))  # (1, 3, s*H, s*W)
         expected = (1, 3, *(self.scale * side for side in image.shape[:2]))
-        if enlarged.shape != expected:
+        if output.shape != expected:
             raise IncompatibleModelError(
-                f"{self.model} makes an output of shape {enlarged.shape} where its scale of "
+                f"{self.model} makes an output of shape {output.shape} where its scale of "
                 f"{self.scale} promises {expected}; export it again"
             )
-        output = enlarged[0].transpose(1, 2, 0)  # (s*H, s*W, 3)
         if not np.isfinite(output).all():
             raise DvmsrError(f"{self.model} computes values that are not finite; export it again")
-        return _from_unit_range(output, image.dtype)
-
-
-def _to_unit_range(image: NDArray[Any]) -> NDArray[np.float32]:
-    if image.dtype in (np.uint8, np.uint16):
-        return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
-    if not np.issubdtype(image.dtype, np.floating):
-        raise UsageError(f"the image must be of type uint8, uint16 or float, not {image.dtype}")
-    if not (image.min() >= 0 and image.max() <= 1):
-        raise UsageError("the image's values must be numbers in [0, 1]; scale or clip them first")
-    return image.astype(np.float32)
-
-
-def _from_unit_range(image: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
-    unit = np.clip(image, 0, 1)
-    if np.issubdtype(dtype, np.floating):
-        return np.ascontiguousarray(unit, dtype)
-    unit *= np.iinfo(dtype).max
-    return np.ascontiguousarray(np.rint(unit, out=unit), dtype)
+        return from_planes(output, image.dtype)

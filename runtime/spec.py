@@ -1,0 +1,28 @@
+"""How a model and its backend are named together: `MODEL` or `MODEL:BACKEND`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dvmsr.runtime.upscaler import Upscaler
+
+
+def split(spec: str) -> tuple[str, str]:
+    """`net.onnx:portable` -> (`net.onnx`, `portable`); the backend is `auto` where none is named.
+
+    A colon in the name of an existing file, or before a path, belongs to the name.
+    """
+    model, colon, backend = spec.rpartition(":")
+    if not colon or not backend.isalnum() or Path(spec).exists():
+        return spec, "auto"
+    return model, backend
+
+
+def load(spec: str, threads: int | None = None) -> Upscaler:
+    """The model on its backend.
+
+    Raises:
+        DvmsrError: as `Upscaler.from_file`.
+    """
+    model, backend = split(spec)
+    return Upscaler.from_file(model, backend, threads)
