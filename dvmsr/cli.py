@@ -23,7 +23,7 @@ def evaluate(
     folders: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FOLDER...",
+            metavar="FOLDER",
             help="HR images, or HR/ with LRx<scale>/ beside it; missing reductions are made.",
         ),
     ],
@@ -50,11 +50,13 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Write pictures there: bicubic, models, original."),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
     """Measure PSNR and SSIM as the papers do.
 
     Luma of BT.601, a border of the scale's width left out, SSIM over 11x11 Gaussian windows,
-    MATLAB's bicubic reduction, results rounded to 8 bits.
+    MATLAB's bicubic reduction, results rounded to 8 bits. An image that cannot be measured does
+    not stop the others; the exit code is then 1.
 
     \b
     Examples:
@@ -65,7 +67,7 @@ def evaluate(
     """
     from dvmsr.evaluate import run
 
-    run(folders, model, backend, scale, csv, as_json, side_by_side)
+    run(folders, model, backend, scale, csv, as_json, side_by_side, overwrite)
 
 
 def info(

@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -34,6 +35,15 @@ def stderr_console() -> Console:
 def notice(text: str) -> None:
     """Print one line to stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_as_notices() -> Iterator[None]:
+    """Every Python warning in the block becomes a line on stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_: notice(f"warning: {message}")
+        yield
 
 
 def run_app(build: Callable[[], typer.Typer]) -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-import warnings
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dvmsr.cli_support import notice, stderr_console
+from dvmsr.cli_support import notice, stderr_console, warnings_as_notices
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
 from dvmsr.resize import imresize
+from dvmsr.runtime.atomic import check_folder, check_target, write_atomically
+from dvmsr.runtime.image_io import encode
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,6 +50,16 @@ class Score:
     image: str
     psnr_y: float
     ssim_y: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image that could not be measured, or whose picture could not be written."""
+
+    dataset: str
+    image: str
+    error: str
+    """One sentence."""
 
 
 def load_methods(
@@ -94,37 +106,67 @@ def evaluate(
     datasets: Sequence[Dataset],
     scale: int,
     side_by_side: Path | None = None,
+    overwrite: bool = False,
     progress: Callable[[], None] = lambda: None,
-) -> list[Score]:
+) -> tuple[list[Score], list[Failure]]:
     """Every method on every image, with a border of `scale` pixels left out.
+
+    An image that fails for one method has no scores at all, so that means compare like with like.
 
     Args:
         side_by_side: folder for a picture per image: bicubic, each other method, the original.
+        overwrite: whether pictures may replace files.
         progress: called after each image.
-
-    Raises:
-        UsageError: if an image is too small for the SSIM window.
-        DvmsrError: if an image is unreadable, or a picture cannot be written.
     """
-    scores = []
+    scores: list[Score] = []
+    failures: list[Failure] = []
     for dataset in datasets:
-        for pair in dataset.pairs:
-            lr, hr = pair.load(scale)
-            shown = [imresize(lr, scale)] if side_by_side else []
-            for method in methods:
-                sr = method.enlarge(lr)
-                try:
-                    values = psnr_y(sr, hr, border=scale), ssim_y(sr, hr, border=scale)
-                except UsageError as error:
-                    raise UsageError(f"{pair.hr} cannot be measured: {error}") from None
-                scores.append(Score(method.name, dataset.name, pair.hr.name, *values))
-                if side_by_side and method.name != BICUBIC:
-                    shown.append(sr)
-            if side_by_side:
-                path = side_by_side / dataset.name / f"{pair.hr.stem}.png"
-                _save_side_by_side([*shown, hr], path)
+        pictures = picture_paths(dataset, side_by_side) if side_by_side else {}
+        for files in dataset.pairs:
+            try:
+                pair = files.load(scale)
+                enlarged = {method.name: method.enlarge(pair.lr) for method in methods}
+                scores += [
+                    Score(
+                        name, dataset.name, files.hr.name, *_measure(files.hr, sr, pair.hr, scale)
+                    )
+                    for name, sr in enlarged.items()
+                ]
+                if pictures:
+                    enlarged.pop(BICUBIC, None)
+                    shown = [imresize(pair.lr, scale), *enlarged.values(), pair.hr]
+                    _save_side_by_side(shown, pictures[files.hr], overwrite)
+            except (DvmsrError, OSError, MemoryError) as error:
+                failures.append(Failure(dataset.name, files.hr.name, _sentence(files.hr, error)))
             progress()
-    return scores
+    return scores, failures
+
+
+def _measure(path: Path, sr: Pixels, hr: Pixels, scale: int) -> tuple[float, float]:
+    try:
+        return psnr_y(sr, hr, border=scale), ssim_y(sr, hr, border=scale)
+    except UsageError as error:
+        raise UsageError(f"{path} cannot be measured: {error}") from None
+
+
+def _sentence(path: Path, error: DvmsrError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"{path} needs more memory than there is; leave it out"
+    if isinstance(error, OSError):
+        return f"{error.filename or path} cannot be used ({error.strerror})"
+    return str(error) if str(path) in str(error) else f"{path} failed: {error}"
+
+
+def picture_paths(dataset: Dataset, folder: Path) -> dict[Path, Path]:
+    """Where the side-by-side picture of each image goes: a.png for a.jpg, unless some other image
+    of the set is called a too; then each picture has its image's whole name, a.jpg.png.
+    """
+    images = [files.hr for files in dataset.pairs]
+    unique = len({image.stem.casefold() for image in images}) == len(images)
+    return {
+        image: folder / dataset.name / f"{image.stem if unique else image.name}.png"
+        for image in images
+    }
 
 
 def means(scores: Iterable[Score]) -> list[Score]:
@@ -151,35 +193,55 @@ def run(
     csv_file: Path | None,
     as_json: bool,
     side_by_side: Path | None,
+    overwrite: bool = False,
 ) -> None:
-    """The command: evaluate, print, write."""
-    if csv_file is not None and not csv_file.parent.is_dir():
-        raise UsageError(f"{csv_file.parent} is not a folder; create it before the evaluation")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_: notice(f"warning: {message}")
+    """The command: evaluate, write, print; ends the process if an image or a file failed."""
+    if csv_file is not None:
+        check_target(csv_file, overwrite)
+    with warnings_as_notices():
         methods, scale = load_methods(models, backend, scale)
         datasets = [find_dataset(folder, scale) for folder in folders]
         names = [dataset.name for dataset in datasets]
         for name in names:
             if names.count(name) > 1:
                 raise UsageError(f"two test sets are called {name}; rename one folder")
+        if side_by_side is not None:
+            _check_pictures(datasets, side_by_side, overwrite)
         images = sum(len(dataset.pairs) for dataset in datasets)
         with _progress_bar(images) as advance:
-            scores = evaluate(methods, datasets, scale, side_by_side, advance)
+            scores, failures = evaluate(
+                methods, datasets, scale, side_by_side, overwrite, progress=advance
+            )
 
+    lost = _write_csv(scores, csv_file, overwrite) if csv_file is not None else None
     if as_json:
-        print(json.dumps(_report(scores, scale), indent=2, allow_nan=False))
-    else:
+        print(json.dumps(_report(scores, failures, scale), indent=2, allow_nan=False))
+    elif scores:
         from rich.console import Console
 
         print(f"PSNR in dB / SSIM on luma, scale {scale}, border {scale}")
         Console(width=UNLIMITED_WIDTH).print(_table(means(scores)))
-    if csv_file is not None:
-        _write_csv(scores, csv_file)
     if side_by_side is not None:
         order = [BICUBIC, *(method.name for method in methods if method.name != BICUBIC), "HR"]
         notice(f"pictures in {side_by_side}, from left to right: {', '.join(order)}")
+    for failure in failures:
+        notice(f"error: {failure.error}")
+    if failures:
+        notice(f"{len(failures)} of {images} images failed; means leave out those without scores")
+    if lost is not None:
+        raise lost
+    if failures:
+        sys.exit(DvmsrError.exit_code)
+
+
+def _check_pictures(datasets: Sequence[Dataset], folder: Path, overwrite: bool) -> None:
+    """Refuse beforehand what `evaluate` could not write after minutes of computing."""
+    check_folder(folder)
+    for dataset in datasets:
+        check_folder(folder / dataset.name)
+        for picture in picture_paths(dataset, folder).values():
+            if picture.exists():
+                check_target(picture, overwrite)
 
 
 @contextmanager
@@ -194,21 +256,23 @@ def _progress_bar(images: int) -> Iterator[Callable[[], None]]:
 
 
 def _table(averages: Sequence[Score]) -> Table:
+    """Names as `Text`, which rich takes literally."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table()
     table.add_column("model", no_wrap=True)
     rows: dict[str, list[str]] = {}
     for score in averages:
         if score.model == averages[0].model:
-            table.add_column(score.dataset, justify="right", no_wrap=True)
+            table.add_column(Text(score.dataset), justify="right", no_wrap=True)
         rows.setdefault(score.model, []).append(f"{score.psnr_y:.3f} / {score.ssim_y:.4f}")
     for model, cells in rows.items():
-        table.add_row(model, *cells)
+        table.add_row(Text(model), *cells)
     return table
 
 
-def _report(scores: Sequence[Score], scale: int) -> dict[str, Any]:
+def _report(scores: Sequence[Score], failures: Sequence[Failure], scale: int) -> dict[str, Any]:
     """The content of `--json`; the infinite PSNR of equal images becomes null."""
 
     def entry(score: Score) -> dict[str, Any]:
@@ -220,25 +284,28 @@ def _report(scores: Sequence[Score], scale: int) -> dict[str, Any]:
         "border": scale,
         "means": [entry(score) for score in means(scores)],
         "images": [entry(score) for score in scores],
+        "failures": [asdict(failure) for failure in failures],
     }
 
 
-def _write_csv(scores: Sequence[Score], path: Path) -> None:
+def _write_csv(scores: Sequence[Score], path: Path, overwrite: bool) -> DvmsrError | None:
+    """Write the file, or return why that failed: the scores are still to be printed."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Score)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(map(asdict, scores))
     try:
-        path.write_text(text.getvalue(), encoding="utf-8")
-    except OSError as error:
-        raise DvmsrError(f"{path} cannot be written ({error.strerror})") from None
+        write_atomically(path, text.getvalue().encode(errors="surrogateescape"), overwrite)
+    except DvmsrError as error:
+        return error
+    return None
 
 
-def _save_side_by_side(images: Sequence[Pixels], path: Path) -> None:
+def _save_side_by_side(images: Sequence[Pixels], path: Path, overwrite: bool) -> None:
     gap = np.full((images[0].shape[0], GAP, 3), 255, np.uint8)
     row = [part for image in images for part in (image, gap)][:-1]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.hstack(row)).save(path)
     except OSError as error:
-        raise DvmsrError(f"{path} cannot be written ({error.strerror})") from None
+        raise DvmsrError(f"{path.parent} cannot be made a folder ({error.strerror})") from None
+    write_atomically(path, encode(Image.fromarray(np.hstack(row)), path), overwrite)

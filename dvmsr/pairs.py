@@ -11,45 +11,72 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.resize import imresize
 from dvmsr.runtime.image_io import FORMATS, read_image
 
 Pixels = NDArray[np.uint8]
+"""An image (H, W, 3) or several (B, H, W, 3), RGB."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One high-resolution image and, where it is on disk, its reduction."""
+    """A high-resolution image (scale*h, scale*w, 3) and its reduction (h, w, 3), uint8 RGB."""
+
+    hr: Pixels
+    lr: Pixels
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """A high-resolution image and, where it is on disk, its reduction."""
 
     hr: Path
     lr: Path | None
 
-    def load(self, scale: int) -> tuple[Pixels, Pixels]:
-        """The low- and the high-resolution image, uint8 RGB (h, w, 3) and (scale*h, scale*w, 3).
-
-        The high-resolution image loses the rows and columns beyond a multiple of the scale; a
-        reduction that is not on disk is made as MATLAB does it.
+    def load(self, scale: int) -> Pair:
+        """Read both; a reduction that is not on disk is made by `reduce`.
 
         Raises:
             UsageError: if the two sizes do not go together, or an image is smaller than `scale`.
             DvmsrError: if a file cannot be read or has transparency.
         """
-        hr = read_rgb(self.hr)
-        height, width = (length // scale for length in hr.shape[:2])
-        if not height or not width:
-            raise UsageError(f"{self.hr} is smaller than {scale}x{scale} pixels; leave it out")
-        hr = np.ascontiguousarray(hr[: height * scale, : width * scale])
+        original = read_rgb(self.hr)
         if self.lr is None:
-            return imresize(hr, 1 / scale), hr
+            return reduce(original, scale, str(self.hr))
+        hr = crop_to_multiple(original, scale, str(self.hr))
         lr = read_rgb(self.lr)
+        height, width = (length // scale for length in hr.shape[:2])
         if lr.shape[:2] != (height, width):
             raise UsageError(
                 f"{self.lr} has {lr.shape[1]}x{lr.shape[0]} pixels, but {self.hr} reduced by "
                 f"{scale} has {width}x{height}; make it again from that image"
             )
-        return lr, hr
+        return Pair(hr, lr)
+
+
+def reduce(image: Pixels, scale: int, name: str) -> Pair:
+    """An image, cropped to a multiple of the scale, and its reduction as MATLAB makes it.
+
+    Raises:
+        UsageError: if the image, called `name`, is smaller than `scale`.
+    """
+    hr = crop_to_multiple(image, scale, name)
+    return Pair(hr, imresize(hr, 1 / scale))
+
+
+def crop_to_multiple(image: Pixels, scale: int, name: str) -> Pixels:
+    """Drop the last rows and columns so that height and width are multiples of `scale`.
+
+    Raises:
+        UsageError: if nothing of the image, called `name`, is left.
+    """
+    height, width = (length - length % scale for length in image.shape[:2])
+    if not height or not width:
+        raise UsageError(f"{name} is smaller than {scale}x{scale} pixels; leave it out")
+    return np.ascontiguousarray(image[:height, :width])
 
 
 @dataclass(frozen=True)
@@ -57,7 +84,7 @@ class Dataset:
     """A named folder of pairs, in the order of the file names."""
 
     name: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[PairFiles, ...]
 
 
 def find_dataset(folder: Path, scale: int) -> Dataset:
@@ -84,7 +111,9 @@ def find_dataset(folder: Path, scale: int) -> Dataset:
     )
     if not images:
         raise UsageError(f"{hr_folder} holds no images ({', '.join(FORMATS)})")
-    pairs = tuple(Pair(hr, _reduction(hr, lr_folder, scale) if given else None) for hr in images)
+    pairs = tuple(
+        PairFiles(hr, _reduction(hr, lr_folder, scale) if given else None) for hr in images
+    )
     return Dataset(root.resolve().name, pairs)
 
 
@@ -99,12 +128,22 @@ def _reduction(hr: Path, lr_folder: Path, scale: int) -> Path:
 
 
 def read_rgb(path: Path) -> Pixels:
-    """An image file as uint8 RGB (H, W, 3), upright; gray and palette images become RGB.
+    """An image file as uint8 RGB (H, W, 3), upright; see `to_rgb`.
 
     Raises:
         DvmsrError: if it cannot be read or has transparency.
     """
-    image = read_image(path)
-    if "A" in image.getbands():
-        raise DvmsrError(f"{path} has transparency, which is not measured; save it without")
+    return to_rgb(read_image(path), str(path))
+
+
+def to_rgb(image: Image.Image, name: str) -> Pixels:
+    """A picture as `dvmsr.runtime.image_io` reads it as uint8 RGB (H, W, 3).
+
+    Raises:
+        DvmsrError: if it, called `name`, is transparent anywhere.
+    """
+    if "A" in image.getbands() and image.getchannel("A").getextrema() != (255, 255):
+        raise DvmsrError(
+            f"{name} has transparency, which no score or network covers; save it without"
+        )
     return np.asarray(image.convert("RGB"))

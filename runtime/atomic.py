@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
     Raises:
         UsageError: if the file exists and may not be overwritten, or its folder is missing.
+        DvmsrError: if no file can be made in its folder.
     """
     if os.path.exists(path):  # noqa: PTH110 - False, not an exception, below a closed folder
         if not path.is_file():
@@ -29,6 +31,27 @@ def check_target(path: Path, overwrite: bool) -> None:
             raise _exists(path)
     elif not os.path.isdir(path.parent):  # noqa: PTH112
         raise UsageError(f"{path.parent} is not a folder; create it or choose another")
+    check_folder(Path(os.path.realpath(path)).parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Whether files can be made in a folder, or in the one that it would be made in.
+
+    Tried with a file that has no name, so nothing stays behind.
+
+    Raises:
+        DvmsrError: if not.
+    """
+    place = folder
+    while not os.path.lexists(place):
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise DvmsrError(
+            f"{folder} cannot be written to ({error.strerror}); choose another place"
+        ) from None
 
 
 @contextmanager

@@ -7,10 +7,12 @@ whose `info` holds at most the colour profile.
 from __future__ import annotations
 
 import io
+import os
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -44,39 +46,72 @@ _PROFILE_SPACES = {"RGB": b"RGB ", "L": b"GRAY"}
 def read_image(
     path: Path, check_size: Callable[[int, int], None] = lambda height, width: None
 ) -> Image.Image:
-    """Read a PNG, JPEG, WebP, TIFF or BMP file; see `normalise` for the result.
+    """Read a PNG, JPEG, WebP, TIFF or BMP file; see `decode_image`.
+
+    Raises:
+        DvmsrError: if it is no regular file, cannot be read, or as `decode_image`.
+    """
+    try:
+        with open_regular(path) as file:
+            return decode_image(file, str(path), check_size)
+    except OSError as error:
+        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; never waits, as a pipe without a writer would make it.
+
+    Raises:
+        DvmsrError: if it is a pipe, a device or a folder.
+        OSError: if it cannot be opened.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise DvmsrError(f"{path} cannot be read (not a regular file); save the image in one")
+    return path.open("rb")
+
+
+def decode_image(
+    file: BinaryIO,
+    name: str,
+    check_size: Callable[[int, int], None] = lambda height, width: None,
+) -> Image.Image:
+    """The picture in a PNG, JPEG, WebP, TIFF or BMP file; see `normalise` for the result.
 
     Args:
+        file: at its beginning.
+        name: what messages call it.
         check_size: called with height and width before anything is decoded; may raise.
 
     Raises:
-        DvmsrError: if the file cannot be read, is damaged or holds what `normalise` refuses.
+        DvmsrError: if it is damaged, too large or holds what `normalise` refuses.
+        OSError: if the file cannot be read.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=sorted(set(FORMATS.values())))
+            image = Image.open(file, formats=sorted(set(FORMATS.values())))
     except UnidentifiedImageError:
-        what = "empty" if path.stat().st_size == 0 else "not a PNG, JPEG, WebP, TIFF or BMP image"
-        raise DvmsrError(f"{path} is {what}") from None
+        empty = file.seek(0, os.SEEK_END) == 0
+        what = "empty" if empty else "not a PNG, JPEG, WebP, TIFF or BMP image"
+        raise DvmsrError(f"{name} is {what}") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_large(path) from None
+        raise _too_large(name) from None
     except OSError as error:
         if error.errno is None:
-            raise _damaged(path) from None
-        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+            raise _damaged(name) from None
+        raise
     except Exception:  # damaged bytes can make Pillow raise anything
-        raise _damaged(path) from None
+        raise _damaged(name) from None
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise _too_large(path)
+            raise _too_large(name)
         check_size(image.height, image.width)
         try:
-            return normalise(image, str(path))
+            return normalise(image, name)
         except (DvmsrError, MemoryError):
             raise
         except Exception:
-            raise _damaged(path) from None
+            raise _damaged(name) from None
 
 
 def normalise(image: Image.Image, name: str) -> Image.Image:
@@ -207,12 +242,12 @@ def _flatten(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _damaged(path: Path) -> DvmsrError:
-    return DvmsrError(f"{path} is damaged or truncated; get a complete copy of it")
+def _damaged(name: str) -> DvmsrError:
+    return DvmsrError(f"{name} is damaged or truncated; get a complete copy of it")
 
 
-def _too_large(path: Path) -> DvmsrError:
+def _too_large(name: str) -> DvmsrError:
     return DvmsrError(
-        f"{path} claims more than {MAX_PIXELS // 10**6} megapixels, the most that is read; "
+        f"{name} claims more than {MAX_PIXELS // 10**6} megapixels, the most that is read; "
         "cut it into parts if it is genuine"
     )

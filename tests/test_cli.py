@@ -112,7 +112,7 @@ def test_eval_tells_of_reduced_depth(command, photos: Path) -> None:
         (["photos", "--model", "photos/noise.png"], 2, "no model named photos/noise.png"),
         (["photos", "--model", "other.onnx"], 5, "other.onnx is no ONNX file"),
         (["photos", "--model", "other.onnx", "--backend", "gpu"], 2, "no backend gpu"),
-        (["photos", "--model", "bicubic", "--csv", "photos"], 1, "photos cannot be written"),
+        (["photos", "--model", "bicubic", "--csv", "photos"], 2, "photos exists and is not a file"),
     ],
 )
 def test_failures_are_one_line(

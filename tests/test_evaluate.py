@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 from shared import official_weights, shared_dir
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.evaluate import GAP, Method, Score, evaluate, load_methods, means, run
+from dvmsr.evaluate import GAP, Method, Score, _table, evaluate, load_methods, means, run
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import find_dataset
 from dvmsr.resize import imresize
@@ -30,7 +32,7 @@ OFFICIAL = {
 def check_official(name: str, model: str, backend: str, dataset: str = "Set5") -> None:
     methods, scale = load_methods([model], backend)
     assert scale == 4
-    scores = evaluate(methods, [find_dataset(shared_dir() / "eval" / dataset, scale)], scale)
+    scores, _ = evaluate(methods, [find_dataset(shared_dir() / "eval" / dataset, scale)], scale)
     (mean,) = means(scores)
     psnr, ssim = OFFICIAL[name, dataset]
     assert mean.psnr_y == pytest.approx(psnr, abs=0.005)
@@ -81,15 +83,16 @@ def test_scores_are_those_of_each_image(test_sets: list[Path]) -> None:
     datasets = [find_dataset(folder, 4) for folder in test_sets]
     (bicubic,), _ = load_methods(["bicubic"])
     done: list[None] = []
-    scores = evaluate([bicubic, NEAREST], datasets, 4, progress=lambda: done.append(None))
+    scores, failures = evaluate([bicubic, NEAREST], datasets, 4, progress=lambda: done.append(None))
     expected = []
     for dataset in datasets:
         for pair in dataset.pairs:
-            lr, hr = pair.load(4)
+            loaded = pair.load(4)
+            lr = loaded.lr
             for name, sr in (("bicubic", imresize(lr, 4)), ("nearest", NEAREST.enlarge(lr))):
-                values = psnr_y(sr, hr, 4), ssim_y(sr, hr, 4)
+                values = psnr_y(sr, loaded.hr, 4), ssim_y(sr, loaded.hr, 4)
                 expected.append(Score(name, dataset.name, pair.hr.name, *values))
-    assert scores == expected
+    assert scores == expected and not failures
     assert len(done) == 4
 
 
@@ -113,24 +116,129 @@ def test_side_by_side(test_sets: list[Path], tmp_path: Path) -> None:
     evaluate([bicubic, NEAREST], [dataset], 4, side_by_side=tmp_path / "pictures")
     files = sorted(path.name for path in (tmp_path / "pictures" / "one").iterdir())
     assert files == ["a.png", "b.png"]
-    lr, hr = dataset.pairs[1].load(4)
+    pair = dataset.pairs[1].load(4)
     picture = np.asarray(Image.open(tmp_path / "pictures/one/b.png"))
     assert picture.shape == (32, 3 * 40 + 2 * GAP, 3)
-    for k, image in enumerate((imresize(lr, 4), NEAREST.enlarge(lr), hr)):
+    for k, image in enumerate((imresize(pair.lr, 4), NEAREST.enlarge(pair.lr), pair.hr)):
         left = k * (40 + GAP)
         np.testing.assert_array_equal(picture[:, left : left + 40], image)
 
 
-def test_side_by_side_into_a_place_that_is_a_file(test_sets: list[Path], tmp_path: Path) -> None:
+def test_pictures_of_images_with_one_stem_have_names_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("a.png", "A.bmp", "b.png"):
+        Image.new("RGB", (40, 40), "red").save(folder / name)
+    evaluate([NEAREST], [find_dataset(folder, 4)], 4, tmp_path / "pictures")
+    files = sorted(path.name for path in (tmp_path / "pictures" / "set").iterdir())
+    assert files == ["A.bmp.png", "a.png.png", "b.png.png"]
+
+
+def test_a_picture_that_cannot_be_written_costs_no_score(
+    test_sets: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "pictures").touch()
-    with pytest.raises(DvmsrError, match="cannot be written"):
-        evaluate([NEAREST], [find_dataset(test_sets[0], 4)], 4, tmp_path / "pictures")
+    dataset = find_dataset(test_sets[0], 4)
+    scores, failures = evaluate([NEAREST], [dataset], 4, tmp_path / "pictures")
+    assert scores == evaluate([NEAREST], [dataset], 4)[0]
+    assert [failure.image for failure in failures] == ["a.png", "b.png"]
+    assert "cannot be made a folder" in failures[0].error
 
 
-def test_refuses_an_image_without_room_for_the_ssim_window(tmp_path: Path) -> None:
+def test_an_image_without_room_for_the_ssim_window_is_a_failure(tmp_path: Path) -> None:
     Image.new("RGB", (40, 16)).save(tmp_path / "a.png")
-    with pytest.raises(UsageError, match=r"a\.png cannot be measured"):
-        evaluate([NEAREST], [find_dataset(tmp_path, 4)], 4)
+    scores, (failure,) = evaluate([NEAREST], [find_dataset(tmp_path, 4)], 4)
+    assert not scores
+    assert "a.png cannot be measured" in failure.error
+
+
+def test_an_image_that_fails_for_one_model_has_no_scores(test_sets: list[Path]) -> None:
+    def choosy(image: np.ndarray) -> np.ndarray:
+        if choosy.calls:  # type: ignore[attr-defined]
+            raise DvmsrError("there is not enough memory")
+        choosy.calls = True  # type: ignore[attr-defined]
+        return NEAREST.enlarge(image)
+
+    choosy.calls = False  # type: ignore[attr-defined]
+    methods = [NEAREST, Method("choosy", choosy)]
+    scores, (failure,) = evaluate(methods, [find_dataset(test_sets[0], 4)], 4)
+    assert [(score.model, score.image) for score in scores] == [
+        ("nearest", "a.png"),
+        ("choosy", "a.png"),
+    ]
+    assert failure.image == "b.png"
+    assert "b.png failed: there is not enough memory" in failure.error
+
+
+def test_bad_images_leave_the_others_their_scores(
+    test_sets: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (test_sets[0] / "aa.png").write_bytes(b"broken")
+    arguments = {"csv_file": tmp_path / "scores.csv", "side_by_side": tmp_path / "pictures"}
+    with pytest.raises(SystemExit) as ended:
+        run(test_sets, ["bicubic"], "auto", None, as_json=True, **arguments)
+    assert ended.value.code == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert [image["image"] for image in report["images"]] == ["a.png", "b.png"] * 2
+    (failure,) = report["failures"]
+    assert (failure["dataset"], failure["image"]) == ("one", "aa.png")
+    assert f"error: {failure['error']}\n1 of 5 images failed" in err
+    assert (tmp_path / "scores.csv").read_text().count("\n") == 5
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) == 4
+
+
+def test_files_in_the_way_are_refused_before_the_work(
+    test_sets: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, pictures = tmp_path / "scores.csv", tmp_path / "pictures"
+    arguments = test_sets, ["bicubic"], "auto", None, table, False, pictures
+    run(*arguments)
+    written = {path: path.read_bytes() for path in (table, *pictures.rglob("*.png"))}
+    assert len(written) == 5
+    for path in written:
+        path.write_bytes(b"precious")
+    with monkeypatch.context() as patch:
+        patch.setattr("dvmsr.evaluate.evaluate", lambda *_, **__: pytest.fail("computed"))
+        with pytest.raises(UsageError, match=r"scores\.csv exists; allow that with --overwrite"):
+            run(*arguments)
+        with pytest.raises(UsageError, match=r"one/a\.png exists; allow that with --overwrite"):
+            run(test_sets, ["bicubic"], "auto", None, None, False, pictures)
+        with pytest.raises(DvmsrError, match=r"scores\.csv.* cannot be written to"):
+            run(test_sets, ["bicubic"], "auto", None, None, False, table / "pictures")
+    assert {path.read_bytes() for path in written} == {b"precious"}
+    run(*arguments, overwrite=True)
+    assert {path: path.read_bytes() for path in written} == written
+
+
+def test_a_full_disk_leaves_the_table_on_the_screen(
+    test_sets: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(path: Path, data: bytes, overwrite: bool) -> None:
+        raise DvmsrError(f"{path} cannot be written (No space left on device)")
+
+    monkeypatch.setattr("dvmsr.evaluate.write_atomically", full)
+    with pytest.raises(DvmsrError, match="No space left"):
+        run(test_sets, ["bicubic"], "auto", None, tmp_path / "scores.csv", False, None)
+    assert "bicubic" in capsys.readouterr().out
+
+
+def test_names_are_shown_literally(
+    test_sets: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = test_sets[0].rename(tmp_path / "[bold]set :boom:")
+    run([folder], ["bicubic"], "auto", None, None, False, None)
+    assert "[bold]set :boom:" in capsys.readouterr().out
+    assert "[/red].onnx" in rendered([Score("[/red].onnx", "one", "", 30.0, 0.9)])
+
+
+def rendered(averages: list[Score]) -> str:
+    file = io.StringIO()
+    Console(file=file, width=200).print(_table(averages))
+    return file.getvalue()
 
 
 def test_table_json_and_csv_agree(

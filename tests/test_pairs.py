@@ -28,9 +28,9 @@ def test_a_folder_of_originals_is_cropped_and_reduced(tmp_path: Path) -> None:
     dataset = find_dataset(tmp_path / "photos", 4)
     assert dataset.name == "photos"
     assert [pair.hr.name for pair in dataset.pairs] == ["a.bmp", "b.png"]
-    lr, hr = dataset.pairs[1].load(4)
-    np.testing.assert_array_equal(hr, read_rgb(original)[:24, :36])
-    np.testing.assert_array_equal(lr, imresize(hr, 1 / 4))
+    pair = dataset.pairs[1].load(4)
+    np.testing.assert_array_equal(pair.hr, read_rgb(original)[:24, :36])
+    np.testing.assert_array_equal(pair.lr, imresize(pair.hr, 1 / 4))
 
 
 @pytest.mark.parametrize("lr_name", ["baby.png", "babyx3.png"])
@@ -40,15 +40,15 @@ def test_reductions_on_disk_are_used(tmp_path: Path, lr_name: str, given: str) -
     low = write_image(tmp_path / "Set5/LRx3" / lr_name, 10, 13)
     dataset = find_dataset(tmp_path / given, 3)
     assert dataset.name == "Set5"
-    lr, hr = dataset.pairs[0].load(3)
-    assert hr.shape == (30, 39, 3)
-    np.testing.assert_array_equal(lr, read_rgb(low))
+    pair = dataset.pairs[0].load(3)
+    assert pair.hr.shape == (30, 39, 3)
+    np.testing.assert_array_equal(pair.lr, read_rgb(low))
 
 
 def test_reductions_of_another_scale_are_made(tmp_path: Path) -> None:
     write_image(tmp_path / "HR/baby.png", 24, 24)
     write_image(tmp_path / "LRx3/baby.png", 8, 8)
-    assert find_dataset(tmp_path, 2).pairs[0].load(2)[0].shape == (12, 12, 3)
+    assert find_dataset(tmp_path, 2).pairs[0].load(2).lr.shape == (12, 12, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P"])
@@ -58,9 +58,16 @@ def test_gray_and_palette_become_rgb(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read_rgb(path), expected)
 
 
-def test_refuses_transparency(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_refuses_transparency_but_not_an_opaque_alpha_channel(tmp_path: Path, mode: str) -> None:
+    path = write_image(tmp_path / "image.png", 12, 16, mode)
+    with Image.open(path) as image:
+        image.load()
+    np.testing.assert_array_equal(read_rgb(path), np.asarray(image.convert("RGB")))
+    image.putpixel((3, 4), (*image.getpixel((3, 4))[:-1], 254))
+    image.save(path)
     with pytest.raises(DvmsrError, match=r"image\.png has transparency"):
-        read_rgb(write_image(tmp_path / "image.png", 12, 16, "RGBA"))
+        read_rgb(path)
 
 
 def test_refuses_what_is_no_test_set(tmp_path: Path) -> None:

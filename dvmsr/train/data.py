@@ -17,14 +17,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from dvmsr.errors import UsageError
-from dvmsr.resize import imresize
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-Pixels = NDArray[np.uint8]
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.pairs import Pair, Pixels, reduce, to_rgb
+from dvmsr.runtime.image_io import FORMATS, decode_image, open_regular
 
 
 @dataclass(frozen=True)
@@ -37,9 +33,17 @@ class Source:
     size: int = -1
 
     def read(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
+        """The encoded image.
+
+        Raises:
+            DvmsrError: if its file cannot be read.
+        """
+        try:
+            with open_regular(self.path) as file:
+                file.seek(self.offset)
+                return file.read(self.size)
+        except OSError as error:
+            raise DvmsrError(f"{self.path} cannot be read ({error.strerror})") from None
 
     def __str__(self) -> str:
         return str(self.path) if self.path.name == self.name else f"{self.path}:{self.name}"
@@ -48,77 +52,68 @@ class Source:
 def find_sources(paths: Sequence[Path]) -> list[Source]:
     """Every image in the given image files, folders (searched deeply) and uncompressed tar shards.
 
-    A folder may hold shards too. The order depends on names only.
+    A folder may hold shards too; hidden files and folders in it are passed over. The order depends
+    on names only, and what is found twice is taken once.
 
     Raises:
         UsageError: if a path is missing or unreadable as a shard, or nothing is found at all.
+        DvmsrError: if a folder cannot be read.
     """
-    sources = [source for path in paths for source in _sources_at(path)]
-    if not sources:
+    found: dict[tuple[str, int], Source] = {}
+    for path in paths:
+        for source in _sources_at(path):
+            found.setdefault((os.path.realpath(source.path), source.offset), source)
+    if not found:
         places = ", ".join(map(str, paths))
-        kinds = ", ".join(SUFFIXES)
+        kinds = ", ".join(FORMATS)
         raise UsageError(f"no images in {places}; give folders or .tar shards of {kinds} files")
-    return sources
+    return list(found.values())
 
 
 def _sources_at(path: Path) -> Iterator[Source]:
     if path.is_dir():
-        for child in sorted(path.rglob("*")):
-            if child.suffix.lower() in (*SUFFIXES, ".tar") and child.is_file():
+        for child in sorted(_files_below(path)):
+            if _is_image(child.name) or child.suffix.lower() == ".tar":
                 yield from _sources_at(child)
     elif not path.exists():
         raise UsageError(f"{path} does not exist; give a folder of images or a .tar shard")
-    elif path.suffix.lower() in SUFFIXES:
+    elif path.suffix.lower() in FORMATS:
         yield Source(path, path.name)
     else:
         try:
-            with tarfile.open(path, "r:") as archive:
-                members = [m for m in archive if m.isfile() and m.name.lower().endswith(SUFFIXES)]
+            with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+                members = [member for member in archive if member.isfile()]
         except (tarfile.TarError, OSError) as error:
             raise UsageError(f"{path} is not an uncompressed tar archive ({error})") from None
-        for member in sorted(members, key=lambda m: m.name):
-            yield Source(path, member.name, member.offset_data, member.size)
+        for member in sorted(members, key=lambda member: member.name):
+            if _is_image(member.name.rpartition("/")[2]):
+                yield Source(path, member.name, member.offset_data, member.size)
 
 
-def decode(data: bytes) -> Pixels:
-    """The image in an encoded file as (H, W, 3) uint8 RGB.
+def _files_below(folder: Path) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise DvmsrError(f"{error.filename} cannot be read ({error.strerror})")
 
-    Raises:
-        ValueError, OSError: if it is broken, or deeper than 8 bits.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.mode[0] in "IF":
-                raise ValueError(f"pixels of more than 8 bits ({image.mode})")
-            return np.array(image.convert("RGB"))
-    except (SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error)) from None
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (path for name in files if (path := Path(place, name)).is_file())
 
 
-def crop_to_multiple(image: Pixels, scale: int) -> Pixels:
-    """Drop the last rows and columns so that height and width are multiples of `scale`."""
-    height, width = (length - length % scale for length in image.shape[:2])
-    return image[:height, :width]
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in FORMATS and not name.startswith(".")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A photograph (scale*h, scale*w, 3) and its reduction (h, w, 3), both uint8 RGB."""
-
-    hr: Pixels
-    lr: Pixels
-
-
-def load_pair(source: Source, scale: int) -> Pair:
+def load_pair(data: bytes, name: str, scale: int) -> Pair:
     """Decode a photograph and reduce it by `scale` as MATLAB does, rounded to uint8.
 
+    Args:
+        data: an image file.
+        name: what messages call it.
+
     Raises:
-        ValueError, OSError: if it is broken or smaller than one LR pixel.
+        DvmsrError: if it is broken, has transparency or is smaller than one LR pixel.
     """
-    hr = np.ascontiguousarray(crop_to_multiple(decode(source.read()), scale))
-    if hr.size == 0:
-        raise ValueError(f"smaller than {scale}x{scale} pixels")
-    return Pair(hr, imresize(hr, 1 / scale))
+    return reduce(to_rgb(decode_image(io.BytesIO(data), name), name), scale, name)
 
 
 class Patches:
@@ -134,6 +129,7 @@ class Patches:
 
     Raises:
         UsageError: if no photograph is left.
+        DvmsrError: if they do not fit into memory.
     """
 
     def __init__(
@@ -149,24 +145,34 @@ class Patches:
         self.pairs: list[Pair] = []
         digest = hashlib.sha256()
         small = 0
+        side = patch * scale
 
-        def load(source: Source) -> Pair | str:
+        def load(source: Source) -> tuple[Pair, bytes] | str:
             try:
-                return load_pair(source, scale)
-            except (OSError, ValueError) as error:
+                data = source.read()
+                pair = load_pair(data, str(source), scale)
+            except DvmsrError as error:
                 return str(error)
+            return pair, hashlib.sha256(data).digest()
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for source, pair in zip(sources, pool.map(load, sources), strict=True):
+        pool = ThreadPoolExecutor(os.cpu_count())
+        try:
+            for loaded in pool.map(load, sources):
                 progress()
-                if isinstance(pair, str):
-                    report(f"left out {source}: {pair}")
-                elif min(pair.lr.shape[:2]) < patch:
+                if isinstance(loaded, str):
+                    report(f"left out: {loaded}")
+                elif min(loaded[0].lr.shape[:2]) < patch:
                     small += 1
                 else:
-                    self.pairs.append(pair)
-                    digest.update(f"{source.name} {pair.hr.shape}\n".encode())
-        side = patch * scale
+                    self.pairs.append(loaded[0])
+                    digest.update(loaded[1])
+        except MemoryError:
+            raise DvmsrError(
+                f"the images do not fit into memory, only {len(self.pairs)} of {len(sources)} do; "
+                "give fewer"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C, what is not begun is not waited for
         if small:
             report(f"left out for being smaller than a patch ({side}x{side} pixels): {small}")
         if not self.pairs:
@@ -175,7 +181,7 @@ class Patches:
                 "lower --patch or give larger images"
             )
         self.fingerprint = digest.hexdigest()
-        """Names the photographs in use: equal for equal names and sizes in equal order."""
+        """Names the photographs in use: equal for equal files in equal order."""
         self._order_of: tuple[int, int] | None = None
         self._order = np.arange(0)
 

@@ -21,7 +21,8 @@ from torch import nn
 from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.train.data import Pair, Patches
+from dvmsr.pairs import Pair
+from dvmsr.train.data import Patches
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.state import FILE_NAME, TrainState

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from dvmsr.errors import UsageError
 from dvmsr.metrics import psnr_y
-from dvmsr.pairs import find_dataset
-from dvmsr.train.data import Pair, Pixels
+from dvmsr.pairs import Pair, Pixels, find_dataset
 
 
 def to_tensor(images: Pixels, device: torch.device | str = "cpu") -> Tensor:
@@ -29,10 +28,10 @@ def load_validation(folder: Path, scale: int) -> list[Pair]:
     """
     pairs = []
     for found in find_dataset(folder, scale).pairs:
-        lr, hr = found.load(scale)
-        if min(hr.shape[:2]) <= 2 * scale:
+        pair = found.load(scale)
+        if min(pair.hr.shape[:2]) <= 2 * scale:
             raise UsageError(f"{found.hr} is too small to validate on; remove it")
-        pairs.append(Pair(hr, lr))
+        pairs.append(pair)
     return pairs
 
 

@@ -17,7 +17,7 @@ from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
-from dvmsr.runtime.atomic import check_target, replacing, write_atomically
+from dvmsr.runtime.atomic import check_folder, check_target, replacing, write_atomically
 from dvmsr.train.state import TrainState
 
 Writer = Callable[[Path], object]
@@ -190,3 +190,17 @@ def test_knows_beforehand(tmp_path: Path) -> None:
         check_target(path, overwrite=False)
     with pytest.raises(DvmsrError, match="null exists and is not a file"):
         check_target(Path(os.devnull), overwrite=True)
+
+
+def test_a_folder_to_be_is_tried_where_it_would_be_made(tmp_path: Path) -> None:
+    check_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(DvmsrError, match=r"file/b cannot be written to \(Not a directory\)"):
+        check_folder(tmp_path / "file" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed even to root")
+def test_a_closed_folder_is_noticed_beforehand() -> None:
+    with pytest.raises(DvmsrError, match="/proc cannot be written to"):
+        check_target(Path("/proc/result.csv"), overwrite=False)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -16,7 +17,7 @@ from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime import image_io
-from dvmsr.runtime.image_io import FORMATS, check_sides, encode, read_image
+from dvmsr.runtime.image_io import FORMATS, check_sides, decode_image, encode, read_image
 
 LOSSLESS: dict[str, dict[str, Any]] = {
     ".png": {},
@@ -346,3 +347,19 @@ def test_knows_the_limits_of_formats() -> None:
 def test_refuses_unknown_extensions(name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in one of \.png, \.jpg"):
         encode(Image.new("RGB", (1, 1)), Path(name))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DvmsrError, match=r"pipe\.png cannot be read \(not a regular file"):
+        read_image(tmp_path / "pipe.png")
+
+
+def test_a_file_in_memory_is_decoded_as_one_on_disk(tmp_path: Path) -> None:
+    path = save(tmp_path / "p.jpg", Image.fromarray(random_pixels(9, 7)))
+    assert decode_image(io.BytesIO(path.read_bytes()), "it").tobytes() == read_image(path).tobytes()
+    with pytest.raises(DvmsrError, match="it is damaged or truncated"):
+        decode_image(io.BytesIO(path.read_bytes()[:-100]), "it")
+    with pytest.raises(DvmsrError, match="it is empty"):
+        decode_image(io.BytesIO(b""), "it")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dvmsr.errors import UsageError
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.pairs import Pair, read_rgb
 from dvmsr.resize import imresize
-from dvmsr.train.data import Pair, Patches, find_sources, load_pair
+from dvmsr.train.data import Patches, find_sources, load_pair
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -85,7 +88,7 @@ def test_batches_depend_on_seed_and_step_alone(folder: Path) -> None:
 def test_the_reduction_is_that_of_the_whole_image_cropped_to_a_multiple(tmp_path: Path) -> None:
     image = noise(0, 43)
     (tmp_path / "a.png").write_bytes(png(image))
-    pair = load_pair(find_sources([tmp_path])[0], 4)
+    pair = load_pair((tmp_path / "a.png").read_bytes(), "a.png", 4)
     np.testing.assert_array_equal(pair.hr, image[:40, :40])
     np.testing.assert_array_equal(pair.lr, imresize(image[:40, :40], 0.25))
 
@@ -119,19 +122,94 @@ def test_gray_and_palette_images_become_rgb(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pair.hr, noise(0)[..., :1].repeat(3, -1))
 
 
+def test_photographs_are_read_as_everywhere_else(tmp_path: Path) -> None:
+    """Upright, and with 16 bits reduced rather than cut off."""
+    tags = Image.Exif()
+    tags[0x0112] = 6  # turn right by 90 degrees
+    Image.fromarray(noise(0)[:36]).save(tmp_path / "turned.png", exif=tags)
+    Image.fromarray(noise(0)[..., 0].astype(np.uint16) * 257).save(tmp_path / "wide.png")
+    with pytest.warns(UserWarning, match=r"wide\.png: 16 bits per channel are reduced"):
+        turned, wide = patches_of(tmp_path).pairs
+    np.testing.assert_array_equal(turned.hr, np.rot90(noise(0)[:36], -1))
+    np.testing.assert_array_equal(turned.hr, read_rgb(tmp_path / "turned.png"))
+    np.testing.assert_array_equal(wide.hr[..., 1], noise(0)[..., 0])
+
+
+def test_the_fingerprint_is_that_of_the_contents_in_use(folder: Path) -> None:
+    first = patches_of(folder)
+    (folder / "4.png").rename(folder / "9.png")
+    assert patches_of(folder).fingerprint == first.fingerprint
+    (folder / "9.png").write_bytes(png(noise(99)))  # of the same name and size
+    assert patches_of(folder).fingerprint != first.fingerprint
+
+
+def test_what_is_hidden_or_found_twice_is_not_taken(folder: Path) -> None:
+    once = find_sources([folder])
+    (folder / "._0.png").write_bytes(b"litter")
+    (folder / ".trash").mkdir()
+    (folder / ".trash" / "5.png").write_bytes(png(noise(5)))
+    (folder / "link.png").symlink_to(folder / "0.png")
+    assert find_sources([folder, folder / "3.png", folder / "." / "4.png"]) == once
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.tar"])
+def test_a_pipe_is_named_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    lines: list[str] = []
+    with pytest.raises(DvmsrError):
+        Patches(find_sources([tmp_path / name]), 4, 8, lines.append)
+    if name == "pipe.png":
+        assert "pipe.png cannot be read (not a regular file)" in lines[0]
+
+
+def test_images_beyond_the_memory_are_one_sentence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object) -> Pair:
+        raise MemoryError
+
+    monkeypatch.setattr("dvmsr.train.data.load_pair", load)
+    with pytest.raises(DvmsrError, match="only 0 of 5 do; give fewer"):
+        patches_of(folder)
+
+
+def test_an_interrupted_reading_does_not_read_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    release = threading.Event()
+
+    def load(data: bytes, name: str, scale: int) -> Pair:
+        read.append(name)
+        if len(read) > 1:
+            release.wait(5)
+        return load_pair(data, name, scale)
+
+    def interrupt() -> None:
+        threading.Timer(0.2, release.set).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dvmsr.train.data.load_pair", load)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        Patches(find_sources([folder]), 4, 8, print, interrupt)
+    assert len(read) == 2
+
+
 def test_unusable_images_are_reported_once_and_left_out(folder: Path) -> None:
     whole = (folder / "0.png").read_bytes()
     (folder / "truncated.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("not an image")
-    Image.fromarray(np.zeros((40, 40), np.uint16)).save(folder / "deep.png")
+    Image.fromarray(noise(0)).convert("RGBA").resize((50, 40)).rotate(9).save(folder / "clear.png")
     (folder / "tiny.png").write_bytes(png(noise(0, 3)))
     (folder / "small.png").write_bytes(png(noise(0, 31)))
     lines: list[str] = []
     patches = Patches(find_sources([folder]), 4, 8, lines.append)
     assert len(patches.pairs) == 5
     text = "\n".join(lines)
-    for name in ("truncated", "empty", "text", "deep", "tiny"):
+    for name in ("truncated", "empty", "text", "clear", "tiny"):
         assert text.count(f"{name}.") == 1
     assert "smaller than a patch (32x32 pixels): 1" in text
     assert len(lines) == 6
@@ -155,7 +233,7 @@ def test_missing_empty_and_broken_sources_are_named(tmp_path: Path) -> None:
 
 
 def test_pair_is_what_the_docstring_says(folder: Path) -> None:
-    pair = load_pair(find_sources([folder])[0], 2)
+    pair = load_pair(find_sources([folder])[0].read(), "0.png", 2)
     assert isinstance(pair, Pair)
     assert (pair.hr.shape, pair.lr.shape) == ((40, 40, 3), (20, 20, 3))
     assert pair.hr.dtype == pair.lr.dtype == np.uint8

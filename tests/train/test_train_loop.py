@@ -17,8 +17,9 @@ from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
+from dvmsr.pairs import Pair
 from dvmsr.resize import imresize
-from dvmsr.train.data import Pair, Patches
+from dvmsr.train.data import Patches
 from dvmsr.train.loop import Settings, Trainer
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.state import FILE_NAME, TrainState, open_run

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.metrics import psnr_y
+from dvmsr.pairs import Pair
 from dvmsr.resize import imresize
-from dvmsr.train.data import Pair
 from dvmsr.train.validate import load_validation, to_tensor, validate
 
 
