@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,26 +40,19 @@ class OnnxNetwork(Network):
         self.path = path
         self.backend = backend
         self.header: OnnxHeader = read_header(path)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _FATAL_ONLY
+        self._options = onnxruntime.SessionOptions()
+        self._options.log_severity_level = _FATAL_ONLY
         if threads:
-            options.intra_op_num_threads = threads
+            self._options.intra_op_num_threads = threads
             # The library reads the same number here, when it is registered.
-            options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+            self._options.add_session_config_entry("session.intra_op_num_threads", str(threads))
         if backend == "native":
-            _register_native_operators(options)
+            _register_native_operators(self._options)
         elif not self.header.has_bodies:
             raise IncompatibleModelError(
                 f"{path} has no portable operator bodies; export it again or use --backend native"
             )
-        try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise IncompatibleModelError(
-                f"{path} cannot be loaded by ONNX Runtime ({_first_line(error)}); export it again"
-            ) from None
+        self._session = self._open(os.fspath(path))
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         declared = inputs[0]
         if (
@@ -88,20 +83,53 @@ class OnnxNetwork(Network):
                 f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
                 f"{image.shape[3]}x{image.shape[2]}; export it without --static"
             )
-        try:
-            return self._run(image.astype(self._dtype, copy=False)).astype(np.float32, copy=False)
-        except Exception as error:
-            raise DvmsrError(f"ONNX Runtime failed on {self.path} ({_first_line(error)})") from None
+        return self._run(self._session, ["output"], image)[0].astype(np.float32, copy=False)
 
-    def _run(self, image: NDArray[Any]) -> NDArray[Any]:
+    def layers(self) -> list[str]:
+        return self._layer_tools().computed_values(self.path)
+
+    def layer_values(
+        self, image: NDArray[np.float32], names: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        session = self._open(self._layer_tools().with_outputs(self.path, names))
+        return dict(zip(names, self._run(session, names, image), strict=True))
+
+    def _layer_tools(self) -> ModuleType:
+        try:
+            from dvmsr.runtime import onnx_layers
+        except ModuleNotFoundError as error:
+            raise MissingComponentError(
+                f"showing the layers of {self.path} needs {error.name}: pip install 'dvmsr[export]'"
+            ) from None
+        return onnx_layers
+
+    def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
+        """Load the file, or a model made of it."""
+        try:
+            return onnxruntime.InferenceSession(
+                model, self._options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise IncompatibleModelError(
+                f"{self.path} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
+                "export it again"
+            ) from None
+
+    def _run(
+        self,
+        session: onnxruntime.InferenceSession,
+        outputs: Sequence[str],
+        image: NDArray[np.float32],
+    ) -> list[NDArray[Any]]:
         """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt."""
+        feeds: dict[str, NDArray[Any]] = {"input": image.astype(self._dtype, copy=False)}
         options = onnxruntime.RunOptions()
-        outcome: list[NDArray[Any] | BaseException] = []
+        outcome: list[list[NDArray[Any]] | BaseException] = []
         done = threading.Event()  # Thread.join, once interrupted, takes a thread for finished
 
         def run() -> None:
             try:
-                outcome.extend(self._session.run(["output"], {"input": image}, options))
+                outcome.append(session.run(list(outputs), feeds, options))
             except BaseException as error:
                 outcome.append(error)
             finally:
@@ -114,9 +142,12 @@ class OnnxNetwork(Network):
             options.terminate = True
             done.wait()
             raise
-        if isinstance(outcome[0], BaseException):
-            raise outcome[0]
-        return outcome[0]
+        result = outcome[0]
+        if isinstance(result, Exception):
+            raise DvmsrError(f"ONNX Runtime failed on {self.path} ({_first_line(result)})")
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
 
 def _register_native_operators(options: onnxruntime.SessionOptions) -> None:

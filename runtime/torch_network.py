@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +46,29 @@ class TorchNetwork(Network):
             torch.set_num_threads(threads)
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        with self._explained():
+            result: NDArray[np.float32] = self._model(self._torch.from_numpy(image)).numpy()
+        return result
+
+    def layers(self) -> list[str]:
+        from dvmsr.runtime.torch_layers import places
+
+        return list(places(self._model))
+
+    def layer_values(
+        self, image: NDArray[np.float32], names: Sequence[str]
+    ) -> dict[str, NDArray[Any]]:
+        from dvmsr.runtime.torch_layers import values
+
+        with self._explained():
+            return values(self._model, self._torch.from_numpy(image), names)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Inference, whose failures become one sentence."""
         try:
             with self._torch.inference_mode():
-                result: NDArray[np.float32] = self._model(self._torch.from_numpy(image)).numpy()
+                yield
         except RuntimeError as error:  # PyTorch's want of memory is one of these
             reason = str(error).strip().splitlines()[0]
             raise DvmsrError(f"PyTorch failed on {self.path} ({reason})") from None
-        return result
