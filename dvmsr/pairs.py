@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import is_dir, is_file, unreadable
 from dvmsr.resize import imresize
 from dvmsr.runtime.image_io import FORMATS, read_image
 
@@ -97,18 +98,21 @@ def find_dataset(folder: Path, scale: int) -> Dataset:
 
     Raises:
         UsageError: if the folder is missing or without images, or a reduction is missing.
+        DvmsrError: if the folder cannot be read.
     """
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise UsageError(f"{folder} is not a folder; give a folder of high-resolution images")
-    hr_folder = folder / "HR" if (folder / "HR").is_dir() else folder
+    hr_folder = folder / "HR" if is_dir(folder / "HR") else folder
     root = hr_folder.parent if hr_folder.name == "HR" else hr_folder
     lr_folder = root / f"LRx{scale}"
-    given = hr_folder.name == "HR" and lr_folder.is_dir()
-    images = sorted(
-        path
-        for path in hr_folder.iterdir()
-        if path.suffix.lower() in FORMATS and not path.name.startswith(".")
-    )
+    given = hr_folder.name == "HR" and is_dir(lr_folder)
+    try:
+        names = sorted(hr_folder.iterdir())
+    except OSError as error:
+        raise unreadable(hr_folder, error) from None
+    images = [
+        path for path in names if path.suffix.lower() in FORMATS and not path.name.startswith(".")
+    ]
     if not images:
         raise UsageError(f"{hr_folder} holds no images ({', '.join(FORMATS)})")
     pairs = tuple(
@@ -119,7 +123,7 @@ def find_dataset(folder: Path, scale: int) -> Dataset:
 
 def _reduction(hr: Path, lr_folder: Path, scale: int) -> Path:
     for name in (hr.name, f"{hr.stem}x{scale}{hr.suffix}"):
-        if (lr_folder / name).is_file():
+        if is_file(lr_folder / name):
             return lr_folder / name
     raise UsageError(
         f"{lr_folder / hr.name} is missing; add it, or move {lr_folder} away to have all "

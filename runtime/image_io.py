@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import check_input, unreadable
 
 FORMATS = {
     ".png": "PNG",
@@ -49,25 +49,15 @@ def read_image(
     """Read a PNG, JPEG, WebP, TIFF or BMP file; see `decode_image`.
 
     Raises:
-        DvmsrError: if it is no regular file, cannot be read, or as `decode_image`.
+        UsageError: if there is no such file.
+        DvmsrError: if it cannot be read, or as `decode_image`.
     """
+    check_input(path)
     try:
-        with open_regular(path) as file:
+        with path.open("rb") as file:
             return decode_image(file, str(path), check_size)
     except OSError as error:
-        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; never waits, as a pipe without a writer would make it.
-
-    Raises:
-        DvmsrError: if it is a pipe, a device or a folder.
-        OSError: if it cannot be opened.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise DvmsrError(f"{path} cannot be read (not a regular file); save the image in one")
-    return path.open("rb")
+        raise unreadable(path, error) from None
 
 
 def decode_image(
@@ -91,9 +81,11 @@ def decode_image(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(file, formats=sorted(set(FORMATS.values())))
     except UnidentifiedImageError:
-        empty = file.seek(0, os.SEEK_END) == 0
-        what = "empty" if empty else "not a PNG, JPEG, WebP, TIFF or BMP image"
-        raise DvmsrError(f"{name} is {what}") from None
+        if file.seek(0, os.SEEK_END) == 0:
+            raise DvmsrError(f"{name} is empty; get a complete copy of it") from None
+        raise DvmsrError(
+            f"{name} is not a PNG, JPEG, WebP, TIFF or BMP image; convert it to one"
+        ) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(name) from None
     except OSError as error:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.pairs import Pair, Pixels, reduce, to_rgb
-from dvmsr.runtime.image_io import FORMATS, decode_image, open_regular
+from dvmsr.paths import check_input, exists, is_dir, is_file, unreadable
+from dvmsr.runtime.image_io import FORMATS, decode_image
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,13 @@ class Source:
         Raises:
             DvmsrError: if its file cannot be read.
         """
+        check_input(self.path)
         try:
-            with open_regular(self.path) as file:
+            with self.path.open("rb") as file:
                 file.seek(self.offset)
                 return file.read(self.size)
         except OSError as error:
-            raise DvmsrError(f"{self.path} cannot be read ({error.strerror})") from None
+            raise unreadable(self.path, error) from None
 
     def __str__(self) -> str:
         return str(self.path) if self.path.name == self.name else f"{self.path}:{self.name}"
@@ -71,17 +73,18 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
 
 
 def _sources_at(path: Path) -> Iterator[Source]:
-    if path.is_dir():
+    if is_dir(path):
         for child in sorted(_files_below(path)):
             if _is_image(child.name) or child.suffix.lower() == ".tar":
                 yield from _sources_at(child)
-    elif not path.exists():
+    elif not exists(path):
         raise UsageError(f"{path} does not exist; give a folder of images or a .tar shard")
     elif path.suffix.lower() in FORMATS:
         yield Source(path, path.name)
     else:
+        check_input(path)
         try:
-            with open_regular(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            with tarfile.open(path, "r:") as archive:
                 members = [member for member in archive if member.isfile()]
         except (tarfile.TarError, OSError) as error:
             raise UsageError(f"{path} is not an uncompressed tar archive ({error})") from None
@@ -92,11 +95,11 @@ def _sources_at(path: Path) -> Iterator[Source]:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
-        raise DvmsrError(f"{error.filename} cannot be read ({error.strerror})")
+        raise unreadable(Path(error.filename), error)
 
     for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for name in files if (path := Path(place, name)).is_file())
+        yield from (path for name in files if is_file(path := Path(place, name)))
 
 
 def _is_image(name: str) -> bool:

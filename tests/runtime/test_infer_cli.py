@@ -82,7 +82,7 @@ def test_reports_as_json(folder: Path, infer: Infer, capsys: pytest.CaptureFixtu
     }
     assert second == {
         "input": "bad.png",
-        "error": "bad.png is not a PNG, JPEG, WebP, TIFF or BMP image",
+        "error": "bad.png is not a PNG, JPEG, WebP, TIFF or BMP image; convert it to one",
     }
     assert third["output"] == str(Path("out", "b_x2.jpg"))
 

@@ -160,7 +160,7 @@ def test_a_pipe_is_named_not_waited_for(tmp_path: Path, name: str) -> None:
     with pytest.raises(DvmsrError):
         Patches(find_sources([tmp_path / name]), 4, 8, lines.append)
     if name == "pipe.png":
-        assert "pipe.png cannot be read (not a regular file)" in lines[0]
+        assert "pipe.png is no regular file" in lines[0]
 
 
 def test_images_beyond_the_memory_are_one_sentence(
