@@ -21,9 +21,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dvmsr.config import PRESETS, UPSAMPLER_CHANNELS, DVMSRConfig
-from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.model import DVMSR
+from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime.atomic import write_atomically
+from dvmsr.runtime.models import CHECKPOINTS
 
 CONFIG_KEY = "dvmsr.config"
 
@@ -42,8 +44,9 @@ def load(path: str | os.PathLike[str], vimm_residual: bool | None = None) -> DVM
             says, and off for a file without one (the official code; the weights do not show it).
 
     Raises:
-        DvmsrError: if the file is missing, unreadable or damaged.
-        IncompatibleModelError: if it is not a checkpoint of this network.
+        UsageError: if there is no such file, or its name is not that of a checkpoint.
+        DvmsrError: if it cannot be read.
+        IncompatibleModelError: if it is damaged or not a checkpoint of this network.
     """
     path = Path(path)
     tensors, config = _read(path)
@@ -96,21 +99,22 @@ def sha256(path: str | os.PathLike[str]) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+        raise unreadable(Path(path), error) from None
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None]:
     """The tensors of a file, and its configuration where it carries one."""
+    if path.suffix.lower() not in CHECKPOINTS:
+        raise UsageError(f"{path} is no checkpoint; name a file ending in {', '.join(CHECKPOINTS)}")
+    check_input(path)
     try:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+        raise unreadable(path, error) from None
     if path.suffix.lower() == ".safetensors":
         return _read_safetensors(path)
-    if path.suffix.lower() in (".pth", ".pt"):
-        return _read_pth(path), None
-    raise IncompatibleModelError(f"{path} is neither a .safetensors nor a .pth checkpoint")
+    return _read_pth(path), None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None]:
@@ -119,7 +123,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise DvmsrError(f"{path} is damaged or no .safetensors file ({error})") from None
+        raise IncompatibleModelError(
+            f"{path} is damaged or no .safetensors file ({error}); get a complete copy of it"
+        ) from None
     if CONFIG_KEY not in metadata:
         return tensors, None
     try:
@@ -137,14 +143,17 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
                 f"{path} holds Python objects besides tensors, which are never loaded; "
                 "save its state dict alone"
             ) from None
-        raise DvmsrError(f"{path} is damaged or no PyTorch checkpoint") from None
+        raise IncompatibleModelError(
+            f"{path} is damaged or no PyTorch checkpoint; get a complete copy of it"
+        ) from None
     for key in ("params_ema", "params"):
         if isinstance(content, dict) and key in content:
             content = content[key]
             break
     if not isinstance(content, dict) or not all(_is_weight(item) for item in content.items()):
         raise IncompatibleModelError(
-            f"{path} is not a state dict, alone or under `params_ema` or `params`"
+            f"{path} is not a state dict, alone or under `params_ema` or `params`; "
+            "save its state dict alone"
         )
     return content
 
@@ -201,7 +210,8 @@ def _explain_mismatch(path: Path, expected: Shapes | None, found: Shapes) -> str
     closest = min(presets, key=lambda name: len(presets[name].items() ^ found.items()))
     expected = expected or presets[closest]
     if not expected.keys() & found.keys():
-        return f"{path} is no DVMSR checkpoint: none of its {_list(sorted(found))} belongs to one"
+        strange = _list(sorted(found))
+        return f"{path} is no DVMSR checkpoint, none of its {strange} belongs to one; name another"
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found.keys() - expected.keys())
     misshaped = [

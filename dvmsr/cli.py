@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-import dvmsr
+from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
 from dvmsr.train.command import train
 
@@ -90,25 +90,12 @@ def info(
     run(model, size, as_json)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"dvmsr {dvmsr.__version__}")
-        raise typer.Exit
-
-
 def build() -> typer.Typer:
     """The application with its commands."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
 
     @app.callback(epilog=EXAMPLES)
-    def root(
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", callback=_print_version, is_eager=True, help="Print the version."
-            ),
-        ] = False,
-    ) -> None:
+    def root(version: Version = False) -> None:
         """Mamba super-resolution: train, measure and inspect networks.
 
         dvmsr-export turns a checkpoint into an ONNX file, dvmsr-infer enlarges pictures.

@@ -73,11 +73,11 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         sys.exit(1)
     except OSError as error:
         if error.filename is not None:
-            notice(f"error: {error.filename} cannot be used ({error.strerror})")
+            notice(f"error: {error.filename} cannot be used ({error.strerror}); check the path")
             sys.exit(DvmsrError.exit_code)
         if error.errno != errno.ENOSPC:
             raise
-        notice("error: the results cannot be written to standard output: no space left")
+        notice("error: standard output has no space left; make room or send it elsewhere")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         sys.exit(1)
     except typer.Abort:  # what older versions of typer make of Ctrl-C

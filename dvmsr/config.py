@@ -125,7 +125,10 @@ PRESETS: dict[str, DVMSRConfig] = {
     "ntire-student": DVMSRConfig(depths=(2, 2)),
     "ntire-teacher": DVMSRConfig(channels=180, depths=(2,) * 6, upsampler="pixelshuffle"),
 }
-"""The paper's student and teacher, and those of the NTIRE 2024 submission."""
+"""The paper's student and teacher, and those of the NTIRE 2024 submission.
+
+The weights that were released for the submission are not of `ntire-student`, which has 2 RSSBs:
+they have 4 and fit `student`."""
 
 
 def preset(name: str) -> DVMSRConfig:

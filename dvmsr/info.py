@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.runtime.models import model_file
+
+NOTES = {
+    "ntire-student": "the weights released for NTIRE 2024 have 4 RSSBs and fit the preset student"
+}
+"""What else to know of a preset."""
 
 
 def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
@@ -21,9 +26,7 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
     """
     if model in PRESETS:
         return PRESETS[model], {}
-    path = Path(model)
-    if not path.is_file():
-        raise UsageError(f"{model} is neither a file nor a preset ({', '.join(PRESETS)})")
+    path = model_file(model, PRESETS)
     if path.suffix.lower() == ".onnx":
         from dvmsr.runtime.onnx_file import read_header
 
@@ -71,6 +74,8 @@ def run(model: str, size: str, as_json: bool) -> None:
         "  NTIRE 2024": f"{analysis.ntire_flops / 1e9:.3f} G, which leaves the scan out",
         "activations": f"{analysis.activations / 1e6:.4f} M, outputs of 3x3 convolutions",
     }
+    if model in NOTES:
+        facts["note"] = NOTES[model]
     indent = max(map(len, facts)) + 2
     for name, value in facts.items():
         print(f"{name:{indent}}{value}")

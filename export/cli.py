@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
 from dvmsr.errors import UsageError
 from dvmsr.export.onnx_export import DEFAULT_OPSET, export_onnx
@@ -33,7 +34,7 @@ def build_app() -> typer.Typer:
     return app
 
 
-def overview() -> None:
+def overview(version: Version = False) -> None:
     """Turn trained DVMSR checkpoints into files for deployment."""
 
 

@@ -18,6 +18,7 @@ import dvmsr
 from dvmsr.cli_support import notice
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.parity import Parity
+from dvmsr.paths import exists
 from dvmsr.runtime.atomic import check_target, replacing
 from dvmsr.runtime.limits import default_limits
 
@@ -165,7 +166,7 @@ def git_revision() -> str:
     """The commit of the dvmsr source, with `-dirty` if it was changed since; `unknown` if dvmsr
     does not run from a checkout of its own."""
     root = Path(dvmsr.__file__).resolve().parents[1]
-    if not (root / ".git").exists():
+    if not exists(root / ".git"):
         return UNKNOWN
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*"]
     try:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import exists, is_dir, is_file
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -24,12 +25,12 @@ def check_target(path: Path, overwrite: bool) -> None:
         UsageError: if the file exists and may not be overwritten, or its folder is missing.
         DvmsrError: if no file can be made in its folder.
     """
-    if os.path.exists(path):  # noqa: PTH110 - False, not an exception, below a closed folder
-        if not path.is_file():
+    if exists(path):
+        if not is_file(path):
             raise UsageError(f"{path} exists and is not a file; choose another name")
         if not overwrite:
             raise _exists(path)
-    elif not os.path.isdir(path.parent):  # noqa: PTH112
+    elif not is_dir(path.parent):
         raise UsageError(f"{path.parent} is not a folder; create it or choose another")
     check_folder(Path(os.path.realpath(path)).parent)
 
@@ -110,7 +111,7 @@ def _rename_to_new(temporary: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        if target.exists():
+        if exists(target):
             raise FileExistsError from None
         temporary.rename(target)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.cli_support import notice
+from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import check_sides, encode, read_image
@@ -68,14 +67,15 @@ def run(
     """The command: load, enlarge, report; ends the process if an image failed."""
     from dvmsr.runtime.upscaler import Upscaler
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_: notice(f"warning: {message}")
+    outcomes: list[Result | Failure] = []
+    with warnings_as_notices():
         upscaler = Upscaler.from_file(model, backend, threads)
         jobs = plan(inputs, output, upscaler.scale)
-        outcomes = enlarge_all(upscaler, jobs, overwrite)
-    if as_json:
-        print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+        try:
+            enlarge_all(upscaler, jobs, overwrite, outcomes)
+        finally:  # an interrupt leaves the images that are done, so they are told
+            if as_json:
+                print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures and len(outcomes) > 1:
         names = ", ".join(failure.input for failure in failures)
@@ -85,15 +85,16 @@ def run(
         sys.exit(failures[0].error.exit_code)
 
 
-def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], overwrite: bool) -> list[Result | Failure]:
-    """Every job's outcome, each reported on stderr when it is known."""
-    outcomes: list[Result | Failure] = []
+def enlarge_all(
+    upscaler: Upscaler, jobs: Sequence[Job], overwrite: bool, outcomes: list[Result | Failure]
+) -> None:
+    """Add every job's outcome to the list as soon as it is known, and report it on stderr."""
     results: list[Result] = []
     with ProgressDisplay(len(jobs)) as display:
         for job in jobs:
             display.begin(job.source.name)
             try:
-                result = enlarge(upscaler, job, overwrite)
+                result = enlarge(upscaler, job, overwrite, display.size)
             except (DvmsrError, OSError, MemoryError) as error:
                 failure = Failure(str(job.source), _one_sentence(job, error))
                 outcomes.append(failure)
@@ -106,11 +107,18 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], overwrite: bool) -> lis
         if len(results) > 1:
             seconds = sum(result.seconds for result in results)
             display.line(f"{len(results)} images in {seconds:.1f} s, {speed(results)}")
-    return outcomes
 
 
-def enlarge(upscaler: Upscaler, job: Job, overwrite: bool) -> Result:
+def enlarge(
+    upscaler: Upscaler,
+    job: Job,
+    overwrite: bool,
+    show_size: Callable[[int, int], None] = lambda height, width: None,
+) -> Result:
     """Read, enlarge and write one image.
+
+    Args:
+        show_size: called with height and width as soon as they are known.
 
     Raises:
         DvmsrError: if any of that fails; no output is then left behind.
@@ -118,6 +126,7 @@ def enlarge(upscaler: Upscaler, job: Job, overwrite: bool) -> Result:
     check_target(job.target, overwrite)
 
     def check_size(height: int, width: int) -> None:
+        show_size(height, width)
         check_sides(job.target, height * upscaler.scale, width * upscaler.scale)
         upscaler.check_memory(height, width, str(job.source))
 
@@ -146,7 +155,9 @@ def _one_sentence(job: Job, error: DvmsrError | OSError | MemoryError) -> DvmsrE
         return error
     if isinstance(error, MemoryError):
         return DvmsrError(f"{job.source} needs more memory than there is; make it smaller")
-    return DvmsrError(f"{error.filename or job.source} cannot be used ({error.strerror})")
+    return DvmsrError(
+        f"{error.filename or job.source} cannot be used ({error.strerror}); check the path"
+    )
 
 
 def describe(result: Result) -> str:

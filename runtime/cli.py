@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
 from dvmsr.runtime.models import BUNDLED, DEFAULT
 
@@ -67,6 +68,7 @@ def infer(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
     ] = False,
+    version: Version = False,
 ) -> None:
     """Enlarge images with a trained network, without a GPU.
 
@@ -75,7 +77,8 @@ def infer(
     has an extension that says otherwise. Colour profiles and transparency are kept; EXIF data is
     not, but its orientation is applied.
 
-    An image that cannot be processed does not stop the others; the exit code is then 1.
+    An image that cannot be processed does not stop the others; the exit code is then 1. An
+    interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
     from dvmsr.runtime.batch import run
 

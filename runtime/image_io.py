@@ -157,9 +157,10 @@ def _has_sixteen_bits(image: Image.Image, name: str) -> bool:
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I"):
-        bits = tags.get(_TIFF_BITS, (16,))
-        if tuple(bits) != (16,) or (image.mode == "I" and image.format != "PNG"):
-            raise DvmsrError(f"{name} has {bits[0]}-bit gray values of a kind that is not read")
+        wide = image.mode == "I" and image.format != "PNG"
+        bits = tags.get(_TIFF_BITS, (32 if wide else 16,))
+        if wide or tuple(bits) != (16,):
+            raise DvmsrError(f"{name} has {bits[0]}-bit gray values; convert it to 8 bits first")
         if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
             raise DvmsrError(f"{name} has inverted 16-bit gray values; invert it first")
     elif not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import dvmsr
@@ -34,10 +35,20 @@ def find_model(model: str | os.PathLike[str]) -> Path:
         raise MissingComponentError(
             f"the bundled model {name} is not installed; reinstall dvmsr or name a file"
         )
+    return model_file(name, BUNDLED)
+
+
+def model_file(name: str, others: Iterable[str]) -> Path:
+    """The file of that name; `others` are the names that could have been meant.
+
+    Raises:
+        UsageError: if it does not look like a model file, or does not exist.
+        DvmsrError: if that cannot be found out.
+    """
     path = Path(name)
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
-            f"no model named {name}; there is {', '.join(BUNDLED)}, "
+            f"no model named {name}; there is {', '.join(others)}, "
             f"or name a file ending in {', '.join(SUFFIXES)}"
         )
     check_input(path)

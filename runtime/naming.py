@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import is_dir, is_file, unreadable
 from dvmsr.runtime.image_io import FORMATS, check_format
 
 
@@ -23,31 +24,29 @@ def find_images(inputs: Sequence[str]) -> list[Path]:
     """The named files, and the images directly inside the named folders, each once.
 
     Raises:
-        DvmsrError: if a folder has no images or cannot be read.
+        UsageError: if a folder has no images.
+        DvmsrError: if one cannot be read.
     """
     found: list[Path] = []
     for path in map(Path, inputs):
-        found += _images_in(path) if _is_existing_folder(path) else [path]
+        found += _images_in(path) if is_dir(path) else [path]
     return list({os.path.realpath(path): path for path in found}.values())
-
-
-def _is_existing_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name too long, or a folder that may not be entered: reading it will say so
-        return False
 
 
 def _images_in(folder: Path) -> list[Path]:
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        names = sorted(folder.iterdir())
     except OSError as error:
-        raise DvmsrError(f"{folder} cannot be read ({error.strerror})") from None
+        raise unreadable(folder, error) from None
     images = [
-        path for path in files if path.suffix.lower() in FORMATS and not path.name.startswith(".")
+        path
+        for path in names
+        if path.suffix.lower() in FORMATS and not path.name.startswith(".") and not is_dir(path)
     ]
     if not images:
-        raise DvmsrError(f"{folder} has no images (files ending in {', '.join(FORMATS)})")
+        raise UsageError(
+            f"{folder} has no images; name a folder with files ending in {', '.join(FORMATS)}"
+        )
     return images
 
 
@@ -60,11 +59,12 @@ def plan(inputs: Sequence[str], output: str | None, scale: int) -> list[Job]:
     left out.
 
     Raises:
-        UsageError: if `output` does not fit, or a result would lie on another one or on an image.
-        DvmsrError: if a folder has no images, cannot be read or cannot be created.
+        UsageError: if a folder has no images, `output` does not fit, or a result would lie on
+            another one or on an image.
+        DvmsrError: if a folder cannot be read or created.
     """
     images = find_images(inputs)
-    single = len(inputs) == 1 and not _is_existing_folder(Path(inputs[0]))
+    single = len(inputs) == 1 and not is_dir(Path(inputs[0]))
     if output is not None and single and not _is_folder(output):
         check_format(Path(output))
         return [Job(images[0], Path(output))]
@@ -78,7 +78,7 @@ def plan(inputs: Sequence[str], output: str | None, scale: int) -> list[Job]:
 
 
 def _is_folder(output: str) -> bool:
-    return Path(output).is_dir() or output.endswith((os.sep, "/"))
+    return is_dir(Path(output)) or output.endswith((os.sep, "/"))
 
 
 def _target(image: Path, output: str | None, scale: int) -> Path:
@@ -116,9 +116,11 @@ def _refuse_collisions(jobs: list[Job]) -> None:
 
 def _create_folder(output: str) -> None:
     folder = Path(output)
-    if folder.is_file() or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
+    if is_file(folder) or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
         raise UsageError(f"{folder} names a file; for several images -o must be a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DvmsrError(f"{folder} cannot be created ({error.strerror})") from None
+        raise DvmsrError(
+            f"{folder} cannot be created ({error.strerror}); choose another with -o"
+        ) from None

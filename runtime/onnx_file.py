@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.paths import check_input, unreadable
 
 DOMAIN = "dvmsr"
 DOMAIN_VERSION = 1
@@ -41,9 +42,11 @@ def read_header(path: Path) -> OnnxHeader:
     """Read and check the metadata of an exported file.
 
     Raises:
-        DvmsrError: if the file cannot be read.
+        UsageError: if there is no such file.
+        DvmsrError: if it cannot be read.
         IncompatibleModelError: if it is no ONNX file, not ours, or of a newer version.
     """
+    check_input(path)
     metadata: dict[str, str] = {}
     opsets: dict[str, int] = {}
     has_graph = has_bodies = False
@@ -60,7 +63,7 @@ def read_header(path: Path) -> OnnxHeader:
                     domain, version = _entry(value)
                     opsets[domain] = version if isinstance(version, int) else 0
     except OSError as error:
-        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+        raise unreadable(path, error) from None
     except ValueError:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
@@ -72,7 +75,7 @@ def read_header(path: Path) -> OnnxHeader:
     try:
         config = DVMSRConfig.from_json(metadata["dvmsr.config"])
     except UsageError as error:
-        raise IncompatibleModelError(f"{path}: {error}") from None
+        raise IncompatibleModelError(f"{path} cannot be used: {error}; {_REMEDY}") from None
     return OnnxHeader(config, metadata.get("dvmsr.precision", "fp32"), has_bodies, metadata)
 
 

@@ -18,8 +18,9 @@ DELAY = 1.0
 class ProgressDisplay:
     """Lines on stderr, and below them, on a terminal and after a second, a moving display.
 
-    For one image that is a spinner with the time elapsed, for several a bar with their number and
-    the input pixels per second.
+    A bar with the image's name and size, the time elapsed, and, for several images, their number
+    and the input pixels per second. For one image the bar only moves: a network does not tell how
+    far it is.
     """
 
     def __init__(self, images: int) -> None:
@@ -27,23 +28,22 @@ class ProgressDisplay:
             BarColumn,
             MofNCompleteColumn,
             Progress,
-            SpinnerColumn,
             TextColumn,
             TimeElapsedColumn,
         )
 
-        several = (BarColumn(), MofNCompleteColumn()) if images > 1 else ()
         self._console: Console = stderr_console()
         self._progress = Progress(
-            SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            *several,
+            BarColumn(),
+            *(MofNCompleteColumn() for _ in range(images > 1)),
             TimeElapsedColumn(),
             TextColumn("{task.fields[speed]}"),
             console=self._console,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=images, speed="")
+        self._name = ""
+        self._task = self._progress.add_task("", total=images if images > 1 else None, speed="")
         self._timer = threading.Timer(DELAY, self._progress.start)
 
     def __enter__(self) -> ProgressDisplay:
@@ -65,7 +65,12 @@ class ProgressDisplay:
 
     def begin(self, name: str) -> None:
         """Name the image that is being processed."""
+        self._name = name
         self._progress.update(self._task, description=name)
+
+    def size(self, height: int, width: int) -> None:
+        """Add the size of the image that is being processed."""
+        self._progress.update(self._task, description=f"{self._name} {width}x{height}")
 
     def advance(self, speed: str) -> None:
         """Count one image as done; `speed` is that of all so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -41,8 +42,12 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_version(command) -> None:
-    assert command("--version") == (0, f"dvmsr {dvmsr.__version__}\n", "")
+@pytest.mark.parametrize("module", ["dvmsr.cli", "dvmsr.export.cli", "dvmsr.runtime.cli"])
+def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    monkeypatch.setattr(sys, "argv", ["a command", "--version"])
+    with pytest.raises(SystemExit) as exit:
+        importlib.import_module(module).main()
+    assert (exit.value.code or 0, *capsys.readouterr()) == (0, f"dvmsr {dvmsr.__version__}\n", "")
 
 
 @pytest.mark.parametrize("name", ["eval", "info", "train"])
@@ -142,6 +147,11 @@ def test_info_as_text(command) -> None:
     assert "layers.3.residual_group.blocks.1.mixer.scan" in out
 
 
+def test_info_tells_that_the_released_weights_fit_another_preset(command) -> None:
+    assert "4 RSSBs and fit the preset student" in command("info", "ntire-student")[1]
+    assert "RSSBs" not in command("info", "student")[1]
+
+
 def test_info_takes_a_size(command) -> None:
     report = json.loads(command("info", "student", "--size", "20x30", "--json")[1])
     assert (report["height"], report["width"]) == (20, 30)
@@ -180,7 +190,8 @@ def test_info_refuses_what_is_no_model(command, tmp_path: Path) -> None:
     assert command("info", tmp_path / "text.onnx")[0] == 5
     code, _, err = command("info", "pupil")
     assert code == 2
-    assert "neither a file nor a preset (student," in err
+    assert "no model named pupil; there is student, teacher, ntire-student" in err
+    assert command("info", tmp_path / "missing.pth")[0] == 2
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import exists, is_file
 from dvmsr.runtime.atomic import write_atomically
 
 FILE_NAME = "resume.pt"
@@ -51,7 +52,7 @@ class TrainState:
         Raises:
             DvmsrError: if the file is missing, broken or of another version.
         """
-        if not path.is_file():
+        if not is_file(path):
             raise DvmsrError(f"{path} does not exist: there is no run to resume there")
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
@@ -77,7 +78,7 @@ def open_run(out: Path, resume: bool) -> TrainState | None:
     """
     if resume:
         return TrainState.load(out / FILE_NAME)
-    if (out / FILE_NAME).exists():
+    if exists(out / FILE_NAME):
         raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
     if weights := next(out.glob("*.safetensors"), None):
         raise UsageError(f"{weights} would be overwritten; give another --out")

@@ -83,15 +83,16 @@ def test_usage_errors(
 def test_failures_have_their_exit_codes(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, "onnx", "missing.pth") == 1
-    source.with_suffix(".txt").write_text("hello")
-    assert run(monkeypatch, "onnx", "net.txt") == 5
+    assert run(monkeypatch, "onnx", "missing.pth") == 2
+    assert run(monkeypatch, "onnx", "net.txt") == 2
+    source.with_suffix(".pth").write_text("hello")
+    assert run(monkeypatch, "onnx", "net.pth") == 5
     monkeypatch.setattr(verify, "verify", lambda *_: [Parity("native", (1, 1, 1), 1.0, 0.0)])
     assert run(monkeypatch, "onnx", str(source)) == 3
     assert not Path("net.onnx").exists()
     monkeypatch.undo()
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 3
+    assert len(errors) == 4
 
 
 def test_an_existing_file_needs_overwrite(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,9 +291,9 @@ def test_refuses_what_is_no_image(tmp_path: Path, content: bytes, complaint: str
 
 
 def test_refuses_what_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(DvmsrError, match=r"no\.png does not exist"):
+    with pytest.raises(UsageError, match=r"no\.png does not exist; check the name"):
         read_image(tmp_path / "no.png")
-    with pytest.raises(DvmsrError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder; name a file"):
         read_image(tmp_path)
 
 

@@ -19,6 +19,8 @@ from PIL import Image
 from small_model import Models, random_pixels, reference
 
 from dvmsr import checkpoint, native
+from dvmsr.runtime import Upscaler, batch
+from dvmsr.runtime.naming import Job
 from dvmsr.runtime.progress import ProgressDisplay
 
 Infer = Callable[..., int]
@@ -146,17 +148,18 @@ def save_incomplete(path: Path, models: Models) -> None:
     ("arguments", "code", "complaint"),
     [
         (["p.png", "--model", "no.onnx"], 2, "no.onnx does not exist"),
+        (["no.png", *MODEL], 2, "no.png does not exist"),
         (["p.png", "--model", "vgg"], 2, "no model named vgg; there is student"),
         (["p.png", "--model", "text.onnx"], 5, "text.onnx is no ONNX file or damaged"),
         (["p.png", "--model", "foreign.onnx"], 5, "foreign.onnx is an ONNX file of another"),
         (["p.png", "--model", "part.safetensors"], 5, "1 tensor (norm_f.weight)"),
-        (["p.png", "--model", "text.pth"], 1, "text.pth"),
+        (["p.png", "--model", "text.pth"], 5, "text.pth is damaged or no PyTorch checkpoint"),
         (["p.png", *MODEL[:2], "--backend", "torch"], 2, "backend torch runs checkpoints"),
         (["p.png", *MODEL[:2], "--backend", "cuda"], 2, "no backend cuda"),
         (["p.png", *MODEL[:2], "--threads", "0"], 2, "--threads"),
         (["p.png", "--fast"], 2, "--fast"),
         ([], 2, "Missing argument"),
-        (["void", *MODEL], 1, "void has no images"),
+        (["void", *MODEL], 2, "void has no images"),
         (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),
         (["p.png", "-o", "no/o.png", *MODEL], 2, "no is not a folder; create it"),
         (["p.png", "q/p.png", "-o", "out", *MODEL], 2, "would both be written to out/p_x2.png"),
@@ -244,6 +247,26 @@ def test_an_interrupt_in_mid_write_leaves_nothing(
     assert names(folder) == {"p.png"}
 
 
+def test_an_interrupt_leaves_a_report_of_what_is_done(
+    folder: Path,
+    infer: Infer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    enlarge = batch.enlarge
+
+    def interrupted(upscaler: Upscaler, job: Job, *others: Any) -> batch.Result:
+        if job.source.name == "b.png":
+            raise KeyboardInterrupt
+        return enlarge(upscaler, job, *others)
+
+    monkeypatch.setattr(batch, "enlarge", interrupted)
+    assert infer(picture("a.png"), picture("b.png"), picture("c.png"), "--json", *MODEL) == 130
+    captured = capsys.readouterr()
+    assert [entry["output"] for entry in json.loads(captured.out)] == ["a_x2.png"]
+    assert captured.err.splitlines()[-1] == "interrupted"
+
+
 def run_process(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", f"{code}\nfrom dvmsr.runtime.cli import main; main()"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -295,7 +318,10 @@ def test_help_is_quick_and_shows_examples() -> None:
     assert out.endswith("imported set()\n")
 
 
-def test_a_terminal_sees_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("images", "parts"), [(1, ()), (3, ("1/3", "1,234 pixels/s"))])
+def test_a_terminal_sees_progress(
+    monkeypatch: pytest.MonkeyPatch, images: int, parts: tuple[str, ...]
+) -> None:
     """After a second, which is shortened here."""
     import io
     import time
@@ -305,9 +331,11 @@ def test_a_terminal_sees_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
     monkeypatch.setattr("dvmsr.runtime.progress.stderr_console", lambda: terminal)
     monkeypatch.setattr("dvmsr.runtime.progress.DELAY", 0.05)
-    with ProgressDisplay(3) as display:
+    with ProgressDisplay(images) as display:
         display.begin("[red]p.png")
-        display.advance("1,234 pixels/s")
+        display.size(300, 400)
+        if images > 1:
+            display.advance("1,234 pixels/s")
         time.sleep(0.4)
     shown = terminal.file.getvalue()  # type: ignore[attr-defined]
-    assert all(part in shown for part in ("[red]p.png", "1/3", "1,234 pixels/s", "━"))
+    assert all(part in shown for part in ("[red]p.png 400x300", "━", "0:00:00", *parts))

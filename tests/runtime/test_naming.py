@@ -87,7 +87,7 @@ def test_a_result_may_be_enlarged_by_name(files: Path) -> None:
         (["photo.JPG"], "new.gif", UsageError, "new.gif must end in one of .png"),
         (["photo.JPG", "a"], "photo.JPG", UsageError, "photo.JPG names a file; for several"),
         (["a"], "new.png", UsageError, "new.png names a file; for several"),
-        (["empty"], None, DvmsrError, "empty has no images"),
+        (["empty"], None, UsageError, "empty has no images"),
         (["photo.JPG", "a"], "photo.JPG/deep", DvmsrError, "photo.JPG/deep cannot be created"),
     ],
     ids=[
@@ -108,3 +108,15 @@ def test_refuses_before_any_work(
         plan(inputs, output, 4)
     assert complaint in str(caught.value)
     assert not Path("new").exists()
+
+
+def test_a_path_that_cannot_be_looked_at_is_left_to_its_reader(files: Path) -> None:
+    """A name that is too long, a link to itself, and what lies in a closed folder."""
+    long = "n" * 300 + "/y.png"
+    (files / "b" / "circle.png").symlink_to("circle.png")
+    (files / "b").chmod(0o600)
+    try:
+        found = planned(["b/x.png", "b", long, "photo.JPG"], "new")
+    finally:
+        (files / "b").chmod(0o700)
+    assert [source for source, _ in found] == ["b/x.png", "b/circle.png", long, "photo.JPG"]

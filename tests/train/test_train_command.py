@@ -112,7 +112,7 @@ def test_fine_tuning_takes_network_and_weights_from_the_checkpoint(
         (["--schedule", "linear"], "--schedule must be one of"),
         (["--data", "nowhere"], "nowhere does not exist"),
         (["--val", "nowhere"], "nowhere is not a folder"),
-        (["--init", "nowhere.pth"], "nowhere.pth cannot be read"),
+        (["--init", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--device", "cuda:99"], "cuda:99 cannot be used"),
         (["--device", "toaster"], "toaster cannot be used"),
         (["--resume"], "no run to resume"),

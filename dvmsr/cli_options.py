@@ -1,0 +1,21 @@
+"""Options that several command lines share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import dvmsr
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dvmsr {dvmsr.__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
