@@ -135,12 +135,14 @@ class OnnxNetwork(Network):
             finally:
                 done.set()
 
-        threading.Thread(target=run).start()
+        thread = threading.Thread(target=run)
         try:
+            thread.start()  # waits, too, so an interrupt may come here
             done.wait()
         except BaseException:
             options.terminate = True
-            done.wait()
+            if thread.ident is not None:
+                done.wait()
             raise
         result = outcome[0]
         if isinstance(result, Exception):
