@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from dvmsr import native
+from dvmsr import native, nvcc
 
 
 def requirements(extra: str = "") -> set[str]:
@@ -31,6 +31,8 @@ def test_base_installation_is_light() -> None:
         ("train", {"torch", "safetensors"}),
         ("export", {"torch", "safetensors", "onnx"}),
         ("gpu", {"onnxruntime-gpu", "tensorrt", "polygraphy"}),
+        ("rtx", {"tensorrt-rtx-cu13-libs", "tensorrt-rtx-cu13-bindings", "polygraphy"}),
+        ("plugin", {"nvidia-cuda-nvcc", "cmake"}),
         ("mamba", {"mamba-ssm", "causal-conv1d"}),
     ],
 )
@@ -46,6 +48,12 @@ def test_console_scripts_exist() -> None:
     }
     assert sorted(scripts) == ["dvmsr", "dvmsr-export", "dvmsr-infer"]
     assert all(callable(main) for main in scripts.values())
+
+
+def test_the_sources_of_the_plugin_are_installed() -> None:
+    names = {path.name for path in (nvcc.sources() / "tensorrt").iterdir()}
+    assert {"CMakeLists.txt", "plugin.cpp", "exports.map"} <= names
+    assert (nvcc.sources() / "cuda" / "selective_scan.cuh").is_file()
 
 
 def test_native_operators_are_built_where_a_compiler_is() -> None:
