@@ -14,7 +14,7 @@ import dvmsr
 from dvmsr.errors import DvmsrError, MissingComponentError
 
 ABI_VERSION = 1
-REMEDY = "install a C++17 compiler (GCC or Clang) and reinstall dvmsr"
+REMEDY = "reinstall dvmsr where GCC or Clang can build them (`pip install -v` shows why not)"
 
 _NAMES = ("libdvmsr_ops.so", "libdvmsr_ops.dylib", "dvmsr_ops.dll", "libdvmsr_ops.dll")
 _STATUS = {1: "invalid argument", 2: "out of memory", 3: "internal failure"}

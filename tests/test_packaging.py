@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
+import dvmsr
 from dvmsr import native, nvcc
 
 
@@ -62,3 +67,29 @@ def test_native_operators_are_built_where_a_compiler_is() -> None:
         pytest.skip("no C++ compiler")
     assert native.library_path(), "their build failed; `pip install -v -e .` shows why"
     assert native.isa()
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
+def test_a_failing_build_gives_a_pure_wheel_and_the_reason(tmp_path: Path) -> None:
+    """The compiler is there, but not able to compile."""
+    pytest.importorskip("scikit_build_core")
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho this compiler is broken >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    program = (
+        "from scikit_build_core.build import build_wheel\n"
+        f"print(build_wheel({str(tmp_path)!r}, {{'build-dir': {str(tmp_path / 'build')!r}}}))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(dvmsr.__file__).resolve().parents[1],
+        env={**os.environ, "CXX": str(compiler)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "-py3-none-any.whl" in result.stdout
+    printed = result.stdout + result.stderr
+    assert "this compiler is broken" in printed
+    notice = next(line for line in printed.splitlines() if "WITHOUT its native operators" in line)
+    assert "building them failed, as said above" in notice

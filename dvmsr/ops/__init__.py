@@ -28,7 +28,7 @@ def _native_operators() -> Any:
     if native.library_path() is None:
         warnings.warn(
             f"dvmsr was built without its native operators, standard PyTorch takes their place; "
-            f"{native.REMEDY} for full speed",
+            f"{native.REMEDY}",
             stacklevel=3,
         )
         return None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from ctypes import Structure
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,16 +13,57 @@ from torch import Tensor
 from dvmsr import native
 
 
-def _pointers(names: str, tensors: tuple[Tensor, ...]) -> dict[str, int]:
-    return {name: t.data_ptr() for name, t in zip(names.split(), tensors, strict=True)}
+@dataclass(frozen=True)
+class _Kernels:
+    """Both operators take a sequence first and a state last, and return such two."""
+
+    name: str
+    inputs: type[Structure]
+    outputs: type[Structure]
+    gradients: type[Structure]
+    sized: int
+    """Which input is (D, N) or (D, K)."""
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        dense = _dense(inputs)
+        outputs = torch.empty_like(dense[0]), torch.empty_like(dense[-1])
+        arguments = self._describe(dense), self.outputs(*_addresses(outputs))
+        native.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
+        return outputs
+
+    def backward(self, inputs: list[Tensor], *output_gradients: Tensor) -> list[Tensor]:
+        dense, output_gradients = _dense(inputs), _dense(output_gradients)
+        gradients = [torch.empty_like(tensor) for tensor in dense]
+        native.call(
+            f"{self.name}_backward",
+            self._describe(dense),
+            *_addresses(output_gradients),
+            self.gradients(*_addresses(gradients)),
+            threads=torch.get_num_threads(),
+        )
+        return gradients
+
+    def _describe(self, dense: tuple[Tensor, ...]) -> Structure:
+        sequence = dense[0]
+        dtype = native.DTYPES[str(sequence.dtype).removeprefix("torch.")]
+        sizes = (*sequence.shape, dense[self.sized].shape[1])
+        return self.inputs(dtype, *sizes, *_addresses(dense))
 
 
-def _dtype(tensor: Tensor) -> int:
-    return native.DTYPES[str(tensor.dtype).removeprefix("torch.")]
+def _dense(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in tensors)
 
 
-def _dense(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(t.contiguous() for t in tensors)
+def _addresses(tensors: Iterable[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+_SCAN = _Kernels(
+    "selective_scan", native.ScanInputs, native.ScanOutputs, native.ScanGradients, sized=2
+)
+_CONV = _Kernels(
+    "causal_conv1d", native.ConvInputs, native.ConvOutputs, native.ConvGradients, sized=1
+)
 
 
 @torch.library.custom_op("dvmsr::selective_scan", mutates_args=(), device_types="cpu")
@@ -34,98 +78,35 @@ def selective_scan(
     delta_bias: Tensor,
     h0: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    inputs = _dense(u, delta, A, B, C, D, z, delta_bias, h0)
-    y, h_last = torch.empty_like(inputs[0]), torch.empty_like(inputs[-1])
-    native.call(
-        "selective_scan_forward",
-        native.ScanInputs(
-            _dtype(u), *u.shape, A.shape[1], **_pointers(native.SCAN_ARGUMENTS, inputs)
-        ),
-        native.ScanOutputs(y.data_ptr(), h_last.data_ptr()),
-        threads=torch.get_num_threads(),
-    )
-    return y, h_last
+    return _SCAN.forward(u, delta, A, B, C, D, z, delta_bias, h0)
 
 
 @torch.library.custom_op("dvmsr::selective_scan_backward", mutates_args=(), device_types="cpu")
 def selective_scan_backward(
     inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor
 ) -> list[Tensor]:
-    dense = _dense(*inputs)
-    y_grad, h_last_grad = _dense(y_grad, h_last_grad)
-    gradients = tuple(torch.empty_like(t) for t in dense)
-    u, A = dense[0], dense[2]
-    native.call(
-        "selective_scan_backward",
-        native.ScanInputs(
-            _dtype(u), *u.shape, A.shape[1], **_pointers(native.SCAN_ARGUMENTS, dense)
-        ),
-        y_grad.data_ptr(),
-        h_last_grad.data_ptr(),
-        native.ScanGradients(**_pointers(native.SCAN_ARGUMENTS, gradients)),
-        threads=torch.get_num_threads(),
-    )
-    return list(gradients)
+    return _SCAN.backward(inputs, y_grad, h_last_grad)
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d", mutates_args=(), device_types="cpu")
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-    inputs = _dense(x, weight, bias, tail)
-    y, new_tail = torch.empty_like(inputs[0]), torch.empty_like(inputs[3])
-    native.call(
-        "causal_conv1d_forward",
-        native.ConvInputs(
-            _dtype(x), *x.shape, weight.shape[1], **_pointers(native.CONV_ARGUMENTS, inputs)
-        ),
-        native.ConvOutputs(y.data_ptr(), new_tail.data_ptr()),
-        threads=torch.get_num_threads(),
-    )
-    return y, new_tail
+    return _CONV.forward(x, weight, bias, tail)
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d_backward", mutates_args=(), device_types="cpu")
 def causal_conv1d_backward(
     inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor
 ) -> list[Tensor]:
-    dense = _dense(*inputs)
-    y_grad, new_tail_grad = _dense(y_grad, new_tail_grad)
-    gradients = tuple(torch.empty_like(t) for t in dense)
-    x, weight = dense[:2]
-    native.call(
-        "causal_conv1d_backward",
-        native.ConvInputs(
-            _dtype(x), *x.shape, weight.shape[1], **_pointers(native.CONV_ARGUMENTS, dense)
-        ),
-        y_grad.data_ptr(),
-        new_tail_grad.data_ptr(),
-        native.ConvGradients(**_pointers(native.CONV_ARGUMENTS, gradients)),
-        threads=torch.get_num_threads(),
-    )
-    return list(gradients)
+    return _CONV.backward(inputs, y_grad, new_tail_grad)
 
 
-@selective_scan.register_fake
-def _(u: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-    return (
-        torch.empty_like(u, memory_format=torch.contiguous_format),
-        torch.empty_like(others[-1], memory_format=torch.contiguous_format),
-    )
-
-
-@causal_conv1d.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-    return (
-        torch.empty_like(x, memory_format=torch.contiguous_format),
-        torch.empty_like(tail, memory_format=torch.contiguous_format),
-    )
+def _fake_outputs(sequence: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    first, last = _fake_gradients([sequence, others[-1]])
+    return first, last
 
 
 def _fake_gradients(inputs: list[Tensor], *_: Tensor) -> list[Tensor]:
     return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
-
-
-selective_scan_backward.register_fake(_fake_gradients)
-causal_conv1d_backward.register_fake(_fake_gradients)
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -140,5 +121,9 @@ def _conv_gradients(ctx: Any, y_grad: Tensor, new_tail_grad: Tensor) -> tuple[Te
     return tuple(causal_conv1d_backward(list(ctx.saved_tensors), y_grad, new_tail_grad))
 
 
+selective_scan.register_fake(_fake_outputs)
+causal_conv1d.register_fake(_fake_outputs)
+selective_scan_backward.register_fake(_fake_gradients)
+causal_conv1d_backward.register_fake(_fake_gradients)
 selective_scan.register_autograd(_scan_gradients, setup_context=_keep_inputs)
 causal_conv1d.register_autograd(_conv_gradients, setup_context=_keep_inputs)

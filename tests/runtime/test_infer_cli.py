@@ -214,7 +214,7 @@ def test_missing_native_operators(
     assert infer("p.png", "--model", "m.onnx", "--backend", "native") == 4
     assert infer("p.png", "--model", "m.onnx") == 0
     error, warning, _ = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: dvmsr was built without its native operators; install")
+    assert error.startswith("error: dvmsr was built without its native operators; reinstall")
     assert warning.startswith("warning: dvmsr was built without its native operators and uses")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -261,3 +262,21 @@ def test_refuses_a_number_of_threads(models: Models, threads: int) -> None:
 def test_takes_no_more_threads_than_processors(models: Models) -> None:
     with pytest.warns(UserWarning, match=r"1024 threads are more than the \d+ processors"):
         Upscaler.from_file(models.onnx, threads=1024)
+
+
+def test_an_interrupt_while_the_thread_starts_stops_the_network(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would compute on, and hold up the end of the process."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    upscaler = Upscaler.from_file(models.onnx, "portable", threads=1)
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        upscaler(random_pixels(300, 300))
+    assert threading.active_count() == before
