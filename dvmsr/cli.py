@@ -9,6 +9,7 @@ import typer
 
 from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
+from dvmsr.runtime.commands import parity
 from dvmsr.train.command import train
 
 EXAMPLES = """\b
@@ -16,6 +17,7 @@ Examples:
   dvmsr info student
   dvmsr eval photos --model bicubic --model student
   dvmsr train --data photos/ --out run --minutes 100
+  dvmsr parity model.pth model.onnx
 """
 
 
@@ -104,6 +106,7 @@ def build() -> typer.Typer:
     app.command("train")(train)
     app.command("eval")(evaluate)
     app.command("info")(info)
+    app.command("parity")(parity)
     return app
 
 

@@ -7,8 +7,7 @@ import io
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dvmsr.cli_support import notice, stderr_console, warnings_as_notices
+from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
 from dvmsr.resize import imresize
 from dvmsr.runtime.atomic import check_folder, check_target, write_atomically
 from dvmsr.runtime.image_io import encode
+from dvmsr.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -208,7 +208,7 @@ def run(
         if side_by_side is not None:
             _check_pictures(datasets, side_by_side, overwrite)
         images = sum(len(dataset.pairs) for dataset in datasets)
-        with _progress_bar(images) as advance:
+        with progress_bar("evaluating", images) as advance:
             scores, failures = evaluate(
                 methods, datasets, scale, side_by_side, overwrite, progress=advance
             )
@@ -242,17 +242,6 @@ def _check_pictures(datasets: Sequence[Dataset], folder: Path, overwrite: bool) 
         for picture in picture_paths(dataset, folder).values():
             if picture.exists():
                 check_target(picture, overwrite)
-
-
-@contextmanager
-def _progress_bar(images: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's stderr, and the function that moves it on by one image."""
-    from rich.progress import Progress
-
-    console = stderr_console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("evaluating", total=images)
-        yield lambda: bar.advance(task)
 
 
 def _table(averages: Sequence[Score]) -> Table:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+
+from dvmsr.errors import UsageError
 
 FP32_MAX_ABS = 2e-4
 """Largest difference of two FP32 networks anywhere in the output, whose range is 1."""
@@ -43,8 +46,34 @@ class Limits:
         return ", ".join(filter(None, words))
 
 
+_NAMES = tuple(field.name for field in fields(Limits))
+
+
 def default_limits(*precisions: str) -> Limits:
     """The limits for networks of these precisions, `fp32` or another, compared with each other."""
     if all(precision == "fp32" for precision in precisions):
         return Limits(max_abs=FP32_MAX_ABS)
     return Limits(psnr=FP16_MIN_PSNR)
+
+
+def parse_limits(text: str) -> Limits:
+    """`max-abs=1e-3,psnr=55,delta-psnr=0.01`, each at most once.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        key = name.strip().replace("-", "_")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if key not in _NAMES or key in values or not math.isfinite(value):
+            raise UsageError(
+                "--limits takes max-abs=NUMBER, psnr=NUMBER and delta-psnr=NUMBER, separated by "
+                f"commas, not {part!r}"
+            )
+        values[key] = value
+    return Limits(**values)

@@ -50,14 +50,16 @@ def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert (exit.value.code or 0, *capsys.readouterr()) == (0, f"dvmsr {dvmsr.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["eval", "info", "train"])
+@pytest.mark.parametrize("name", ["eval", "info", "parity", "train"])
 def test_help_shows_examples(command, name: str) -> None:
     code, out, err = command(name, "--help")
     assert code == 0 and not err
     assert f"dvmsr {name} " in out.partition("Examples:")[2]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["eval", "--help"], ["info", "--help"], ["parity", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from dvmsr.cli import main\n"

@@ -1,0 +1,70 @@
+"""`dvmsr parity` and `dvmsr bench` as command lines; what they do is imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Default: the backend's choice.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+
+
+def parity(
+    a: Annotated[str, typer.Argument(metavar="A", help="A model, and where to run it.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="An image, a folder of them, or a test set (HR/ in it); repeatable. Default: a "
+            "synthetic picture.",
+            show_default=False,
+        ),
+    ] = None,
+    limits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=NUMBER,...",
+            help="max-abs, psnr (dB), delta-psnr (dB). Default: max-abs=2e-4, or psnr=60 where "
+            "either is not FP32.",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Compare inside, too: where do they drift apart?")
+    ] = False,
+    heat_map: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Draw where the outputs differ, for the worst image."
+        ),
+    ] = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what two models, or one model on two backends, compute.
+
+    A and B are MODEL or MODEL:BACKEND. MODEL is a bundled model's name, a checkpoint (runs in
+    PyTorch) or a .onnx file; its precision is the file's. BACKEND is one that dvmsr-infer knows:
+    native is the default for a .onnx file, portable runs the operators' ONNX bodies.
+
+    Outputs are compared before they are rounded or clipped. Beyond the limits the exit code is 3.
+    A test set's originals add the change of PSNR against them.
+
+    \b
+    Examples:
+      dvmsr parity model.pth model.onnx
+      dvmsr parity student student:portable
+      dvmsr parity half.onnx full.onnx --images Set5 --limits psnr=60,delta-psnr=0.01
+      dvmsr parity model.pth half.onnx --layers --heat-map where.png
+    """
+    from dvmsr.runtime.parity import run
+
+    run(a, b, images or [], limits, layers, heat_map, threads, overwrite, as_json)

@@ -1,0 +1,78 @@
+"""The images that two networks are compared on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvmsr.pairs import PairFiles, find_dataset, read_rgb
+from dvmsr.runtime.naming import find_images
+from dvmsr.runtime.natural_image import natural_image
+from dvmsr.runtime.pixels import to_planes
+
+SYNTHETIC_SIZE = (96, 128)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An input, and what a perfect network would make of it where that is known."""
+
+    name: str
+    planes: NDArray[np.float32]
+    """(B, 3, H, W) in [0, 1]."""
+    truth: NDArray[np.uint8] | None
+    """RGB (s*H, s*W, 3)."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Batch, height and width."""
+        batch, _, height, width = self.planes.shape
+        return batch, height, width
+
+
+Loader = Callable[[], Sample]
+
+
+def find_samples(images: Sequence[Path], scale: int) -> list[Loader]:
+    """The samples that files and folders stand for; each is read when it is called.
+
+    A folder with `HR/` in it is a test set as `find_dataset` reads it: the reductions are the
+    inputs, the originals the truth. All other files and folders hold inputs.
+
+    Raises:
+        DvmsrError: if there are none.
+    """
+    loaders: list[Loader] = []
+    for path in images:
+        if (path / "HR").is_dir():
+            pairs = find_dataset(path, scale).pairs
+            loaders += [partial(_pair_sample, files, scale) for files in pairs]
+        else:
+            loaders += [partial(_file_sample, file) for file in find_images([str(path)])]
+    return loaders
+
+
+def synthetic_sample(shape: tuple[int | None, int | None, int | None]) -> Sample:
+    """A picture with the statistics of photographs, always the same.
+
+    Args:
+        shape: batch, height and width; 1x96x128 where they are None.
+    """
+    batch, height, width = (
+        size or usual for size, usual in zip(shape, (1, *SYNTHETIC_SIZE), strict=True)
+    )
+    return Sample("synthetic", natural_image((batch, height, width)), None)
+
+
+def _pair_sample(files: PairFiles, scale: int) -> Sample:
+    pair = files.load(scale)
+    return Sample(files.hr.name, to_planes(pair.lr), pair.hr)
+
+
+def _file_sample(path: Path) -> Sample:
+    return Sample(path.name, to_planes(read_rgb(path)), None)
