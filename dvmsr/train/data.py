@@ -197,17 +197,18 @@ class Patches:
             LR (size, patch, patch, 3) and HR (size, scale*patch, scale*patch, 3), uint8.
         """
         rng = np.random.default_rng((seed, step))
-        lrs, hrs = [], []
-        for position in range(step * size, (step + 1) * size):
-            epoch, place = divmod(position, len(self.pairs))
+        side = self.patch * self.scale
+        lrs = np.empty((size, self.patch, self.patch, 3), np.uint8)
+        hrs = np.empty((size, side, side, 3), np.uint8)
+        for i in range(size):
+            epoch, place = divmod(step * size + i, len(self.pairs))
             pair = self.pairs[self._permutation(seed, epoch)[place]]
             top, left = (int(rng.integers(n - self.patch + 1)) for n in pair.lr.shape[:2])
             turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
             lr = _window(pair.lr, top, left, self.patch)
-            hr = _window(pair.hr, top * self.scale, left * self.scale, self.patch * self.scale)
-            lrs.append(_turn(lr, turns, mirror))
-            hrs.append(_turn(hr, turns, mirror))
-        return np.stack(lrs), np.stack(hrs)
+            hr = _window(pair.hr, top * self.scale, left * self.scale, side)
+            lrs[i], hrs[i] = _turn(lr, turns, mirror), _turn(hr, turns, mirror)
+        return lrs, hrs
 
     def _permutation(self, seed: int, epoch: int) -> NDArray[np.intp]:
         """The order of the photographs in one pass; only the latest is kept."""

@@ -7,9 +7,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,59 +19,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from dvmsr import checkpoint
+from dvmsr.cli_support import notice
+from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair
 from dvmsr.train.data import Patches
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
-from dvmsr.train.state import FILE_NAME, TrainState
-from dvmsr.train.validate import to_tensor, validate
+from dvmsr.train.settings import Settings, check_resumed
+from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState
+from dvmsr.train.validate import fingerprint, to_tensor, validate
 
 ADAM_BETAS = (0.9, 0.99)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train. Exactly one of `steps` and `minutes` bounds the run and drives the schedule.
-
-    Raises:
-        UsageError: if a value makes no sense.
-    """
-
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int = 8
-    lr: float = 2e-3
-    schedule: Schedule = field(default_factory=Schedule)
-    clip: float = 0.5
-    """Largest norm of the gradient of all weights together; longer ones are shortened to it."""
-    ema: float = 0.999
-    """Decay per step of the averaged weights that are validated and shipped."""
-    seed: int = 0
-    log_every: int = 100
-    save_every: int = 500
-    validate_every: int = 1000
-
-    def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
-            raise UsageError("give either --steps or --minutes")
-        for name in (
-            "steps", "minutes", "batch", "lr", "clip", "log_every", "save_every", "validate_every",
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise UsageError(f"--{name.replace('_', '-')} must be positive, not {value}")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
-        if self.seed < 0:
-            raise UsageError(f"--seed must not be negative, not {self.seed}")
-
-    def fixed(self) -> dict[str, Any]:
-        """The settings that a resumed run must share with its first session."""
-        schedule = {f"schedule_{key}": value for key, value in asdict(self.schedule).items()}
-        names = ("batch", "lr", "clip", "ema", "seed")
-        return {**{name: getattr(self, name) for name in names}, **schedule}
+FIELDS = fields(DVMSRConfig)
+LONGEST = 1e10  # seconds of ETA that are told
 
 
 class Trainer:
@@ -87,13 +49,14 @@ class Trainer:
         patches: the training data.
         validation: held-out pairs; the best checkpoint is the one with the highest PSNR-Y on
             them. Without any, there is no `best.safetensors`.
-        out: an existing folder.
+        out: a folder, made by `run` if need be.
         state: where to go on from (`open_run`); None for a new run.
+        origin: plain values that `resume.pt` keeps for the caller.
         device: where to compute.
 
     Raises:
-        UsageError: if the run to resume has other settings, data or network.
-        DvmsrError: if `out` is not writable.
+        UsageError: if the run to resume has another network, other images or settings; see
+            `check_resumed`.
     """
 
     def __init__(
@@ -105,29 +68,29 @@ class Trainer:
         out: Path,
         *,
         state: TrainState | None = None,
+        origin: Mapping[str, Any] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.settings, self.patches, self.validation = settings, patches, validation
-        self.out, self.device = out, device
+        self.out, self.origin, self.device = out, dict(origin or {}), device
+        self.schedule = Schedule(settings.schedule, settings.warmup)
         model.to(device)
         self.model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=settings.lr, betas=ADAM_BETAS, fused=True
         )
-        self.fixed = {
-            **settings.fixed(),
-            "patch": patches.patch,
-            "data": patches.fingerprint,
-        }
+        self.data: Fingerprint = (len(patches.pairs), patches.fingerprint)
+        self.held_out = fingerprint(validation)
         self.step = 0
+        self.finished = False
+        """Whether there is nothing left to do."""
         self.earlier_seconds = 0.0
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
         self.started = time.monotonic()
         if state is not None:
             self._restore(state)
-        self.log = RunLog(out / "log.jsonl", self.step)
 
     # -- progress ---------------------------------------------------------------------------
 
@@ -151,38 +114,52 @@ class Trainer:
     def run(self) -> None:
         """Train to the end.
 
-        SIGINT and SIGTERM end the step in progress, save, and raise KeyboardInterrupt.
+        SIGINT, SIGTERM and SIGHUP end the step in progress, save, and raise KeyboardInterrupt.
 
         Raises:
-            DvmsrError: if the loss is no longer finite, or the disk is full.
+            DvmsrError: if the loss is no longer finite, a step needs more memory than there is,
+                or a file cannot be written.
         """
+        if self.finished:
+            return
         settings = self.settings
         self.started = time.monotonic()
         if self.step == 0:
-            self._save_state()
+            self._begin()
+        self.log = RunLog(self.out / LOG_NAME, self.step)
         with Screen("training", total=1.0) as screen, stop_signals() as stop:
             losses: list[float] = []
             window_start = time.monotonic()
             while (progress := self.progress) < 1:
-                rate = settings.lr * settings.schedule.factor(self.step, progress)
-                losses.append(self._train_step(rate))
+                rate = settings.lr * self.schedule.factor(self.step, progress)
+                with _memory_needed(settings):
+                    losses.append(self._train_step(rate))
                 if self.step % settings.log_every == 0:
                     speed = len(losses) / (time.monotonic() - window_start)
                     self._log(screen, losses, rate, speed)
                 if self.step % settings.validate_every == 0:
-                    self._validate(screen)
+                    self._validate()
                 elif self.step % settings.save_every == 0:
                     self._save_state()
                 if self.step % settings.log_every == 0:
                     losses, window_start = [], time.monotonic()
                 if stop.is_set():
                     self._save_state()
-                    screen.line(f"stopped after step {self.step}; --resume continues {self.out}")
+                    notice(f"stopped after step {self.step}; --resume continues {self.out}")
                     raise KeyboardInterrupt
             if self.step % settings.validate_every:
-                self._validate(screen)
-            else:
-                self._save_state()  # with the time that the last validation took
+                self._validate()
+            self.finished = True
+            self._save_state()
+
+    def _begin(self) -> None:
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DvmsrError(
+                f"{self.out} cannot be made a folder ({error.strerror}); choose another --out"
+            ) from None
+        self._save_state()
 
     def _train_step(self, rate: float) -> float:
         lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)
@@ -231,13 +208,13 @@ class Trainer:
         score = "" if self.last_psnr is None else f"  PSNR-Y {self.last_psnr:.3f} dB"
         text = (
             f"step {self.step}  loss {loss:.5f}  {speed:.2f} steps/s{score}"
-            f"  ETA {timedelta(seconds=round(left))}"
+            f"  ETA {timedelta(seconds=round(min(left, LONGEST)))}"
         )
         screen.update(self.progress, text)
         if not screen.live:
-            screen.line(text)
+            notice(text)
 
-    def _validate(self, screen: Screen) -> None:
+    def _validate(self) -> None:
         improved = False
         if self.validation:
             border = self.model.config.scale
@@ -248,7 +225,7 @@ class Trainer:
             seconds = round(self.seconds, 2)
             self.log.append({"step": self.step, "seconds": seconds, "psnr_y": self.last_psnr})
             best = " (best)" if improved else ""
-            screen.line(f"step {self.step}  PSNR-Y {self.last_psnr:.3f} dB{best}")
+            notice(f"step {self.step}  PSNR-Y {self.last_psnr:.3f} dB{best}")
         for name in ["last"] + ["best"] * improved:
             self._save_weights(self.out / f"{name}.safetensors")
         self._save_state()
@@ -267,8 +244,12 @@ class Trainer:
         TrainState(
             step=self.step,
             seconds=self.seconds,
+            finished=self.finished,
             config=self.model.config.to_json(),
-            settings=self.fixed,
+            settings=self._settings(),
+            origin=self.origin,
+            data=self.data,
+            validation=self.held_out,
             weights=self.model.state_dict(),
             ema=self.average.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -276,30 +257,75 @@ class Trainer:
             last_psnr=self.last_psnr,
         ).save(self.out / FILE_NAME)
 
+    def _settings(self) -> dict[str, Any]:
+        return {**asdict(self.settings), "patch": self.patches.patch}
+
     def _restore(self, state: TrainState) -> None:
-        now = {"network": self.model.config.to_json(), **self.fixed}
-        then = {"network": state.config, **state.settings}
-        for name in now:
-            if now[name] != then.get(name):
-                raise UsageError(
-                    f"the run in {self.out} has {name} {then.get(name)}, this command {now[name]}; "
-                    "repeat the first command with --resume"
-                )
+        config = DVMSRConfig.from_json(state.config)
+        if config != self.model.config:
+            raise UsageError(
+                f"the run in {self.out} has another network "
+                f"({describe_difference(config, self.model.config)}); give that network"
+            )
+        check_resumed(self.out, state.settings, self._settings())
+        self._check_images("--data", state.data, self.data)
+        self._check_images("--val", state.validation, self.held_out)
         self.model.load_state_dict(state.weights)
         self.average.load_state_dict(state.ema)
         self.optimizer.load_state_dict(state.optimizer)
         self.step, self.earlier_seconds = state.step, state.seconds
         self.best_psnr, self.last_psnr = state.best_psnr, state.last_psnr
+        self.finished = state.finished and self.progress == 1
+
+    def _check_images(self, option: str, then: Fingerprint, now: Fingerprint) -> None:
+        if then == now:
+            return
+        if not then[0]:
+            raise UsageError(
+                f"the run in {self.out} has no {option}; leave it out to go on, "
+                "or start anew in another --out"
+            )
+        raise UsageError(
+            f"the images of {option} ({now[0]}) are not those that the run in {self.out} "
+            f"began with ({then[0]}); give those to go on, or start anew in another --out"
+        )
+
+
+def describe_difference(then: DVMSRConfig, now: DVMSRConfig) -> str:
+    """What two networks differ in: `channels 60, not 48; scale 4, not 2`."""
+    pairs = ((field.name, getattr(then, field.name), getattr(now, field.name)) for field in FIELDS)
+    return "; ".join(f"{name} {one}, not {other}" for name, one, other in pairs if one != other)
+
+
+@contextmanager
+def _memory_needed(settings: Settings) -> Iterator[None]:
+    """Say in one sentence when a step needs more memory than there is."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(
+            sign in str(error) for sign in ("allocate memory", "out of memory")
+        ):
+            raise
+        raise DvmsrError(
+            f"a step of {settings.batch} patches needs more memory than there is; "
+            "lower --batch or --patch"
+        ) from None
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; a second one acts as usual."""
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets; a second one acts as usual.
+
+    Ignored ones (nohup, `command &`) stay ignored.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
+    before = {number: signal.getsignal(number) for number in numbers if number is not None}
+    before = {number: usual for number, usual in before.items() if usual != signal.SIG_IGN}
 
     def on_signal(number: int, frame: object) -> None:
         stop.set()
@@ -310,5 +336,5 @@ def stop_signals() -> Iterator[threading.Event]:
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, usual in before.items():
+            signal.signal(number, usual)

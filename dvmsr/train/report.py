@@ -10,8 +10,10 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from dvmsr.cli_support import notice, stderr_console
+from dvmsr.cli_support import stderr_console
 from dvmsr.errors import DvmsrError
+from dvmsr.paths import exists, unreadable
+from dvmsr.runtime.atomic import write_atomically
 
 
 class RunLog:
@@ -28,22 +30,25 @@ class RunLog:
 
     def __init__(self, path: Path, last_step: int) -> None:
         self.path = path
-        rows = path.read_text().splitlines() if path.exists() else []
-        self._write("w", [row for row in rows if _step(row) <= last_step])
+        try:
+            rows = path.read_bytes().splitlines() if exists(path) else []
+        except OSError as error:
+            raise unreadable(path, error) from None
+        kept = b"".join(row + b"\n" for row in rows if _step(row) <= last_step)
+        write_atomically(path, kept, overwrite=True)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
-        self._write("a", [json.dumps(row)])
-
-    def _write(self, mode: str, rows: list[str]) -> None:
         try:
-            with self.path.open(mode) as file:
-                file.writelines(row + "\n" for row in rows)
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise DvmsrError(f"{self.path} cannot be written ({error.strerror})") from None
+            raise DvmsrError(
+                f"{self.path} cannot be written ({error.strerror}); make room and add --resume"
+            ) from None
 
 
-def _step(row: str) -> float:
+def _step(row: bytes) -> float:
     try:
         return float(json.loads(row)["step"])
     except (ValueError, TypeError, KeyError):  # cut off by a crash, or no row of ours
@@ -51,7 +56,10 @@ def _step(row: str) -> float:
 
 
 class Screen:
-    """Progress on stderr; a context manager. `total` and `update` count any unit."""
+    """Progress on stderr; a context manager. `total` and `update` count any unit.
+
+    Where there is a bar, it stays below the lines that are written to stderr meanwhile.
+    """
 
     def __init__(self, title: str, total: float | None) -> None:
         self.console = stderr_console()
@@ -59,7 +67,7 @@ class Screen:
         self.bar = Progress(
             BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=self.console,
             disable=not self.live,
             transient=True,
@@ -83,10 +91,3 @@ class Screen:
 
     def advance(self) -> None:
         self.bar.advance(self.task)
-
-    def line(self, text: str) -> None:
-        """A line that stays."""
-        if self.live:
-            self.bar.console.print(text, markup=False)
-        else:
-            notice(text)

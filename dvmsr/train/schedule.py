@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dvmsr.errors import UsageError
 
 KINDS = ("cosine", "multistep")
+MILESTONES = (0.5, 0.8, 0.9, 0.95)
+"""Where `multistep` halves the rate, as fractions of the run (the paper's, of 500 k steps)."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,6 @@ class Schedule:
     kind: str = "cosine"
     warmup: int = 100
     """Steps over which the rate grows from near zero."""
-    milestones: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95)
-    """Where `multistep` halves the rate, as fractions of the run (the paper's, of 500 k steps)."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -40,5 +40,5 @@ class Schedule:
         if self.kind == "cosine":
             decay = 0.5 * (1 + math.cos(math.pi * progress))
         else:
-            decay = 0.5 ** sum(progress >= milestone for milestone in self.milestones)
+            decay = 0.5 ** sum(progress >= milestone for milestone in MILESTONES)
         return decay * min(1.0, (step + 1) / (self.warmup + 1))

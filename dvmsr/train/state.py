@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.paths import exists, is_file
-from dvmsr.runtime.atomic import write_atomically
+from dvmsr.runtime.atomic import check_folder, write_atomically
 
 FILE_NAME = "resume.pt"
-FORMAT = 1
+LOG_NAME = "log.jsonl"
+FORMAT = 2
+
+Fingerprint = tuple[int, str]
+"""How many images, and a SHA-256 of what is in them."""
 
 
 @dataclass
@@ -25,10 +29,16 @@ class TrainState:
     step: int
     seconds: float
     """Time spent so far, over all sessions of the run."""
+    finished: bool
+    """Whether the run's length was reached and its last weights are saved."""
     config: str
     """The network, `DVMSRConfig.to_json()`."""
     settings: dict[str, Any]
-    """What must not change within a run (`Settings.fixed`, and the data's fingerprint)."""
+    """The fields of `Settings`, and `patch`."""
+    origin: dict[str, Any]
+    """What else the caller of `Trainer` wants to find again."""
+    data: Fingerprint
+    validation: Fingerprint
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
     optimizer: dict[str, Any]
@@ -50,40 +60,45 @@ class TrainState:
         """The inverse of `save`, on the CPU.
 
         Raises:
-            DvmsrError: if the file is missing, broken or of another version.
+            UsageError: if there is no such file.
+            IncompatibleModelError: if it is broken or of another version.
         """
         if not is_file(path):
-            raise DvmsrError(f"{path} does not exist: there is no run to resume there")
+            raise UsageError(
+                f"{path} does not exist, so there is no run to resume; leave --resume out"
+            )
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
             version = values.pop("format")
             if version != FORMAT:
-                raise DvmsrError(f"{path} has format {version}, this version reads {FORMAT}")
+                raise IncompatibleModelError(
+                    f"{path} has format {version}, this version of dvmsr reads {FORMAT}; "
+                    "finish the run with the version that began it"
+                )
             return cls(**values)
-        except DvmsrError:
+        except IncompatibleModelError:
             raise
         except Exception:  # torch.load raises almost anything for a broken file
-            raise DvmsrError(
+            raise IncompatibleModelError(
                 f"{path} is damaged or no resume file; put a copy back, "
                 "or start anew in another --out"
             ) from None
 
 
 def open_run(out: Path, resume: bool) -> TrainState | None:
-    """The state of the run in the folder `out`, or None for a new run, whose folder is then made.
+    """The state of the run in the folder `out`, or None for a new run. Writes nothing.
 
     Raises:
-        UsageError: if there is a run and it is not to be resumed.
-        DvmsrError: if there is none to resume, or the folder cannot be made.
+        UsageError: if there is a run, or a file in its way, and it is not to be resumed, or if
+            there is none to resume.
+        DvmsrError: if the folder cannot be written to.
     """
-    if resume:
-        return TrainState.load(out / FILE_NAME)
-    if exists(out / FILE_NAME):
-        raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
-    if weights := next(out.glob("*.safetensors"), None):
-        raise UsageError(f"{weights} would be overwritten; give another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DvmsrError(f"{out} cannot be made a folder ({error.strerror})") from None
-    return None
+    state = TrainState.load(out / FILE_NAME) if resume else None
+    if state is None:
+        if exists(out / FILE_NAME):
+            raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
+        for name in ("*.safetensors", LOG_NAME):
+            if found := next(out.glob(name), None):
+                raise UsageError(f"{found} would be overwritten; give another --out")
+    check_folder(out)
+    return state

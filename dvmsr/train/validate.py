@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from dvmsr.errors import UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.pairs import Pair, Pixels, find_dataset
+from dvmsr.train.state import Fingerprint
 
 
 def to_tensor(images: Pixels, device: torch.device | str = "cpu") -> Tensor:
@@ -33,6 +36,15 @@ def load_validation(folder: Path, scale: int) -> list[Pair]:
             raise UsageError(f"{found.hr} is too small to validate on; remove it")
         pairs.append(pair)
     return pairs
+
+
+def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
+    """Names the pairs: equal for equal pixels in equal order."""
+    digest = hashlib.sha256()
+    for image in (image for pair in pairs for image in (pair.hr, pair.lr)):
+        digest.update(repr(image.shape).encode())
+        digest.update(image.tobytes())
+    return len(pairs), digest.hexdigest()
 
 
 @torch.no_grad()

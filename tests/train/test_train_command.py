@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from dvmsr import checkpoint
 from dvmsr.config import preset
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.threads import cores
 from dvmsr.train.command import train
 from dvmsr.train.state import FILE_NAME, TrainState
 
@@ -57,8 +58,9 @@ def options(photos: Path, out: Path, steps: int = 8) -> list[str]:
     return ["--data", str(photos), "--out", str(out), *listed]
 
 
-def run(*arguments: str) -> None:
-    CliRunner().invoke(APP, arguments, catch_exceptions=False)
+def run(*arguments: str) -> str:
+    """What the command prints."""
+    return CliRunner().invoke(APP, arguments, catch_exceptions=False).output
 
 
 def test_a_run_killed_with_kill_9_resumes_to_equal_bits(photos: Path, tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_fine_tuning_takes_network_and_weights_from_the_checkpoint(
         (["--scale", "5"], "scale must be one of"),
         (["--patch", "0"], "--patch must be positive"),
         (["--patch", "400"], "lower --patch"),
-        (["--threads", "0"], "--threads must be positive"),
+        (["--threads", "0"], "the number of threads must be a positive"),
         (["--minutes", "1"], "either --steps or --minutes"),
         (["--schedule", "linear"], "--schedule must be one of"),
         (["--data", "nowhere"], "nowhere does not exist"),
@@ -115,6 +117,7 @@ def test_fine_tuning_takes_network_and_weights_from_the_checkpoint(
         (["--init", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--device", "cuda:99"], "cuda:99 cannot be used"),
         (["--device", "toaster"], "toaster cannot be used"),
+        (["--device", "meta"], "meta cannot be used"),
         (["--resume"], "no run to resume"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -131,6 +134,117 @@ def test_bad_input_gets_one_sentence(
         assert isinstance(caught.value, MissingComponentError)
 
 
+def test_a_usage_error_leaves_no_folder(photos: Path, tmp_path: Path) -> None:
+    for extra in (["--minutes", "1"], ["--patch", "400"], ["--val", "nowhere"], ["--lr", "-1"]):
+        with pytest.raises(UsageError):
+            run(*options(photos, tmp_path / "deep" / "out"), *extra)
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder closed even to root")
+@pytest.mark.parametrize("out", ["/proc", "/proc/new"])
+def test_a_closed_folder_is_noticed_before_anything_is_read(photos: Path, out: str) -> None:
+    for photo in photos.iterdir():
+        photo.unlink()
+    with pytest.raises(DvmsrError, match=f"{out} cannot be written to"):
+        run(*options(photos, Path(out)))
+
+
+@pytest.fixture
+def begun(photos: Path, tmp_path: Path) -> Path:
+    """A short run with a held-out folder and a multistep schedule."""
+    held_out = tmp_path / "held-out"
+    photos.rename(tmp_path / "all")
+    for folder, names in ((photos, "01"), (held_out, "2")):
+        folder.mkdir()
+        for name in names:
+            (tmp_path / "all" / f"{name}.png").rename(folder / f"{name}.png")
+    out = tmp_path / "begun"
+    run(*options(photos, out, 2), "--val", str(held_out), "--schedule", "multistep")
+    return out
+
+
+def test_resume_needs_no_other_option(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(begun)  # paths given before were relative to another folder
+    assert "is complete; give a larger --steps" in run("--out", str(begun), "--resume")
+    state = TrainState.load(begun / FILE_NAME)
+    told = run("--out", str(begun), "--resume", "--steps", "5")
+    assert "the run becomes longer, 5 steps instead of 2" in told
+    after = TrainState.load(begun / FILE_NAME)
+    assert (state.step, after.step) == (2, 5)
+    assert after.settings == {**state.settings, "steps": 5}
+    assert (after.data, after.validation, after.origin) == (
+        state.data,
+        state.validation,
+        state.origin,
+    )
+
+
+def test_resume_takes_the_first_command_and_moved_images(
+    begun: Path, photos: Path, tmp_path: Path
+) -> None:
+    photos.rename(tmp_path / "moved")
+    (tmp_path / "held-out").rename(tmp_path / "elsewhere")
+    arguments = [*options(tmp_path / "moved", begun, 2), "--schedule", "multistep"]
+    run(*arguments, "--val", str(tmp_path / "elsewhere"), "--preset", "student", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--val", "strange"], "the images of --val (1) are not those that the run in"),
+        (["--data", "strange"], "the images of --data (1) are not those that the run in"),
+        (["--init", "begun/last.safetensors"], "began with new weights, not with begun/last"),
+        (["--preset", "teacher"], "is not a teacher network (channels 60, not 192; depths"),
+        (["--scale", "2"], "upscales by 4, not 2; leave --scale out"),
+        (["--steps", "1"], "has --steps 2, which cannot become 1"),
+        (["--minutes", "1"], "is bounded by --steps 2; give --steps"),
+        (["--lr", "1"], "has --lr 0.002, not 1.0; leave --lr out"),
+        (["--patch", "5"], "has --patch 4, not 5; leave --patch out"),
+        (["--schedule", "cosine"], "has --schedule multistep, not cosine"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_resume_refuses_what_differs(
+    begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("strange").mkdir()
+    Image.new("RGB", (40, 40), "red").save("strange/2.png")
+    before = {path: path.read_bytes() for path in begun.iterdir()}
+    with pytest.raises(UsageError) as caught:
+        run("--out", str(begun), "--resume", *extra)
+    assert message in str(caught.value)
+    assert "{" not in str(caught.value) and "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in begun.iterdir()} == before
+
+
+def test_held_out_images_are_not_trained_on(photos: Path, tmp_path: Path) -> None:
+    held_out = photos / "held-out"
+    held_out.mkdir()
+    (photos / "2.png").rename(held_out / "2.png")
+    with pytest.raises(UsageError, match=r"2\.png is in --val and below --data too"):
+        run(*options(photos, tmp_path / "out"), "--val", str(held_out))
+
+
+def test_several_paths_may_follow_data(photos: Path, tmp_path: Path) -> None:
+    first, *others = sorted(map(str, photos.iterdir()))
+    out = tmp_path / "out"
+    run("--data", first, *others, *options(photos, out, 1)[2:])
+    assert TrainState.load(out / FILE_NAME).data[0] == 3
+
+
+def test_without_data_there_is_nothing_to_train_on(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"name folders or \.tar shards with --data"):
+        run(*options(photos, tmp_path / "out")[2:])
+
+
+def test_too_many_threads_are_bounded(photos: Path, tmp_path: Path) -> None:
+    told = run(*options(photos, tmp_path / "out", 1), "--threads", "1000000")
+    assert "warning: 1000000 threads are more than the" in told
+    assert torch.get_num_threads() == cores()
+
+
 def test_help_imports_no_torch() -> None:
     code = "import sys, dvmsr.train.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -145,11 +259,11 @@ def test_damaged_resume_file_names_the_remedy(photos: Path, tmp_path: Path) -> N
     assert "put a copy back" in str(caught.value) and "weights_only" not in str(caught.value)
 
 
-def test_weights_of_others_are_not_overwritten(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["best.safetensors", "log.jsonl"])
+def test_files_of_others_are_not_overwritten(photos: Path, tmp_path: Path, name: str) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    weights = out / "best.safetensors"
-    weights.write_bytes(b"precious")
-    with pytest.raises(UsageError, match=r"best\.safetensors would be overwritten"):
+    (out / name).write_bytes(b"precious")
+    with pytest.raises(UsageError, match=f"{name} would be overwritten"):
         run(*options(photos, out))
-    assert weights.read_bytes() == b"precious"
+    assert (out / name).read_bytes() == b"precious"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,13 @@ from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair
 from dvmsr.resize import imresize
 from dvmsr.train.data import Patches
-from dvmsr.train.loop import Settings, Trainer
-from dvmsr.train.schedule import Schedule
-from dvmsr.train.state import FILE_NAME, TrainState, open_run
+from dvmsr.train.loop import Trainer, stop_signals
+from dvmsr.train.settings import Settings
+from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, open_run
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)
 SETTINGS: dict[str, Any] = {
-    "batch": 2, "schedule": Schedule(warmup=2),
+    "batch": 2, "warmup": 2,
     "log_every": 2, "save_every": 3, "validate_every": 5,
 }  # fmt: skip
 
@@ -54,15 +55,21 @@ class MemoryPatches(Patches):
 
 
 def trainer(
-    out: Path, *, resume: bool = False, patches: Patches | None = None, **settings: Any
+    out: Path,
+    *,
+    resume: bool = False,
+    patches: Patches | None = None,
+    validation: list[Pair] | None = None,
+    config: DVMSRConfig = CONFIG,
+    **settings: Any,
 ) -> Trainer:
     torch.manual_seed(0)
     settings = {**SETTINGS, **({} if "minutes" in settings else {"steps": 12}), **settings}
     return Trainer(
-        DVMSR(CONFIG),
+        DVMSR(config),
         Settings(**settings),
         patches or MemoryPatches(),
-        [stripes(1)],
+        [stripes(1)] if validation is None else validation,
         out,
         state=open_run(out, resume),
     )
@@ -130,10 +137,10 @@ def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
     class Dies(MemoryPatches):
         def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
             if step == 8:
-                raise MemoryError
+                raise InterruptedError
             return super().batch(seed, step, size)
 
-    with pytest.raises(MemoryError):
+    with pytest.raises(InterruptedError):
         trainer(tmp_path, patches=Dies()).run()
     assert TrainState.load(tmp_path / FILE_NAME).step == 6
     trainer(tmp_path, resume=True).run()
@@ -173,23 +180,127 @@ def test_a_run_is_not_overwritten_nor_made_up(whole: Path, tmp_path: Path) -> No
     with pytest.raises(DvmsrError, match="no run to resume"):
         trainer(tmp_path, resume=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DvmsrError, match="cannot be made a folder"):
+    with pytest.raises(DvmsrError, match=r"file cannot be written to \(Not a directory\)"):
         trainer(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"lr": 1e-3}, {"batch": 3}, {"seed": 1}, {"schedule": Schedule("multistep", 2)}]
+    ("change", "message"),
+    [
+        ({"lr": 1e-3}, "has --lr 0.002, not 0.001; leave --lr out to go on, or start anew"),
+        ({"batch": 3}, "has --batch 2, not 3; leave --batch out"),
+        ({"seed": 1}, "has --seed 0, not 1"),
+        ({"schedule": "multistep"}, "has --schedule cosine, not multistep"),
+        ({"warmup": 3}, "has --warmup 2, not 3"),
+        ({"steps": 11}, "has --steps 12, which cannot become 11; give more or leave --steps out"),
+        ({"minutes": 9}, "is bounded by --steps 12; give --steps or leave the length out"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_resuming_with_other_settings_is_refused(whole: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"has .*{next(iter(change))}.*repeat the first command"):
+def test_resuming_with_other_settings_is_refused(
+    whole: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
         trainer(whole, resume=True, **change)
+    assert f"the run in {whole} {message}" in str(caught.value)
 
 
-def test_resuming_with_other_data_is_refused(whole: Path) -> None:
+def test_how_often_to_report_may_change(whole: Path) -> None:
+    trainer(whole, resume=True, log_every=1, save_every=1, validate_every=1)
+
+
+def test_resuming_with_other_images_is_refused(whole: Path) -> None:
     patches = MemoryPatches()
     patches.fingerprint = "dots"
-    with pytest.raises(UsageError, match="has data stripes, this command dots"):
+    with pytest.raises(UsageError, match=r"the images of --data \(3\) are not those .* \(3\)"):
         trainer(whole, resume=True, patches=patches)
+    with pytest.raises(UsageError, match=r"the images of --val \(1\) are not those .* \(1\)"):
+        trainer(whole, resume=True, validation=[stripes(2)])
+    with pytest.raises(UsageError, match=r"the images of --val \(0\) are not those .* \(1\)"):
+        trainer(whole, resume=True, validation=[])
+
+
+def test_resuming_without_validation_where_there_was_none(tmp_path: Path) -> None:
+    trainer(tmp_path, validation=[]).run()
+    with pytest.raises(UsageError, match="has no --val; leave it out"):
+        trainer(tmp_path, resume=True)
+    trainer(tmp_path, resume=True, validation=[], steps=14).run()
+    with safe_open(tmp_path / "last.safetensors", "pt") as file:
+        assert file.metadata()["steps"] == "14"
+        assert "validation" not in file.metadata()
+
+
+def test_resuming_another_network_names_the_difference(whole: Path) -> None:
+    other = replace(CONFIG, channels=12)
+    with pytest.raises(UsageError, match=r"has another network \(channels 8, not 12\)"):
+        trainer(whole, resume=True, config=other)
+
+
+def test_a_finished_run_has_nothing_left_to_do(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.iterdir()}
+    finished = trainer(whole, resume=True)
+    assert finished.finished
+    finished.run()
+    assert {path: path.read_bytes() for path in whole.iterdir()} == before
+
+
+def test_a_run_made_longer_before_a_milestone_equals_one_of_that_length(tmp_path: Path) -> None:
+    """multistep has not changed the rate yet, so nothing depends on the length given first."""
+    settings = {"schedule": "multistep", "steps": 10, "validate_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "longer", patches=MemoryPatches(stop_at=3), **settings).run()
+    settings["steps"] = 14
+    trainer(tmp_path / "longer", resume=True, **settings).run()
+    trainer(tmp_path / "whole", **settings).run()
+    assert_equal_runs(tmp_path / "whole", tmp_path / "longer")
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=4).run()
+    longer = trainer(tmp_path, resume=True, steps=6)
+    assert not longer.finished
+    longer.run()
+    assert longer.step == 6
+    assert trainer(tmp_path, resume=True, steps=6).finished
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_ignored_signals_stay_ignored_and_others_stop(name: str) -> None:
+    number = getattr(signal, name)
+    usual = signal.getsignal(number)
+    try:
+        signal.signal(number, signal.SIG_IGN)
+        with stop_signals() as stop:
+            signal.raise_signal(number)
+            assert not stop.is_set()
+        signal.signal(number, signal.default_int_handler)
+        with stop_signals() as stop:
+            signal.raise_signal(number)
+            assert stop.is_set()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+    finally:
+        signal.signal(number, usual)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")],
+    ids=["numpy", "torch"],
+)
+def test_too_little_memory_is_one_sentence(tmp_path: Path, error: Exception) -> None:
+    class Hungry(MemoryPatches):
+        def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+            raise error
+
+    with pytest.raises(DvmsrError, match=r"a step of 2 patches needs more memory .* lower --batch"):
+        trainer(tmp_path, patches=Hungry()).run()
+
+
+def test_a_batch_beyond_all_memory_fails_at_once() -> None:
+    with pytest.raises(MemoryError):
+        MemoryPatches().batch(0, 0, 10**13)
 
 
 def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
@@ -206,6 +317,7 @@ def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -
         {}, {"steps": 1, "minutes": 1}, {"steps": 0}, {"minutes": -1}, {"steps": 1, "lr": 0},
         {"steps": 1, "batch": 0}, {"steps": 1, "ema": 1}, {"steps": 1, "seed": -1},
         {"steps": 1, "lr": float("nan")}, {"steps": 1, "save_every": 0},
+        {"steps": 10**400}, {"steps": 1, "seed": 2**63}, {"steps": 1, "warmup": -1},
     ],
 )  # fmt: skip
 def test_nonsense_settings_are_refused(settings: dict[str, Any]) -> None:
@@ -217,7 +329,7 @@ def test_nonsense_settings_are_refused(settings: dict[str, Any]) -> None:
 def test_a_broken_resume_file_is_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / FILE_NAME
     if content is None:
-        torch.save({"format": 1, "step": 3}, path)
+        torch.save({"format": FORMAT, "step": 3}, path)
     else:
         path.write_bytes(content)
     with pytest.raises(DvmsrError, match=r"resume\.pt is damaged or no resume file"):
@@ -226,7 +338,7 @@ def test_a_broken_resume_file_is_named(tmp_path: Path, content: bytes | None) ->
 
 def test_a_resume_file_of_another_version_is_named(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / FILE_NAME)
-    with pytest.raises(DvmsrError, match="format 99"):
+    with pytest.raises(DvmsrError, match=r"format 99.*with the version that began it"):
         TrainState.load(tmp_path / FILE_NAME)
 
 

@@ -1,0 +1,189 @@
+"""One session of `dvmsr train`: the options that were given become a `Trainer`, which then runs.
+
+What is left out when a run is resumed is as in its first session.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dvmsr import checkpoint
+from dvmsr.cli_support import notice, warnings_as_notices
+from dvmsr.config import DVMSRConfig
+from dvmsr.config import preset as named_preset
+from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.model import DVMSR
+from dvmsr.pairs import Pair, find_dataset
+from dvmsr.threads import bounded
+from dvmsr.train.data import Patches, Source, find_sources
+from dvmsr.train.loop import Trainer, describe_difference
+from dvmsr.train.report import Screen
+from dvmsr.train.settings import LENGTHS, PATCH, Settings, check_resumed, option
+from dvmsr.train.state import TrainState, open_run
+from dvmsr.train.validate import load_validation
+
+Options = Mapping[str, Any]
+
+
+def run(given: Options) -> None:
+    """Train as the command was told.
+
+    Args:
+        given: its options by name, without those that were left out.
+
+    Raises:
+        UsageError: if they make no sense, together or for the run to resume.
+        DvmsrError: as `Trainer.run`, or if a file cannot be read.
+        MissingComponentError: if the device cannot be used.
+    """
+    out = given["out"]
+    with warnings_as_notices():
+        state = open_run(out, given.get("resume", False))
+        settings, patch = _settings(given, out, state)
+        origin = _origin(given, state)
+        check_device(origin["device"])
+        if threads := bounded(origin["threads"]):
+            torch.set_num_threads(threads)
+        torch.manual_seed(settings.seed)
+        model = _network(given, out, state)
+        if origin["init"] is not None and state is None:
+            origin["init_sha256"] = checkpoint.sha256(origin["init"])
+        sources, validation = _images(origin, model.config.scale)
+        notice(f"reading {len(sources)} images")
+        with Screen("reading", total=len(sources)) as screen:
+            patches = Patches(sources, model.config.scale, patch, notice, screen.advance)
+    trainer = Trainer(
+        model,
+        settings,
+        patches,
+        validation,
+        out,
+        state=state,
+        origin=origin,
+        device=origin["device"],
+    )
+    if trainer.finished:
+        length = next(option(name) for name in LENGTHS if getattr(settings, name) is not None)
+        notice(f"the run in {out} is complete; give a larger {length} to make it longer")
+    else:
+        notice(
+            f"{'training' if state is None else 'resuming'} at step {trainer.step}: "
+            f"{len(patches.pairs)} images, {len(validation)} for validation, "
+            f"{torch.get_num_threads()} threads"
+        )
+    trainer.run()
+    best = "" if trainer.best_psnr is None else f", best PSNR-Y {trainer.best_psnr:.3f} dB"
+    notice(f"done: {trainer.step} steps{best}; weights in {out}")
+
+
+def check_device(name: str) -> None:
+    """Whether PyTorch can compute there.
+
+    Raises:
+        MissingComponentError: if not.
+    """
+    try:
+        torch.ones(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise MissingComponentError(
+            f"--device {name} cannot be used ({reason}); try cpu or cuda"
+        ) from None
+
+
+def _settings(given: Options, out: Path, state: TrainState | None) -> tuple[Settings, int]:
+    """The settings, and the side of an LR patch."""
+    values: dict[str, Any] = {"patch": PATCH} if state is None else dict(state.settings)
+    if any(name in given for name in LENGTHS):
+        values |= dict.fromkeys(LENGTHS)
+    names = ("patch", *(field.name for field in fields(Settings)))
+    values |= {name: given[name] for name in names if name in given}
+    patch = values.pop("patch")
+    if patch < 1:
+        raise UsageError(f"--patch must be positive, not {patch}")
+    settings = Settings(**values)
+    if state is not None:
+        check_resumed(out, state.settings, {**asdict(settings), "patch": patch})
+        for name in LENGTHS:
+            if (length := getattr(settings, name)) != (before := state.settings[name]):
+                notice(
+                    f"the run becomes longer, {length:g} {name} instead of {before:g}: "
+                    "from here the rate follows the schedule of that length"
+                )
+    return settings, patch
+
+
+def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
+    """Paths, made absolute, and where to compute."""
+    origin: dict[str, Any] = dict.fromkeys(("val", "init", "init_sha256", "threads"))
+    origin |= {"data": [], "device": "cpu"} if state is None else state.origin
+    if "data" in given:
+        origin["data"] = [_absolute(path) for path in given["data"]]
+    if not origin["data"]:
+        raise UsageError("there is nothing to train on; name folders or .tar shards with --data")
+    for name in ("val", "init"):
+        if name in given and (name == "val" or state is None):
+            origin[name] = _absolute(given[name])
+    return origin | {name: given[name] for name in ("threads", "device") if name in given}
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - without .., and links not followed
+
+
+def _network(given: Options, out: Path, state: TrainState | None) -> DVMSR:
+    """The network of the run to resume, of --init, or a fresh one.
+
+    Raises:
+        UsageError: if other options ask for another one.
+    """
+    preset, scale = given.get("preset"), given.get("scale")
+    init: Path | None = given.get("init")
+    if state is not None:
+        what = f"the run in {out}"
+        model = DVMSR(DVMSRConfig.from_json(state.config))
+        begun_with = state.origin["init_sha256"]
+        if init is not None and checkpoint.sha256(init) != begun_with:
+            start = state.origin["init"] if begun_with else "new weights"
+            raise UsageError(f"{what} began with {start}, not with {init}; leave --init out")
+    elif init is not None:
+        what, model = str(init), checkpoint.load(init)
+    else:
+        fresh = named_preset(preset or "student")
+        return DVMSR(replace(fresh, scale=scale or fresh.scale))
+    config = model.config
+    wanted = replace(named_preset(preset), scale=config.scale) if preset else config
+    if wanted != config:
+        raise UsageError(
+            f"{what} is not a {preset} network ({describe_difference(config, wanted)}); "
+            "leave --preset out"
+        )
+    if scale not in (None, config.scale):
+        raise UsageError(f"{what} upscales by {config.scale}, not {scale}; leave --scale out")
+    return model
+
+
+def _images(origin: Options, scale: int) -> tuple[Sequence[Source], list[Pair]]:
+    """What to train on, unread, and what to validate on.
+
+    Raises:
+        UsageError: if an image is in both.
+    """
+    val = origin["val"] and Path(origin["val"])
+    validation = load_validation(val, scale) if val else []
+    sources = find_sources([Path(path) for path in origin["data"]])
+    held_out = [files.hr for files in find_dataset(val, scale).pairs] if val else []
+    common = {os.path.realpath(path) for path in held_out} & {
+        os.path.realpath(source.path) for source in sources
+    }
+    if common:
+        raise UsageError(
+            f"{min(common)} is in --val and below --data too; keep the two in separate folders"
+        )
+    return sources, validation

@@ -1,0 +1,99 @@
+"""How to train, as plain data, and what of it a resumed run may change; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvmsr.errors import UsageError
+from dvmsr.train.schedule import Schedule
+
+LENGTHS = ("steps", "minutes")
+MOST = 1e12
+PATCH = 32
+"""Side of a low-resolution patch in pixels, unless told otherwise."""
+REPORTS = ("log_every", "save_every", "validate_every")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. Exactly one of `steps` and `minutes` bounds the run and drives the schedule.
+
+    Raises:
+        UsageError: if a value makes no sense.
+    """
+
+    steps: int | None = None
+    minutes: float | None = None
+    batch: int = 8
+    lr: float = 2e-3
+    schedule: str = "cosine"
+    """The kind of `Schedule`."""
+    warmup: int = 100
+    """Steps over which the rate grows from near zero."""
+    clip: float = 0.5
+    """Largest norm of the gradient of all weights together; longer ones are shortened to it."""
+    ema: float = 0.999
+    """Decay per step of the averaged weights that are validated and shipped."""
+    seed: int = 0
+    log_every: int = 100
+    save_every: int = 500
+    validate_every: int = 1000
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise UsageError("give either --steps or --minutes")
+        for name in (*LENGTHS, "batch", "lr", "clip", *REPORTS):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= MOST:
+                raise UsageError(
+                    f"{option(name)} must be positive and at most {MOST:g}, not {value}"
+                )
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed must be at least 0 and below 2**63, not {self.seed}")
+        Schedule(self.schedule, self.warmup)
+
+
+def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether the run in `out`, begun with the settings `then`, may go on with those of `now`.
+
+    It may become longer. How often it logs, saves and validates is free. All else must be equal,
+    or the result would depend on where the run was interrupted.
+
+    Args:
+        then: settings by their names.
+        now: the same names.
+
+    Raises:
+        UsageError: if it may not.
+    """
+    for name, value in now.items():
+        before = then[name]
+        if name in REPORTS or value == before:
+            continue
+        remedy = "to go on, or start anew in another --out"
+        if name not in LENGTHS:
+            raise UsageError(
+                f"the run in {out} has {option(name)} {before}, not {value}; "
+                f"leave {option(name)} out {remedy}"
+            )
+        if before is None or value is None:
+            unit = next(name for name in LENGTHS if then[name] is not None)
+            raise UsageError(
+                f"the run in {out} is bounded by {option(unit)} {then[unit]}; "
+                f"give {option(unit)} or leave the length out {remedy}"
+            )
+        if value < before:
+            raise UsageError(
+                f"the run in {out} has {option(name)} {before}, which cannot become {value}; "
+                f"give more or leave {option(name)} out {remedy}"
+            )
+
+
+def option(name: str) -> str:
+    """The command's option for a setting."""
+    return f"--{name.replace('_', '-')}"
