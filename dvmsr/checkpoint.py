@@ -23,9 +23,9 @@ from torch import Tensor
 from dvmsr.config import PRESETS, UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.paths import check_input, unreadable
+from dvmsr.paths import unreadable
 from dvmsr.runtime.atomic import write_atomically
-from dvmsr.runtime.models import CHECKPOINTS
+from dvmsr.runtime.models import check_checkpoint
 
 CONFIG_KEY = "dvmsr.config"
 
@@ -104,9 +104,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None]:
     """The tensors of a file, and its configuration where it carries one."""
-    if path.suffix.lower() not in CHECKPOINTS:
-        raise UsageError(f"{path} is no checkpoint; name a file ending in {', '.join(CHECKPOINTS)}")
-    check_input(path)
+    check_checkpoint(path)
     try:
         with path.open("rb"):
             pass

@@ -21,6 +21,7 @@ from dvmsr.export.parity import Parity
 from dvmsr.paths import exists
 from dvmsr.runtime.atomic import check_target, replacing
 from dvmsr.runtime.limits import default_limits
+from dvmsr.runtime.models import check_checkpoint
 
 if TYPE_CHECKING:
     import onnx
@@ -83,7 +84,8 @@ def export_onnx(
         progress: receives a line per step; by default they go to stderr.
 
     Raises:
-        UsageError: for a bad argument, or if the file exists and is not to be replaced.
+        UsageError: for a bad argument, a source that does not exist, or if the file to write
+            exists and is not to be replaced.
         MissingComponentError: if torch or onnx is not installed.
         IncompatibleModelError: if the source is no checkpoint of this network, or onnxruntime is
             too old for the opset.
@@ -91,6 +93,8 @@ def export_onnx(
         DvmsrError: if the source cannot be read or the file not be written.
     """
     path = Path(path)
+    if isinstance(source, (str, os.PathLike)):
+        check_checkpoint(Path(source))
     _check_arguments(path, precision, static_shape, overwrite)
     _require("torch", "safetensors", "onnx")
 

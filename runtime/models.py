@@ -38,6 +38,18 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     return model_file(name, BUNDLED)
 
 
+def check_checkpoint(path: Path) -> None:
+    """Whether this can be a checkpoint; it is not opened, and needs no torch.
+
+    Raises:
+        UsageError: if its name is not that of one, or it does not exist.
+        DvmsrError: if that cannot be found out.
+    """
+    if path.suffix.lower() not in CHECKPOINTS:
+        raise UsageError(f"{path} is no checkpoint; name a file ending in {', '.join(CHECKPOINTS)}")
+    check_input(path)
+
+
 def model_file(name: str, others: Iterable[str]) -> Path:
     """The file of that name; `others` are the names that could have been meant.
 

@@ -84,7 +84,9 @@ def test_failures_have_their_exit_codes(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "onnx", "missing.pth") == 2
-    assert run(monkeypatch, "onnx", "net.txt") == 2
+    Path("net.onnx").touch()
+    assert run(monkeypatch, "onnx", "net.onnx") == 2
+    Path("net.onnx").unlink()
     source.with_suffix(".pth").write_text("hello")
     assert run(monkeypatch, "onnx", "net.pth") == 5
     monkeypatch.setattr(verify, "verify", lambda *_: [Parity("native", (1, 1, 1), 1.0, 0.0)])
@@ -93,6 +95,7 @@ def test_failures_have_their_exit_codes(
     monkeypatch.undo()
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 4
+    assert "net.onnx is no checkpoint; name a file ending in" in errors[1]
 
 
 def test_an_existing_file_needs_overwrite(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_missing_packages_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingComponentError, match=r'pip install "dvmsr\[export\]"'):
-        export_onnx("a.pth", tmp_path / "a.onnx", progress=silent)
+        export_onnx(random_network(), tmp_path / "a.onnx", progress=silent)
 
 
 def test_a_runtime_that_cannot_read_the_file(
