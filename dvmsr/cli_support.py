@@ -94,26 +94,38 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
 
 @contextmanager
 def _orderly_termination() -> Iterator[None]:
-    """SIGTERM and SIGHUP, unless ignored (nohup), raise SystemExit in the block.
+    """SIGINT, SIGTERM and SIGHUP, unless ignored (nohup), raise an exception in the block.
 
-    So every `finally` runs and no temporary file stays behind. More of them change nothing: a
-    closed terminal sends several.
+    So every `finally` runs and no temporary file stays behind. For SIGINT it is KeyboardInterrupt,
+    even where an import has turned that into another exception; for the others SystemExit, once:
+    a closed terminal sends several.
     """
     caught = [
         number
         for name in ("SIGTERM", "SIGHUP")
         if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL
     ]
+    interrupted = False
+
+    def interrupt(number: int, frame: object) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
 
     def terminate(number: int, frame: object) -> None:
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(SIGNALLED + number)
 
-    for number in caught:
-        signal.signal(number, terminate)
+    before = {number: signal.signal(number, terminate) for number in caught}
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+    except Exception:
+        if interrupted:
+            raise KeyboardInterrupt from None
+        raise
     finally:
-        for number in caught:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)

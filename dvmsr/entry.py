@@ -7,10 +7,14 @@ import would show a traceback, or be taken for a missing module.
 from __future__ import annotations
 
 import os
-import signal
-from importlib import import_module
 
 _INTERRUPTED = 130
+
+try:
+    import signal
+    from importlib import import_module
+except KeyboardInterrupt:
+    os._exit(_INTERRUPTED)
 
 
 def dvmsr() -> None:

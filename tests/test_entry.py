@@ -1,4 +1,4 @@
-"""The console scripts: an interrupt while they import ends them without a traceback."""
+"""The console scripts: an interrupt while they or their commands import ends them quietly."""
 
 from __future__ import annotations
 
@@ -35,3 +35,29 @@ def test_an_interrupt_of_the_imports(script: str, ignored: bool, code: int) -> N
     assert result.returncode == code
     assert result.stderr == ""
     assert ("Usage" in result.stdout) is ignored
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_an_interrupt_that_an_import_takes_for_a_failure() -> None:
+    """As compiled modules do."""
+    program = """
+import os, signal, sys
+
+class Failing:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "onnxruntime":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                signal.pause()
+            except KeyboardInterrupt:
+                raise ImportError("initialization failed")
+
+sys.meta_path.insert(0, Failing)
+from dvmsr import entry
+entry.dvmsr_infer()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, "examples/chelsea.png"], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stderr) == (130, "interrupted\n")
