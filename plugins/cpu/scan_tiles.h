@@ -16,6 +16,10 @@ namespace {
 // Tokens that a block of channels takes at a time: their exponentials overlap, and A and the state
 // are loaded once for all of them.
 constexpr int tokens_at_once = 4;
+// Blocks of channels that share what is loaded of B and C.
+constexpr int blocks_at_once = 2;
+// How far ahead memory is asked for.
+constexpr int tokens_ahead = 16;
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -48,12 +52,14 @@ DVMSR_INLINE const float *row(const half *from, int64_t count, float *copy) {
 }
 
 int64_t scan_forward_scratch(int64_t tile_channels, int64_t N) {
-  return 3 * round_up(tile_channels, W) * N + round_up(tile_channels, W) +
-         2 * round_up(tokens_at_once * N, W);
+  return 3 * round_up(tile_channels, W) * N + 2 * round_up(tile_channels, W) +
+         blocks_at_once * tokens_at_once * N * W + 2 * round_up(tokens_at_once * N, W);
 }
 
 template <class R, class Act>
 struct ScanTask {
+  using V = Vector<R>;
+
   explicit ScanTask(const ScanTile &tile)
       : t(tile),
         D(tile.channels),
@@ -71,7 +77,9 @@ struct ScanTask {
     a = h + padded * N;
     first = a + padded * N;
     sum = first + padded * N;
-    B_row = sum + padded;
+    limit = sum + padded;
+    decays = limit + padded;
+    B_row = decays + blocks_at_once * tokens_at_once * N * W;
     C_row = B_row + round_up(tokens_at_once * N, W);
     for (int64_t c = t.first_channel; c < t.end_channel; c += W) {
       const int64_t at = (c - t.first_channel) * N, count = lanes_at(c, t.end_channel);
@@ -79,60 +87,115 @@ struct ScanTask {
       load_states(static_cast<const R *>(t.h_first), c, count, N, R(1), h + at);
     }
     std::fill(sum, sum + padded, R(0));
-  }
-
-  // T tokens of `count` <= W channels from c on. N0: the state size where it is known, else 0.
-  // Decaying: no A is positive.
-  template <int T, int N0, bool Decaying>
-  DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
-    using V = Vector<R>;
-    const int64_t states = N0 ? N0 : N;
-    const int64_t at = token * D + c;
-    R *hc = h + (c - t.first_channel) * states;
-    const R *ac = a + (c - t.first_channel) * states;
-    const V skip_c = load(skip + c, count), bias_c = load(bias + c, count);
-    V d[T], drive[T], sum_n[T];
-    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-      const V x = load(u + at + j * D, count);
-      d[j] = softplus(load(delta + at + j * D, count) + bias_c);
-      drive[j] = d[j] * x;
-      sum_n[j] = skip_c * x;
-    }
-    for (int64_t n = 0; n < states; ++n) {
-      const V an = load(ac + n * W);
-      V s = load(hc + n * W);
-      V decay[T];
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) decay[j] = d[j] * an;
-      exp2<Decaying>(decay);
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        s = decay[j] * s + drive[j] * B_t[j * states + n];
-        sum_n[j] += s * C_t[j * states + n];
+    for (int64_t c = 0; c < padded; c += W) {
+      // Up to this delta every exponent of the channel lies in [-125, 0]; none such if an A is positive.
+      V lowest{};
+      auto decaying = lowest <= 0;
+      for (int64_t n = 0; n < N; ++n) {
+        const V an = load(a + c * N + n * W);
+        lowest = an < lowest ? an : lowest;
+        decaying &= an <= 0;
       }
-      store(hc + n * W, s);
+      store(limit + c, decaying ? 125 / (0 - lowest) : splat(R(-1)));
     }
-    V total = load(sum + (c - t.first_channel));
-    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-      const V gate = load(z + at + j * D, count);
-      store(y + at + j * D, sum_n[j] * gate * sigmoid(gate), count);
-      total += d[j];
-    }
-    store(sum + (c - t.first_channel), total);
   }
 
-  template <int T, int N0, bool Decaying>
+  // decays[n][j] = exp(d[j] * A[n])
+  template <int T, int N0, Exponents E>
+  DVMSR_INLINE void all_decays(const V (&d)[T], const R *ac, R *to) {
+#pragma GCC unroll 1
+    for (int64_t n = 0; n < (N0 ? N0 : N); ++n) {
+      const V an = load(ac + n * W);
+      V e[T];
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) e[j] = d[j] * an;
+      exp2<E>(e);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(to + (n * T + j) * W, e[j]);
+    }
+  }
+
+  // T tokens of P blocks of channels from c on, `count` <= W channels in each. N0: the state size
+  // where it is known, else 0.
+  template <int T, int P, int N0>
+  DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
+    const int64_t states = N0 ? N0 : N;
+    const int64_t at = token * D + c, lane = c - t.first_channel;
+    R *hc = h + lane * states;
+    V drive[P][T], sum_n[P][T];
+    DVMSR_UNROLL for (int p = 0; p < P; ++p) {
+      V d[T];
+      const V bias_c = load(bias + c + p * W, count);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        fetch(at + p * W + (j + tokens_ahead) * D);
+        d[j] = load(delta + at + p * W + j * D, count) + bias_c;
+      }
+      softplus(d);
+      const V limit_c = load(limit + lane + p * W);
+      auto ordinary = d[0] <= limit_c;
+      DVMSR_UNROLL for (int j = 1; j < T; ++j) ordinary &= d[j] <= limit_c;
+      const R *ac = a + (lane + p * W) * states;
+      if (all(ordinary))
+        all_decays<T, N0, Exponents::ordinary>(d, ac, decays + p * T * W * states);
+      else
+        all_decays<T, N0, Exponents::any>(d, ac, decays + p * T * W * states);
+      const V skip_c = load(skip + c + p * W, count);
+      V total = load(sum + lane + p * W);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        const V x = load(u + at + p * W + j * D, count);
+        drive[p][j] = d[j] * x;
+        sum_n[p][j] = skip_c * x;
+        total += d[j];
+      }
+      store(sum + lane + p * W, total);
+    }
+#pragma GCC unroll 1
+    for (int64_t n = 0; n < states; ++n) {
+      V s[P];
+      DVMSR_UNROLL for (int p = 0; p < P; ++p) s[p] = load(hc + (p * states + n) * W);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        const V B_n = splat(B_t[j * states + n]), C_n = splat(C_t[j * states + n]);
+        DVMSR_UNROLL for (int p = 0; p < P; ++p) {
+          s[p] = load(decays + ((p * states + n) * T + j) * W) * s[p] + drive[p][j] * B_n;
+          sum_n[p][j] += s[p] * C_n;
+        }
+      }
+      DVMSR_UNROLL for (int p = 0; p < P; ++p) store(hc + (p * states + n) * W, s[p]);
+    }
+    DVMSR_UNROLL for (int p = 0; p < P; ++p) {
+      V gate[T];
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        gate[j] = load(z + at + p * W + j * D, count);
+        sum_n[p][j] *= gate[j];
+      }
+      sigmoid(gate);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j)
+        store(y + at + p * W + j * D, sum_n[p][j] * gate[j], count);
+    }
+  }
+
+  // Asks for a block of channels of all four streams: their order is not one that processors foresee.
+  DVMSR_INLINE void fetch(int64_t at) const {
+    __builtin_prefetch(delta + at);
+    __builtin_prefetch(u + at);
+    __builtin_prefetch(z + at);
+    __builtin_prefetch(y + at, 1);
+  }
+
+  template <int T, int N0>
   DVMSR_INLINE void all_channels(int64_t token) {
     const R *B_t = row(B + token * N, T * N, B_row), *C_t = row(C + token * N, T * N, C_row);
     int64_t c = t.first_channel;
-    for (; c + W <= t.end_channel; c += W) step<T, N0, Decaying>(token, c, W, B_t, C_t);
-    if (c < t.end_channel) step<T, N0, Decaying>(token, c, t.end_channel - c, B_t, C_t);
+    for (; c + blocks_at_once * W <= t.end_channel; c += blocks_at_once * W)
+      step<T, blocks_at_once, N0>(token, c, W, B_t, C_t);
+    for (; c < t.end_channel; c += W)
+      step<T, 1, N0>(token, c, lanes_at(c, t.end_channel), B_t, C_t);
   }
 
-  template <int N0, bool Decaying>
+  template <int N0>
   void forward() {
     int64_t token = t.first_token;
     for (; token + tokens_at_once <= t.end_token; token += tokens_at_once)
-      all_channels<tokens_at_once, N0, Decaying>(token);
-    for (; token < t.end_token; ++token) all_channels<1, N0, Decaying>(token);
+      all_channels<tokens_at_once, N0>(token);
+    for (; token < t.end_token; ++token) all_channels<1, N0>(token);
     for (int64_t c = t.first_channel; c < t.end_channel; c += W)
       store_states(static_cast<R *>(t.h_end), c, lanes_at(c, t.end_channel), N,
                    h + (c - t.first_channel) * N);
@@ -182,19 +245,13 @@ struct ScanTask {
   const Act *u, *delta, *z, *B, *C;
   const R *skip, *bias;
   Act *y;
-  R *h, *a, *first, *sum, *B_row, *C_row;
+  R *h, *a, *first, *sum, *limit, *decays, *B_row, *C_row;
 };
 
 template <class R, class Act>
 void scan_forward(const ScanTile &tile) {
   ScanTask<R, Act> task(tile);
-  const bool decaying = std::all_of(task.a, task.first, [](R a) { return a <= 0; });
-  if (tile.state != 16)
-    task.template forward<0, false>();
-  else if (decaying)
-    task.template forward<16, true>();
-  else
-    task.template forward<16, false>();
+  tile.state == 16 ? task.template forward<16>() : task.template forward<0>();
 }
 
 template <class R, class Act>
@@ -273,14 +330,16 @@ struct ScanGradient {
     const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
     V d[T], drive[T], sum_n[T];
     DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+      d[j] = load(in(t.delta) + at + j * D, count) + bias;
+      if (Keep) store(raw + (i + j) * W, d[j]);
+    }
+    softplus(d);
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
       const V x = load(in(t.u) + at + j * D, count);
-      const V r = load(in(t.delta) + at + j * D, count) + bias;
-      d[j] = softplus(r);
       drive[j] = d[j] * x;
       sum_n[j] = skip * x;
       if (Keep) {
         store(step + (i + j) * W, d[j]);
-        store(raw + (i + j) * W, r);
         store(unit + (i + j) * W, x);
       }
     }
@@ -290,7 +349,7 @@ struct ScanGradient {
       V s = load(hb + n * W);
       V e[T];
       DVMSR_UNROLL for (int j = 0; j < T; ++j) e[j] = d[j] * an;
-      exp2<false>(e);
+      exp2<Exponents::any>(e);
       DVMSR_UNROLL for (int j = 0; j < T; ++j) {
         s = e[j] * s + drive[j] * B_t[j * states + n];
         if (Keep) {

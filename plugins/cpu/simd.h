@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -39,8 +40,11 @@ struct VectorOf<double> {
 };
 template <class R>
 using Vector = typename VectorOf<R>::type;
+template <class V>
+using Lane = std::remove_reference_t<decltype(V{}[0])>;
 
 typedef int32_t Int32s __attribute__((vector_size(4 * W)));
+typedef int64_t Int64s __attribute__((vector_size(8 * W)));
 typedef uint16_t Halves __attribute__((vector_size(2 * W)));
 
 template <class R>
@@ -115,7 +119,7 @@ DVMSR_INLINE void store(half *to, Vector<float> value, int64_t count = W) {
 // max and min that keep a NaN in x; compilers do not find the instruction by themselves.
 DVMSR_INLINE Vector<float> at_least(Vector<float> x, float low) {
 #if DVMSR_LANES == 16 && defined(__AVX512F__)
-  return _mm512_max_ps(splat(low), x);
+  return _mm512_maskz_max_ps(0xffff, splat(low), x);
 #elif DVMSR_LANES == 8 && defined(__AVX__)
   return _mm256_max_ps(splat(low), x);
 #elif DVMSR_LANES == 4 && defined(__SSE2__)
@@ -126,71 +130,123 @@ DVMSR_INLINE Vector<float> at_least(Vector<float> x, float low) {
 }
 DVMSR_INLINE Vector<float> at_most(Vector<float> x, float high) { return -at_least(-x, -high); }
 
-// x = 2^x for G vectors in step, so that their chains of dependent operations overlap. Decaying: no x
-// is positive, which saves the upper bound.
-template <bool Decaying, int G>
+// Whether a comparison held in every lane.
+DVMSR_INLINE bool all(Int32s held) {
+#if DVMSR_LANES == 16 && defined(__AVX512DQ__)
+  return _mm512_movepi32_mask(bits_of<__m512i>(held)) == 0xffff;
+#elif DVMSR_LANES == 8 && defined(__AVX__)
+  return _mm256_movemask_ps(bits_of<__m256>(held)) == 0xff;
+#elif DVMSR_LANES == 4 && defined(__SSE2__)
+  return _mm_movemask_ps(bits_of<__m128>(held)) == 0xf;
+#else
+  for (int i = 0; i < W; ++i)
+    if (!held[i]) return false;
+  return true;
+#endif
+}
+DVMSR_INLINE bool all(Int64s held) {
+  for (int i = 0; i < W; ++i)
+    if (!held[i]) return false;
+  return true;
+}
+
+// What the caller knows of the exponents; each saves instructions.
+enum class Exponents {
+  any,
+  negative,  // none above 0
+  ordinary,  // within [-125, 0], and no NaN with a payload: no result is subnormal
+};
+
+// x = 2^x for G vectors in step: their chains of dependent operations overlap. So below.
+template <Exponents E, int G>
 DVMSR_INLINE void exp2(Vector<float> (&x)[G]) {
-  constexpr float shift = 0x1.8p23f + 127;
-  Vector<float> scale[G], p[G];
-  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], -127.f);
-  if (!Decaying)
+  constexpr bool ordinary = E == Exponents::ordinary;
+  constexpr float shift = ordinary ? 0x1.8p23f : 0x1.8p23f + 127;
+  Vector<float> whole[G], p[G];
+  if (!ordinary)
+    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], -127.f);
+  if (E == Exponents::any)
     DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_most(x[i], 128.f);
-  DVMSR_UNROLL for (int i = 0; i < G; ++i) scale[i] = x[i] + shift;  // low mantissa bits: round(x) + 127
-  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= scale[i] - shift;
-  DVMSR_UNROLL for (int i = 0; i < G; ++i)
-    scale[i] = bits_of<Vector<float>>(bits_of<Int32s>(scale[i]) << 23);
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) whole[i] = x[i] + shift;  // low mantissa bits: round(x)
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= whole[i] - shift;
   // Minimax for |x| <= 1/2 with the value at 0 exact; error 9e-8.
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = x[i] * 0x1.5bba14p-10f + 0x1.3cea88p-7f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.c6b752p-5f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.ebf9bcp-3f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.62e42ap-1f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 1.f;
-  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = p[i] * scale[i];
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) {
+    const Int32s exponent = bits_of<Int32s>(whole[i]) << 23;
+    x[i] = ordinary ? bits_of<Vector<float>>(bits_of<Int32s>(p[i]) + exponent)
+                    : p[i] * bits_of<Vector<float>>(exponent);
+  }
 }
-template <bool Decaying, int G>
+template <Exponents, int G>
 DVMSR_INLINE void exp2(Vector<double> (&x)[G]) {
   for (int g = 0; g < G; ++g)
     for (int i = 0; i < W; ++i) x[g][i] = std::exp2(x[g][i]);
-}
-template <class V>
-DVMSR_INLINE V exp2(V x) {
-  V group[1] = {x};
-  exp2<false>(group);
-  return group[0];
 }
 
 template <class R>
 constexpr R log2e = static_cast<R>(1.442695040888963407359924681001892137L);
 
-DVMSR_INLINE Vector<float> exp(Vector<float> x) { return exp2(x * log2e<float>); }
-DVMSR_INLINE Vector<double> exp(Vector<double> x) { return exp2(x * log2e<double>); }
+// x = 1 / (1 + exp(-x))
+template <class V, int G>
+DVMSR_INLINE void sigmoid(V (&x)[G]) {
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] *= -log2e<Lane<V>>;
+  exp2<Exponents::any>(x);
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = 1 / (1 + x[i]);
+}
 
+// w = log(1 + w) for w in [0, 1].
+template <int G>
+DVMSR_INLINE void log1p_unit(Vector<float> (&w)[G]) {
+  Vector<float> p[G];
+  // Minimax of log(1 + w) / w with the value at 0 exact; error 4e-8.
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = w[i] * 0.0053648221f + -0.030065785f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + 0.079204525f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + -0.13753802f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + 0.19153655f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + -0.24857164f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + 0.33321323f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + -0.49999648f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * w[i] + 1.f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) w[i] *= p[i];
+}
+template <int G>
+DVMSR_INLINE void log1p_unit(Vector<double> (&w)[G]) {
+  for (int g = 0; g < G; ++g)
+    for (int i = 0; i < W; ++i) w[g][i] = std::log1p(w[g][i]);
+}
+
+// x = log(1 + exp(x))
+template <class V, int G>
+DVMSR_INLINE void softplus(V (&x)[G]) {
+  V w[G];
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) w[i] = (x[i] > 0 ? -x[i] : x[i]) * log2e<Lane<V>>;
+  exp2<Exponents::negative>(w);
+  log1p_unit(w);
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = (x[i] > 0 ? x[i] : V{}) + w[i];
+}
+
+// The same on one vector.
+template <class V>
+DVMSR_INLINE V exp2(V x) {
+  V group[1] = {x};
+  exp2<Exponents::any>(group);
+  return group[0];
+}
 template <class V>
 DVMSR_INLINE V sigmoid(V x) {
-  return 1 / (1 + exp(-x));
+  V group[1] = {x};
+  sigmoid(group);
+  return group[0];
 }
-
-// log(1 + w) for w in [0, 1].
-DVMSR_INLINE Vector<float> log1p_unit(Vector<float> w) {
-  const Vector<float> s = w / (w + 2.f);  // log(1 + w) = 2 artanh(s)
-  const Vector<float> q = s * s;
-  Vector<float> p = splat(0.14089198f);  // minimax for q <= 1/9; error 4e-9
-  p = p * q + 0.13980295f;
-  p = p * q + 0.20012456f;
-  p = p * q + 0.33333158f;
-  p = p * q + 1.f;
-  return 2.f * s * p;
-}
-DVMSR_INLINE Vector<double> log1p_unit(Vector<double> w) {
-  for (int i = 0; i < W; ++i) w[i] = std::log1p(w[i]);
-  return w;
-}
-
 template <class V>
 DVMSR_INLINE V softplus(V x) {
-  const V positive = x > 0 ? x : V{};
-  const V negative = x > 0 ? -x : x;  // -|x|, and NaN for NaN
-  return positive + log1p_unit(exp(negative));
+  V group[1] = {x};
+  softplus(group);
+  return group[0];
 }
 
 }  // namespace

@@ -117,7 +117,14 @@ def test_state_in_state_out_joins_two_halves_exactly() -> None:
     np.testing.assert_array_equal(h, h_last)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf], ids=str)
+PAYLOAD = np.uint32(0x7FC00001).view(
+    np.float32
+)  # a NaN whose bits a sloppy kernel would scale away
+
+
+@pytest.mark.parametrize(
+    "value", [np.nan, PAYLOAD, np.inf, -np.inf], ids=["nan", "nan1", "inf", "-inf"]
+)
 @pytest.mark.parametrize("name", ["u", "delta", "B", "h0"])
 @pytest.mark.parametrize("threads", [1, 24], ids=["whole", "chunked"])
 def test_scan_propagates_nan_and_infinity(name: str, value: float, threads: int) -> None:
@@ -128,6 +135,17 @@ def test_scan_propagates_nan_and_infinity(name: str, value: float, threads: int)
     for actual, expected in zip(scan(inputs, threads), truth, strict=True):
         np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
         np.testing.assert_array_equal(np.isinf(actual), np.isinf(expected))
+
+
+@pytest.mark.parametrize("edge", [-130.0, -126.0, -125.0, -124.0, 0.0, 8.0])
+def test_scan_at_the_edge_of_the_exponents(edge: float) -> None:
+    """Channels side by side whose decays 2^x are ordinary, subnormal, zero and, for A > 0, large."""
+    inputs = scan_inputs(ScanCase(1, 9, 35, 16))
+    step = np.log1p(np.exp(inputs["delta"] + inputs["delta_bias"])).max()
+    inputs["A"][::3] = edge * np.log(2) / step
+    inputs = cast(inputs, "float32")
+    for actual, expected in zip(scan(inputs), scan_truth(inputs), strict=True):
+        assert error(actual, expected) <= TOLERANCE["float32"]
 
 
 def test_half_conversion_is_exact_for_every_half() -> None:
