@@ -102,12 +102,8 @@ class Trainer:
     @property
     def progress(self) -> float:
         """How much of the run is done, 0 to 1."""
-        if self.settings.steps is not None:
-            done = self.step / self.settings.steps
-        else:
-            assert self.settings.minutes is not None
-            done = self.seconds / (60 * self.settings.minutes)
-        return min(done, 1.0)
+        spent = self.step if self.settings.unit == "steps" else self.seconds / 60
+        return min(spent / self.settings.length, 1.0)
 
     # -- the loop ---------------------------------------------------------------------------
 
@@ -124,9 +120,7 @@ class Trainer:
             return
         settings = self.settings
         self.started = time.monotonic()
-        if self.step == 0:
-            self._begin()
-        self.log = RunLog(self.out / LOG_NAME, self.step)
+        first_step = self.step
         with Screen("training", total=1.0) as screen, stop_signals() as stop:
             losses: list[float] = []
             window_start = time.monotonic()
@@ -134,6 +128,8 @@ class Trainer:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
                 with _memory_needed(settings):
                     losses.append(self._train_step(rate))
+                if self.step == first_step + 1:  # not earlier: a failed first step leaves nothing
+                    self._open_log(first_step)
                 if self.step % settings.log_every == 0:
                     speed = len(losses) / (time.monotonic() - window_start)
                     self._log(screen, losses, rate, speed)
@@ -147,19 +143,23 @@ class Trainer:
                     self._save_state()
                     notice(f"stopped after step {self.step}; --resume continues {self.out}")
                     raise KeyboardInterrupt
-            if self.step % settings.validate_every:
+            if self.step == first_step:  # the time was up
+                self._open_log(first_step)
+            if self.step % settings.validate_every or not self.step:
                 self._validate()
             self.finished = True
             self._save_state()
 
-    def _begin(self) -> None:
+    def _open_log(self, first_step: int) -> None:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DvmsrError(
                 f"{self.out} cannot be made a folder ({error.strerror}); choose another --out"
             ) from None
-        self._save_state()
+        self.log = RunLog(self.out / LOG_NAME, first_step)
+        if first_step == 0:
+            self._save_state()
 
     def _train_step(self, rate: float) -> float:
         lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)
@@ -201,10 +201,8 @@ class Trainer:
                 "steps_per_second": speed,
             }
         )
-        if self.settings.steps is not None:
-            left = (self.settings.steps - self.step) / speed
-        else:
-            left = (1 - self.progress) * 60 * (self.settings.minutes or 0)
+        left = (1 - self.progress) * self.settings.length
+        left *= 60 if self.settings.unit == "minutes" else 1 / speed
         score = "" if self.last_psnr is None else f"  PSNR-Y {self.last_psnr:.3f} dB"
         text = (
             f"step {self.step}  loss {loss:.5f}  {speed:.2f} steps/s{score}"

@@ -5,6 +5,7 @@ What is left out when a run is resumed is as in its first session.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
@@ -20,6 +21,7 @@ from dvmsr.config import preset as named_preset
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, find_dataset
+from dvmsr.runtime import memory
 from dvmsr.threads import bounded
 from dvmsr.train.data import Patches, Source, find_sources
 from dvmsr.train.loop import Trainer, describe_difference
@@ -69,14 +71,16 @@ def run(given: Options) -> None:
         device=origin["device"],
     )
     if trainer.finished:
-        length = next(option(name) for name in LENGTHS if getattr(settings, name) is not None)
-        notice(f"the run in {out} is complete; give a larger {length} to make it longer")
-    else:
-        notice(
-            f"{'training' if state is None else 'resuming'} at step {trainer.step}: "
-            f"{len(patches.pairs)} images, {len(validation)} for validation, "
-            f"{torch.get_num_threads()} threads"
-        )
+        notice(f"the run in {out} is complete; give more {option(settings.unit)} to make it longer")
+        return
+    if validation and origin["device"] == "cpu":
+        height, width = max((pair.lr.shape[:2] for pair in validation), key=math.prod)
+        memory.check(model.config, "torch", height, width, "the largest image of --val")
+    notice(
+        f"{'training' if state is None else 'resuming'} at step {trainer.step}: "
+        f"{len(patches.pairs)} images, {len(validation)} for validation, "
+        f"{torch.get_num_threads()} threads"
+    )
     trainer.run()
     best = "" if trainer.best_psnr is None else f", best PSNR-Y {trainer.best_psnr:.3f} dB"
     notice(f"done: {trainer.step} steps{best}; weights in {out}")
@@ -110,12 +114,11 @@ def _settings(given: Options, out: Path, state: TrainState | None) -> tuple[Sett
     settings = Settings(**values)
     if state is not None:
         check_resumed(out, state.settings, {**asdict(settings), "patch": patch})
-        for name in LENGTHS:
-            if (length := getattr(settings, name)) != (before := state.settings[name]):
-                notice(
-                    f"the run becomes longer, {length:g} {name} instead of {before:g}: "
-                    "from here the rate follows the schedule of that length"
-                )
+        if settings.length != (before := state.settings[settings.unit]):
+            notice(
+                f"the run becomes longer, {settings.length:g} {settings.unit} instead of "
+                f"{before:g}: from here the rate follows the schedule of that length"
+            )
     return settings, patch
 
 

@@ -57,6 +57,16 @@ class Settings:
             raise UsageError(f"--seed must be at least 0 and below 2**63, not {self.seed}")
         Schedule(self.schedule, self.warmup)
 
+    @property
+    def unit(self) -> str:
+        """What bounds the run, `steps` or `minutes`."""
+        return "steps" if self.minutes is None else "minutes"
+
+    @property
+    def length(self) -> float:
+        """How many of them."""
+        return float(getattr(self, self.unit))
+
 
 def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Whether the run in `out`, begun with the settings `then`, may go on with those of `now`.

@@ -166,7 +166,7 @@ def begun(photos: Path, tmp_path: Path) -> Path:
 
 def test_resume_needs_no_other_option(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(begun)  # paths given before were relative to another folder
-    assert "is complete; give a larger --steps" in run("--out", str(begun), "--resume")
+    assert "is complete; give more --steps" in run("--out", str(begun), "--resume")
     state = TrainState.load(begun / FILE_NAME)
     told = run("--out", str(begun), "--resume", "--steps", "5")
     assert "the run becomes longer, 5 steps instead of 2" in told
@@ -232,6 +232,14 @@ def test_several_paths_may_follow_data(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("--data", first, *others, *options(photos, out, 1)[2:])
     assert TrainState.load(out / FILE_NAME).data[0] == 3
+
+
+def test_validation_beyond_all_memory_is_refused_before_training(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvmsr.runtime.memory.available", lambda: 1000)
+    with pytest.raises(DvmsrError, match="the largest image of --val has 10x10 pixels"):
+        run("--out", str(begun), "--resume", "--steps", "3")
 
 
 def test_without_data_there_is_nothing_to_train_on(photos: Path, tmp_path: Path) -> None:

@@ -164,6 +164,13 @@ def test_time_bounds_a_run_over_its_sessions(tmp_path: Path) -> None:
     assert finished.step == second.step
 
 
+def test_a_run_without_time_for_a_step_leaves_its_first_weights(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "new", minutes=1e-12)
+    run.run()
+    assert run.step == 0
+    assert checkpoint.load(tmp_path / "new" / "last.safetensors").config == CONFIG
+
+
 def test_rows_past_the_resumed_step_are_written_again(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
@@ -309,6 +316,7 @@ def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -
         run.model.conv_first.bias.fill_(torch.nan)
     with pytest.raises(DvmsrError, match="the loss became nan at step 0"):
         run.run()
+    assert not list(tmp_path.iterdir())  # nothing in the way of the next try
 
 
 @pytest.mark.parametrize(
