@@ -80,6 +80,9 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         notice("error: standard output has no space left; make room or send it elsewhere")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         sys.exit(1)
+    except MemoryError:
+        notice("error: there is not enough memory; end other programs or take smaller input")
+        sys.exit(DvmsrError.exit_code)
     except typer.Abort:  # what older versions of typer make of Ctrl-C
         exit_code = INTERRUPTED
     except Exception as error:

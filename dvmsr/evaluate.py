@@ -19,6 +19,7 @@ from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
+from dvmsr.paths import exists
 from dvmsr.resize import imresize
 from dvmsr.runtime.atomic import check_folder, check_target, write_atomically
 from dvmsr.runtime.image_io import encode
@@ -240,7 +241,7 @@ def _check_pictures(datasets: Sequence[Dataset], folder: Path, overwrite: bool) 
     for dataset in datasets:
         check_folder(folder / dataset.name)
         for picture in picture_paths(dataset, folder).values():
-            if picture.exists():
+            if exists(picture):
                 check_target(picture, overwrite)
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime.atomic import write_atomically
 
 SUFFIX = ".engine"
@@ -146,11 +147,11 @@ def read_info(path: Path) -> EngineInfo:
     """The description of the engine `path`, checked; the plan itself is not read.
 
     Raises:
-        DvmsrError: if there is no such engine or the description cannot be read.
+        UsageError: if there is no such engine.
+        DvmsrError: if the description cannot be read.
         IncompatibleModelError: if there is no description, or it is damaged or of a newer version.
     """
-    if not path.is_file():
-        raise DvmsrError(f"engine {path} does not exist or is no file")
+    check_input(path)
     described = info_path(path)
     try:
         values = json.loads(described.read_bytes())
@@ -160,7 +161,7 @@ def read_info(path: Path) -> EngineInfo:
             "or build the engine again with `dvmsr-export trt`"
         ) from None
     except OSError as error:
-        raise DvmsrError(f"{described} cannot be read ({error.strerror})") from None
+        raise unreadable(described, error) from None
     except ValueError:
         raise _damaged(described) from None
     if isinstance(values, dict) and type(values.get("format")) is int and values["format"] > FORMAT:
@@ -182,7 +183,7 @@ def read_engine(path: Path) -> tuple[EngineInfo, bytes]:
     try:
         plan = path.read_bytes()
     except OSError as error:
-        raise DvmsrError(f"{path} cannot be read ({error.strerror})") from None
+        raise unreadable(path, error) from None
     if hashlib.sha256(plan).hexdigest() != info.plan_sha256:
         raise IncompatibleModelError(
             f"{path} is damaged or not the engine that {info_path(path).name} describes; "

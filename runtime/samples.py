@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.pairs import PairFiles, find_dataset, read_rgb
+from dvmsr.paths import is_dir
 from dvmsr.runtime.naming import find_images
 from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.pixels import to_planes
@@ -49,7 +50,7 @@ def find_samples(images: Sequence[Path], scale: int) -> list[Loader]:
     """
     loaders: list[Loader] = []
     for path in images:
-        if (path / "HR").is_dir():
+        if is_dir(path / "HR"):
             pairs = find_dataset(path, scale).pairs
             loaders += [partial(_pair_sample, files, scale) for files in pairs]
         else:

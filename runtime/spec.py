@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dvmsr.paths import exists
 from dvmsr.runtime.upscaler import Upscaler
 
 
@@ -13,7 +14,7 @@ def split(spec: str) -> tuple[str, str]:
     A colon in the name of an existing file, or before a path, belongs to the name.
     """
     model, colon, backend = spec.rpartition(":")
-    if not colon or not backend.isalnum() or Path(spec).exists():
+    if not colon or not backend.isalnum() or exists(Path(spec)):
         return spec, "auto"
     return model, backend
 

@@ -221,3 +221,13 @@ def test_unusable_path_is_one_sentence(command) -> None:
     code, out, err = command("eval", "a" * 300, "--model", "bicubic")
     assert code in (1, 2) and not out
     assert err.startswith("error:") and err.count("\n") == 1
+
+
+def test_want_of_memory_is_one_sentence(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("dvmsr.info.run", fail)
+    code, out, err = command("info", "student")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: there is not enough memory;") and err.count("\n") == 1

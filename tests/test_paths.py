@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dvmsr import paths
+from dvmsr import checkpoint, paths
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.pairs import find_dataset
+from dvmsr.runtime import atomic, spec
+from dvmsr.runtime.engine_file import read_info
+from dvmsr.runtime.image_io import read_image
+from dvmsr.runtime.models import find_model
+from dvmsr.train.data import find_sources
+from dvmsr.train.state import open_run
 
 
 def test_the_questions_have_answers(tmp_path: Path) -> None:
@@ -35,3 +43,29 @@ def test_refuses_what_is_no_file_to_read(tmp_path: Path) -> None:
     ):
         with pytest.raises(kind, match=complaint):
             paths.check_input(path)
+
+
+LONG = Path("n" * 300, "x.png")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: atomic.check_target(LONG, overwrite=False),
+        lambda: checkpoint.load(LONG.with_suffix(".pth")),
+        lambda: find_dataset(LONG, 4),
+        lambda: find_model(LONG.with_suffix(".onnx")),
+        lambda: find_sources([LONG]),
+        lambda: open_run(LONG, resume=True),
+        lambda: read_image(LONG),
+        lambda: read_info(LONG),
+        lambda: spec.load(f"{LONG.with_suffix('.onnx')}:portable"),
+    ],
+    ids=[
+        "target", "checkpoint", "test set", "model", "photographs", "run", "image", "engine",
+        "model and backend",
+    ],
+)  # fmt: skip
+def test_a_path_that_cannot_be_looked_at_is_one_sentence(ask: Callable[[], object]) -> None:
+    with pytest.raises(DvmsrError, match="nnn"):
+        ask()
