@@ -139,7 +139,7 @@ def test_scan_propagates_nan_and_infinity(name: str, value: float, threads: int)
 
 @pytest.mark.parametrize("edge", [-130.0, -126.0, -125.0, -124.0, 0.0, 8.0])
 def test_scan_at_the_edge_of_the_exponents(edge: float) -> None:
-    """Channels side by side whose decays 2^x are ordinary, subnormal, zero and, for A > 0, large."""
+    """Channels side by side whose decays 2^x are ordinary, subnormal, zero and, if A > 0, large."""
     inputs = scan_inputs(ScanCase(1, 9, 35, 16))
     step = np.log1p(np.exp(inputs["delta"] + inputs["delta_bias"])).max()
     inputs["A"][::3] = edge * np.log(2) / step
