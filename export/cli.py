@@ -11,7 +11,7 @@ import typer
 from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
 from dvmsr.errors import UsageError
-from dvmsr.export import plugin_command
+from dvmsr.export import cuda_command, plugin_command
 from dvmsr.export.onnx_export import DEFAULT_OPSET, export_onnx
 
 EXAMPLES = """\b
@@ -32,6 +32,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
     app.callback(epilog=EXAMPLES)(overview)
     app.command("onnx", epilog=EXAMPLES)(onnx_command)
+    app.command("cuda-path", epilog=cuda_command.EXAMPLES)(cuda_command.cuda_path)
     app.command("plugin-path", epilog=plugin_command.EXAMPLES)(plugin_command.plugin_path)
     return app
 

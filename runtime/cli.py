@@ -17,6 +17,7 @@ Examples:
   dvmsr-infer holiday/ extra.webp -o enlarged/
   dvmsr-infer photo.jpg --model my_model.onnx --backend portable
   dvmsr-infer *.png -o enlarged/ --json > report.json
+  dvmsr-infer photo.jpg --engine half.engine
 """
 
 
@@ -50,14 +51,20 @@ def infer(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"A bundled model ({', '.join(BUNDLED)}), or a .onnx, .safetensors or .pth file.",
+            help=f"A bundled model ({', '.join(BUNDLED)}), or a .onnx, .safetensors, .pth or "
+            ".engine file.",
         ),
     ] = DEFAULT,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A TensorRT engine: --model FILE --backend tensorrt."),
+    ] = None,
     backend: Annotated[
         str,
         typer.Option(
-            metavar="auto|native|portable|torch",
-            help="ONNX Runtime with native or portable operators, or PyTorch for a checkpoint.",
+            metavar="auto|native|portable|cuda|torch|tensorrt",
+            help="ONNX Runtime with native or portable operators or, with cuda, on a GPU; PyTorch "
+            "for a checkpoint; TensorRT for an engine.",
         ),
     ] = "auto",
     threads: Annotated[
@@ -70,7 +77,7 @@ def infer(
     ] = False,
     version: Version = False,
 ) -> None:
-    """Enlarge images with a trained network, without a GPU.
+    """Enlarge images with a trained network, on a processor or a GPU.
 
     Reads and writes PNG, JPEG (quality 95, 4:4:4), WebP (quality 95), TIFF and BMP. A result is
     called NAME_x4 after its image and the network's scale, and keeps the image's format unless OUT
@@ -80,6 +87,11 @@ def infer(
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
+    from dvmsr.errors import UsageError
     from dvmsr.runtime.batch import run
 
+    if engine is not None:
+        if model != DEFAULT or backend not in ("auto", "tensorrt"):
+            raise UsageError("--engine names model and backend; leave out --model and --backend")
+        model, backend = engine, "tensorrt"
     run(inputs, output, model, backend, threads, overwrite, as_json)

@@ -9,13 +9,14 @@ from pathlib import Path
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.paths import check_input, is_file
+from dvmsr.runtime import engine_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
 DEFAULT = "student"
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
-SUFFIXES = (".onnx", *CHECKPOINTS)
+SUFFIXES = (".onnx", *CHECKPOINTS, engine_file.SUFFIX)
 
 
 def find_model(model: str | os.PathLike[str]) -> Path:

@@ -60,3 +60,23 @@ class Network:
             UsageError: as `layers`.
         """
         raise UsageError("this backend does not show what its layers compute")
+
+
+class PixelNetwork(Network):
+    """A network that takes pictures as they are and converts them where it computes."""
+
+    def enlarge(self, image: NDArray[Any]) -> NDArray[Any]:
+        """(H, W, 3) of type uint8, uint16 or float32 in [0, 1] -> (s*H, s*W, 3) of that type.
+
+        Raises:
+            DvmsrError: if a value is not finite, or as the call.
+        """
+        raise NotImplementedError
+
+    def check_size(self, height: int, width: int, name: str) -> None:
+        """Whether an image of that size, called `name` in the message, is taken.
+
+        Raises:
+            IncompatibleModelError: if not.
+        """
+        raise NotImplementedError

@@ -13,13 +13,13 @@ from PIL import Image
 from dvmsr import native
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime import memory, models
+from dvmsr.runtime import engine_file, memory, models
 from dvmsr.runtime.image_io import normalise
-from dvmsr.runtime.network import Network
-from dvmsr.runtime.pixels import from_planes, to_planes
+from dvmsr.runtime.network import Network, PixelNetwork
+from dvmsr.runtime.pixels import check_values, from_planes, to_planes
 from dvmsr.threads import bounded
 
-BACKENDS = ("auto", "native", "portable", "torch")
+BACKENDS = ("auto", "native", "portable", "torch", "cuda", "tensorrt")
 
 ImageLike = TypeVar("ImageLike", Image.Image, NDArray[Any])
 
@@ -38,9 +38,9 @@ class Upscaler:
         self.config: DVMSRConfig = config
         """The network's architecture."""
         self.backend: str = backend
-        """What computes: `native`, `portable` or `torch`."""
+        """What computes: `native`, `portable`, `torch`, `cuda` or `tensorrt`."""
         self.precision: str = precision
-        """Type of the activations: `fp32` or `fp16`."""
+        """Type of the activations: `fp32`, `fp16` or `bf16`."""
         self.model: str = model
         """The model's file."""
 
@@ -54,11 +54,12 @@ class Upscaler:
         """Load a model.
 
         Args:
-            model: the name of a bundled model, or an exported `.onnx` file, or a `.safetensors` or
-                `.pth` checkpoint.
+            model: the name of a bundled model, or an exported `.onnx` file, a `.safetensors` or
+                `.pth` checkpoint, or a TensorRT `.engine`.
             backend: `native` (ONNX Runtime with dvmsr's own operators), `portable` (ONNX Runtime
-                alone, slower) or `torch`. `auto` takes `torch` for a checkpoint, else `native`,
-                else `portable` with a warning.
+                alone, slower), `cuda` (ONNX Runtime on a GPU with dvmsr's own operators), `torch`
+                or `tensorrt`. `auto` takes `torch` for a checkpoint, `tensorrt` for an engine,
+                else `native`, else `portable` with a warning.
             threads: how many to compute with, at most one per processor; None leaves it to the
                 backend.
 
@@ -66,13 +67,25 @@ class Upscaler:
             UsageError: if there is no such model, backend or number of threads, or they do not
                 fit.
             DvmsrError: if the file cannot be read.
-            IncompatibleModelError: if it is not a model of this network.
-            MissingComponentError: if the backend is not installed.
+            IncompatibleModelError: if it is not a model of this network, or an engine for another
+                GPU, TensorRT or plugin.
+            MissingComponentError: if the backend or its GPU is missing.
         """
         if backend not in BACKENDS:
             raise UsageError(f"no backend {backend}; there are {', '.join(BACKENDS)}")
         threads = bounded(threads)
         path = models.find_model(model)
+        if path.suffix.lower() == engine_file.SUFFIX:
+            if backend not in ("auto", "tensorrt"):
+                raise UsageError(f"{path} is a TensorRT engine; leave out the backend {backend}")
+            from dvmsr.runtime.engine import EngineNetwork
+
+            engine = EngineNetwork(path)
+            return cls(engine, engine.config, "tensorrt", engine.info.precision, str(path))
+        if backend == "tensorrt":
+            raise UsageError(
+                f"backend tensorrt runs engines; make one with `dvmsr-export trt {path} --fp16`"
+            )
         if path.suffix.lower() in models.CHECKPOINTS:
             if backend not in ("auto", "torch"):
                 raise UsageError(
@@ -111,6 +124,8 @@ class Upscaler:
         Raises:
             DvmsrError: if it needs more.
         """
+        if isinstance(self.network, PixelNetwork):
+            self.network.check_size(height, width, name)
         memory.check(self.config, self.backend, height, width, name)
 
     def __call__(self, image: ImageLike) -> ImageLike:
@@ -151,6 +166,10 @@ class Upscaler:
         if 0 in image.shape:
             raise UsageError(f"the image has no pixels (shape {image.shape})")
         self.check_memory(*image.shape[:2])
+        if isinstance(self.network, PixelNetwork):
+            check_values(image)
+            exact = image if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32)
+            return self.network.enlarge(exact).astype(image.dtype, copy=False)
         output = self.network(to_planes(image))  # (1, 3, s*H, s*W)
         expected = (1, 3, *(self.scale * side for side in image.shape[:2]))
         if output.shape != expected:

@@ -3,6 +3,34 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # no spinning beside other processes
+
+
+@pytest.fixture(scope="session")
+def cuda_on_host(request: pytest.FixtureRequest) -> Path:
+    """libdvmsr_cuda, compiled for the host against an emulated device."""
+    from cuda_emulation import compile_for_host
+
+    compiler = shutil.which("g++")
+    if not compiler:
+        pytest.skip("needs g++ to compile the CUDA kernels for the host")
+    folder = Path(request.config.cache.mkdir("cuda-on-host"))
+    return compile_for_host(compiler, folder, "-O1", "-fPIC", "-shared")
+
+
+@pytest.fixture
+def emulated_gpu(cuda_on_host: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Makes that library the one that dvmsr loads."""
+    from dvmsr import cuda, cuda_build
+
+    monkeypatch.setenv(cuda_build.ENVIRONMENT, str(cuda_on_host))
+    cuda.load.cache_clear()
+    yield cuda_on_host
+    cuda.load.cache_clear()

@@ -46,9 +46,8 @@ MODEST = ScanCase(2, 70, 20, 16)
 
 
 @pytest.fixture(scope="session")
-def library(request: pytest.FixtureRequest) -> Library:
-    folder = Path(request.config.cache.mkdir("cuda-on-host"))
-    return Library(compile_for_host(COMPILER, folder, "-O1", "-fPIC", "-shared"))
+def library(cuda_on_host: Path) -> Library:
+    return Library(cuda_on_host)
 
 
 @functools.cache

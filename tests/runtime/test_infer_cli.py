@@ -155,7 +155,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", "--model", "part.safetensors"], 5, "1 tensor (norm_f.weight)"),
         (["p.png", "--model", "text.pth"], 5, "text.pth is damaged or no PyTorch checkpoint"),
         (["p.png", *MODEL[:2], "--backend", "torch"], 2, "backend torch runs checkpoints"),
-        (["p.png", *MODEL[:2], "--backend", "cuda"], 2, "no backend cuda"),
+        (["p.png", *MODEL[:2], "--backend", "vulkan"], 2, "no backend vulkan"),
         (["p.png", *MODEL[:2], "--threads", "0"], 2, "--threads"),
         (["p.png", "--fast"], 2, "--fast"),
         ([], 2, "Missing argument"),

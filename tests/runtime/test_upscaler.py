@@ -198,7 +198,7 @@ def test_a_library_that_does_not_load(
 @pytest.mark.parametrize(
     ("kind", "backend", "complaint"),
     [
-        ("onnx", "cuda", "auto, native, portable, torch"),
+        ("onnx", "vulkan", "auto, native, portable, torch, cuda, tensorrt"),
         ("onnx", "torch", "runs checkpoints"),
         ("pth", "native", "dvmsr-export onnx"),
         ("safetensors", "portable", "dvmsr-export onnx"),

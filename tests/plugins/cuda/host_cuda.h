@@ -24,8 +24,7 @@
 #define __host__
 #define __launch_bounds__(...)
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
-typedef struct CUstream_st *cudaStream_t;
+#include "host_runtime.h"
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -307,17 +306,18 @@ S &host_shared_memory() {
 }
 
 template <class... Parameters>
-cudaError_t host_launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, cudaStream_t,
+cudaError_t host_launch(void (*kernel)(Parameters...), unsigned blocks, unsigned threads, cudaStream_t stream,
                         Parameters... arguments) {
   if (blocks == 0 || threads == 0 || threads % host_cuda::kWarp || threads > 1024)
     return cudaErrorInvalidValue;
-  auto body = [&] { kernel(arguments...); };
-  gridDim = {blocks};
-  blockDim = {threads};
-  for (unsigned i = 0; i < blocks; ++i) {
-    blockIdx = {i};
-    host_cuda::Block::current().run(
-        threads, [](void *data) { (*static_cast<decltype(body) *>(data))(); }, &body);
-  }
-  return cudaSuccess;
+  return host_cuda::put(stream, [=] {
+    auto body = [&] { kernel(arguments...); };
+    gridDim = {blocks};
+    blockDim = {threads};
+    for (unsigned i = 0; i < blocks; ++i) {
+      blockIdx = {i};
+      host_cuda::Block::current().run(
+          threads, [](void *data) { (*static_cast<decltype(body) *>(data))(); }, &body);
+    }
+  });
 }

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from vectors import CONV_INPUTS, SCAN_INPUTS
 
-PLUGINS = Path(__file__).parents[2] / "plugins" / "cuda"
-HOST = Path(__file__).parent / "cuda"
-SOURCES = sorted(PLUGINS.glob("*.cu"))
+PLUGINS = Path(__file__).parents[1] / "plugins" / "cuda"
+HOST = Path(__file__).parent / "plugins" / "cuda"
+LIBRARY = PLUGINS.with_name("cuda_library")
+SOURCES = [*sorted(PLUGINS.glob("*.cu")), *sorted(LIBRARY.glob("*.cu"))]
 WHOLE = 2**31 - 1
 """The chunk length that makes the whole sequence one chunk."""
 
@@ -26,7 +27,7 @@ _GUARD = 64
 
 def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
     """The kernels compiled with these options. `folder` keeps them for the next time."""
-    files = sorted([*PLUGINS.iterdir(), *HOST.iterdir()])
+    files = sorted([*PLUGINS.iterdir(), *LIBRARY.iterdir(), *HOST.iterdir()])
     digest = hashlib.sha256("\0".join([compiler, *options]).encode())
     for file in files:
         if file.is_file():
@@ -44,6 +45,7 @@ def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
             "-Werror",
             f"-I{HOST}",
             f"-I{PLUGINS}",
+            f"-I{LIBRARY}",
         ]
         partial = target.with_suffix(".partial")
         done = subprocess.run(

@@ -1,0 +1,206 @@
+"""The shared library with the operators' CUDA kernels (`plugins/cuda_library`), torch-free.
+
+It is compiled for the machine's GPU when it is first needed (`dvmsr.cuda_build`), and brings its
+own CUDA runtime. All calls are about the current device of the calling thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_void_p,
+)
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvmsr.errors import DvmsrError, MissingComponentError
+from dvmsr.native import CONV_ARGUMENTS, SCAN_ARGUMENTS
+
+ABI_VERSION = 1
+DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
+PIXELS = {"uint8": 0, "uint16": 1, "float32": 2}
+WHOLE = 2**31 - 1
+"""The chunk length that makes the whole sequence one chunk."""
+
+_OUT_OF_MEMORY = 2
+_REMEDY = "delete it, and `dvmsr-export cuda-path --build` builds it again"
+
+
+def _structure(
+    name: str, first: list[tuple[str, type]], sizes: str, pointers: str, strides: str = ""
+) -> type[Structure]:
+    fields: list[tuple[str, type]] = [*first]
+    fields += [(size, c_int64) for size in sizes.split()]
+    fields += [(pointer, c_void_p) for pointer in pointers.split()]
+    fields += [(f"{tensor}_stride", c_int64) for tensor in strides.split()]
+    return type(name, (Structure,), {"_fields_": fields})
+
+
+_DTYPE: list[tuple[str, type]] = [("dtype", c_int)]
+ScanParams = _structure(
+    "ScanParams",
+    _DTYPE,
+    "batch length channels state",
+    f"{SCAN_ARGUMENTS} y h_last",
+    "u delta B C z y",
+)
+ConvParams = _structure(
+    "ConvParams", _DTYPE, "batch length channels width", f"{CONV_ARGUMENTS} y new_tail", "x y"
+)
+Picture = _structure(
+    "Picture", [("type", c_int), ("dtype", c_int)], "batch height width", "pixels planes"
+)
+
+
+class _DeviceInfo(Structure):
+    _fields_ = [
+        ("name", c_char * 256),
+        *((name, c_int32) for name in ("major", "minor", "multiprocessors")),
+        *((name, c_int32) for name in ("driver_version", "runtime_version")),
+        *((name, c_int64) for name in ("l2_bytes", "total_bytes", "free_bytes")),
+    ]
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU; sizes in bytes."""
+
+    name: str
+    compute_capability: str
+    """Such as `8.9`."""
+    multiprocessors: int
+    driver: str
+    """The newest CUDA that the driver supports, such as `13.0`."""
+    runtime: str
+    """The CUDA runtime in the library."""
+    l2_bytes: int
+    total_bytes: int
+    free_bytes: int
+
+
+_handle_out = POINTER(c_void_p)
+_SIGNATURES: dict[str, list[type]] = {
+    "device_of_thread": [POINTER(_DeviceInfo)],
+    "malloc": [_handle_out, c_size_t],
+    "free": [c_void_p],
+    "malloc_host": [_handle_out, c_size_t],
+    "free_host": [c_void_p],
+    "copy": [c_void_p, c_void_p, c_size_t, c_void_p],
+    "fill": [c_void_p, c_int32, c_size_t, c_void_p],
+    "stream_create": [_handle_out],
+    "stream_destroy": [c_void_p],
+    "stream_synchronize": [c_void_p],
+    "graph_begin": [c_void_p],
+    "graph_end": [c_void_p, _handle_out],
+    "graph_launch": [c_void_p, c_void_p],
+    "graph_destroy": [c_void_p],
+    "event_create": [_handle_out],
+    "event_destroy": [c_void_p],
+    "event_record": [c_void_p, c_void_p],
+    "event_elapsed": [c_void_p, c_void_p, POINTER(c_float)],
+    "planes_from_pixels": [POINTER(Picture), c_void_p],
+    "pixels_from_planes": [POINTER(Picture), c_void_p, c_void_p],
+    "selective_scan": [POINTER(ScanParams), c_int32, c_void_p, c_void_p],
+    "causal_conv1d": [POINTER(ConvParams), c_void_p],
+}
+"""Of the functions `dvmsr_cuda_*` that return a status."""
+
+
+@functools.cache
+def load() -> Library:
+    """This machine's library; compiled first where there is none yet.
+
+    Raises:
+        MissingComponentError: if it cannot be compiled or loaded here.
+    """
+    from dvmsr import cuda_build
+
+    return Library(cuda_build.require())
+
+
+class Library:
+    """A loaded library.
+
+    Raises:
+        MissingComponentError: if it cannot be loaded or has another ABI.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._library = ctypes.CDLL(str(path))
+            version = self._library.dvmsr_cuda_abi_version()
+        except (OSError, AttributeError) as error:
+            raise MissingComponentError(f"{path} cannot be loaded ({error}); {_REMEDY}") from None
+        if version != ABI_VERSION:
+            raise MissingComponentError(f"{path} belongs to another version of dvmsr; {_REMEDY}")
+        for name, arguments in _SIGNATURES.items():
+            getattr(self._library, f"dvmsr_cuda_{name}").argtypes = arguments
+        self._library.dvmsr_cuda_error_text.restype = c_char_p
+        self._library.dvmsr_cuda_scan_workspace_size.restype = c_size_t
+        self._library.dvmsr_cuda_scan_workspace_size.argtypes = [POINTER(ScanParams), c_int32]
+        self._library.dvmsr_cuda_scan_best_chunk.argtypes = [POINTER(ScanParams), c_int32]
+
+    def call(self, function: str, *arguments: object) -> None:
+        """Call `dvmsr_cuda_<function>`.
+
+        Raises:
+            DvmsrError: if it reports a failure.
+        """
+        status = getattr(self._library, f"dvmsr_cuda_{function}")(*arguments)
+        if status == _OUT_OF_MEMORY:
+            raise DvmsrError("the GPU has too little free memory; use a smaller image or batch")
+        if status:
+            raise DvmsrError(f"CUDA failed in {function} ({self._text(status)})")
+
+    def device(self) -> Device:
+        """The calling thread's GPU.
+
+        Raises:
+            MissingComponentError: if there is none that CUDA can use.
+        """
+        info = _DeviceInfo()
+        status = self._library.dvmsr_cuda_device_of_thread(ctypes.byref(info))
+        if status:
+            raise MissingComponentError(
+                f"there is no NVIDIA GPU that CUDA can use ({self._text(status)}); install the "
+                "driver for one, or use --backend native"
+            )
+        return Device(
+            name=info.name.decode(errors="replace"),
+            compute_capability=f"{info.major}.{info.minor}",
+            multiprocessors=info.multiprocessors,
+            driver=_version(info.driver_version),
+            runtime=_version(info.runtime_version),
+            l2_bytes=info.l2_bytes,
+            total_bytes=info.total_bytes,
+            free_bytes=info.free_bytes,
+        )
+
+    def scan_chunk(self, params: Structure, multiprocessors: int) -> int:
+        """The chunk length that the cost model prefers for these sizes."""
+        chunk: int = self._library.dvmsr_cuda_scan_best_chunk(ctypes.byref(params), multiprocessors)
+        return chunk
+
+    def scan_workspace(self, params: Structure, chunk: int) -> int:
+        """Bytes of device memory that the scan needs beside its tensors."""
+        size: int = self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
+        return size
+
+    def _text(self, status: int) -> str:
+        text: bytes = self._library.dvmsr_cuda_error_text(status)
+        return text.decode()
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
