@@ -9,7 +9,7 @@ import typer
 
 from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
-from dvmsr.runtime.commands import parity
+from dvmsr.runtime.commands import bench, parity
 from dvmsr.train.command import train
 
 EXAMPLES = """\b
@@ -18,6 +18,7 @@ Examples:
   dvmsr eval photos --model bicubic --model student
   dvmsr train --data photos/ --out run --minutes 100
   dvmsr parity model.pth model.onnx
+  dvmsr bench student student:portable
 """
 
 
@@ -107,6 +108,7 @@ def build() -> typer.Typer:
     app.command("eval")(evaluate)
     app.command("info")(info)
     app.command("parity")(parity)
+    app.command("bench")(bench)
     return app
 
 

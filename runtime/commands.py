@@ -68,3 +68,61 @@ def parity(
     from dvmsr.runtime.parity import run
 
     run(a, b, images or [], limits, layers, heat_map, threads, overwrite, as_json)
+
+
+def bench(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="MODEL or MODEL:BACKEND, as for parity.")
+    ],
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HxW",
+            help="Height and width of the input; repeatable. Default: what a model was made for, "
+            "or 256x256.",
+            show_default=False,
+        ),
+    ] = None,
+    batch: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1, max=4096, metavar="N", help="Images at once; repeatable.", show_default="1"
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="How often each runs.")
+    ] = 20,
+    warmup: Annotated[
+        int, typer.Option(min=0, max=10_000, metavar="N", help="Rounds before those that count.")
+    ] = 3,
+    threads: Threads = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="FILE.json", help="Write everything measured there."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the times of all models.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast models and backends are, in turns.
+
+    Every round runs each model once, so that drift of the machine meets all alike; a ratio is the
+    median over the rounds of the time relative to the first model's. On a processor the time is
+    the wall clock's, on a GPU that of events on its stream, without copies. Peak memory (of the
+    process, or of the GPU) and load time come from a process of its own per model.
+
+    \b
+    Examples:
+      dvmsr bench student
+      dvmsr bench student student:portable --size 64x64 --size 256x256
+      dvmsr bench model.pth model.onnx half.onnx --threads 1 --plot times.png
+      dvmsr bench model.onnx --batch 1 --batch 8 --rounds 100 -o times.json
+    """
+    from dvmsr.runtime.bench import run
+
+    run(
+        *(models, size or [], batch or [], rounds, warmup, threads),
+        *(output, plot, overwrite, as_json),
+    )

@@ -40,6 +40,10 @@ class Network:
         """Peak bytes of device memory held so far; None for a backend without a device."""
         return None
 
+    def details(self) -> dict[str, Any]:
+        """What else belongs into a report, JSON-ready: `gpu`, `build_seconds` and so on."""
+        return {}
+
     def layers(self) -> list[str]:
         """Names of the values inside the network, in the order in which they are computed, as
         `dvmsr.export.graph` names them. The last is `output`.

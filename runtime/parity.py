@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import ParityError, UsageError
 from dvmsr.metrics import psnr_y
+from dvmsr.runtime import memory
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.difference import measure
 from dvmsr.runtime.drift import (
@@ -161,7 +162,7 @@ def compare(
         sample = read()
         batch, height, width = sample.shape
         for side in (a, b):
-            side.check_memory(batch * height, width, sample.name)
+            memory.check(side.config, side.backend, batch * height, width, sample.name)
         ours, theirs = a.network(sample.planes), b.network(sample.planes)
         difference = measure(ours, theirs)
         if worst is None or not difference.max_abs <= max(image.max_abs for image in found):

@@ -1,68 +1,25 @@
-"""Interleaved timing: every round runs each contestant once, so that drift of the machine's speed
-meets all of them alike."""
+"""What the benchmarks share: a race in turns, and where its result is stored."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from dvmsr.runtime.timing import interleave, on_the_wall, summarise
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
-def interleaved(
-    contestants: dict[str, Callable[[], Any]], rounds: int, warmup: int = 1
-) -> dict[str, list[float]]:
-    """Wall-clock seconds of every round, by contestant."""
-    for _ in range(warmup):
-        for run in contestants.values():
-            run()
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def summary(seconds: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:
-    """Median milliseconds, and the median over rounds of the time relative to `base`."""
-    return {
-        name: {
-            "median_ms": 1e3 * statistics.median(times),
-            "min_ms": 1e3 * min(times),
-            "max_ms": 1e3 * max(times),
-            f"ratio_to_{base}": statistics.median(
-                t / b for t, b in zip(times, seconds[base], strict=True)
-            ),
-        }
-        for name, times in seconds.items()
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    from dvmsr import native
-
-    return {
-        "processor": _processor(),
-        "processors_usable": len(os.sched_getaffinity(0)),
-        "isa": native.isa(),
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.machine()
+def race(
+    contestants: dict[str, Callable[[], Any]], base: str, rounds: int, warmup: int = 1
+) -> dict[str, dict[str, float]]:
+    """The times of each contestant (`dvmsr.runtime.timing.Times`), with ratios to `base`."""
+    runs = interleave([on_the_wall(work) for work in contestants.values()], rounds, warmup)
+    seconds = dict(zip(contestants, runs, strict=True))
+    return {name: asdict(summarise(own, seconds[base])) for name, own in seconds.items()}
 
 
 def write(name: str, content: dict[str, Any]) -> None:

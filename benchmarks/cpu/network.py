@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import subprocess
 import sys
 import tempfile
 import warnings
@@ -20,13 +19,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from measure import interleaved, machine, summary, write
+from measure import race, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rlfn
 
 from dvmsr import native
 from dvmsr.export import export_onnx
+from dvmsr.runtime import machine
+from dvmsr.runtime.probe import probe
 
 
 def session(path: Path, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
@@ -52,22 +53,9 @@ def by_node(trace: Path, runs: int) -> list[dict[str, Any]]:
 
 def peak_memory(model: Path, height: int, width: int, threads: int) -> float:
     """MiB of resident memory that one run adds at its peak, in a process of its own."""
-    script = f"""
-import numpy as np
-from pathlib import Path
-from dvmsr.runtime.session import OnnxNetwork
-
-def peak():  # of this program alone; getrusage would count its parent's memory
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-network = OnnxNetwork(Path({str(model)!r}), "native", {threads})
-before = peak()
-network(np.zeros((1, 3, {height}, {width}), np.float32))
-print(peak() - before)
-"""
-    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return float(out.stdout)
+    found = probe(f"{model}:native", threads, (1, height, width))
+    assert found.peak_bytes is not None and found.loaded_bytes is not None
+    return (found.peak_bytes - found.loaded_bytes) / 2**20
 
 
 def main() -> None:
@@ -97,7 +85,7 @@ def main() -> None:
             "rlfn": session(theirs, arguments.threads),
         }
         runs = {n: (lambda s=s: s.run(None, {"input": image})) for n, s in sessions.items()}
-        seconds = interleaved(runs, arguments.rounds, warmup=2)
+        times = race(runs, "rlfn", arguments.rounds, warmup=2)
 
         profiled = session(ours, arguments.threads, Path(folder, "trace"))
         for _ in range(3):
@@ -113,10 +101,10 @@ def main() -> None:
         f"cpu-network-{arguments.size}",
         {
             "what": f"whole image {arguments.size}, FP32, batch 1, {arguments.threads} threads",
-            "machine": machine(),
-            "versions": {"onnxruntime": onnxruntime.__version__},
+            "machine": machine.describe(),
             "rounds": arguments.rounds,
-            "times": summary(seconds, "rlfn"),
+            "base": "rlfn",
+            "times": times,
             "peak_memory_MiB": peak,
             "share_by_operator": {op: round(ms / total, 3) for op, ms in by_op.most_common()},
             "most_expensive_nodes": nodes[:12],

@@ -18,11 +18,12 @@ import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
-from measure import interleaved, machine, summary, write
+from measure import race, write
 from onnx import TensorProto, helper
 
 from dvmsr.export import bodies
 from dvmsr.ops import selective_scan
+from dvmsr.runtime import machine
 from dvmsr.runtime.onnx_file import DOMAIN, DOMAIN_VERSION
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "h0")
@@ -111,16 +112,16 @@ def main() -> None:
     with torch.inference_mode():
         expected = contestants["torch_loop"]()
         errors = {n: float(np.abs(run() - expected).max()) for n, run in contestants.items()}
-        seconds = interleaved(contestants, arguments.rounds, warmup=0)
+        times = race(contestants, "native", arguments.rounds, warmup=0)
     write(
         f"cpu-scan-L{arguments.length}",
         {
             "what": f"selective scan, B 1, L {arguments.length}, D 120, N 16, FP32, 1 thread",
-            "machine": machine(),
-            "versions": {"torch": torch.__version__, "onnxruntime": onnxruntime.__version__},
+            "machine": machine.describe(),
             "rounds": arguments.rounds,
             "max_abs_difference_to_torch_loop": errors,
-            "times": summary(seconds, "native"),
+            "base": "native",
+            "times": times,
         },
     )
 

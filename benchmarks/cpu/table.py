@@ -24,20 +24,18 @@ LABELS = {
 
 
 def rows(result: dict[str, Any]) -> list[str]:
-    lines = []
-    for name, times in result["times"].items():
-        ratio = next(value for key, value in times.items() if key.startswith("ratio_to_"))
-        lines.append(f"| {LABELS[name]} | {times['median_ms']:.0f} ms | {ratio:.2f} |")
-    return lines
+    return [
+        f"| {LABELS[name]} | {times['p50_ms']:.0f} ms | {times['ratio']:.2f} |"
+        for name, times in result["times"].items()
+    ]
 
 
 def main() -> None:
     text = []
     for path in sorted(RESULTS.glob("cpu-*.json"), reverse=True):
         result = json.loads(path.read_text())
-        base = next(k for k in next(iter(result["times"].values())) if k.startswith("ratio_to_"))
         machine = result["machine"]
-        reference = LABELS[base.removeprefix("ratio_to_")]
+        reference = LABELS[result["base"]]
         text += [
             f"**{result['what'][0].upper()}{result['what'][1:]}** ({machine['processor']}, "
             f"{machine['isa'].upper()}; [figures](benchmarks/results/{path.name})):",

@@ -1,0 +1,256 @@
+"""How fast networks are: several models, backends, sizes and batches measured in turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvmsr.cli_support import notice, warnings_as_notices
+from dvmsr.errors import UsageError
+from dvmsr.info import parse_size
+from dvmsr.runtime import machine, memory
+from dvmsr.runtime.atomic import check_target, write_atomically
+from dvmsr.runtime.natural_image import natural_image
+from dvmsr.runtime.probe import Probe, Shape, probe
+from dvmsr.runtime.progress import progress_bar
+from dvmsr.runtime.spec import load
+from dvmsr.runtime.timing import Times, interleave, summarise
+from dvmsr.runtime.upscaler import Upscaler
+from dvmsr.threads import bounded
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DEFAULT_SIZE = (256, 256)
+UNLIMITED_WIDTH = 10_000
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One model on one backend with one input shape."""
+
+    name: str
+    """The model's file name, or its whole path where two models share that."""
+    model: str
+    """The model's file."""
+    backend: str
+    precision: str
+    shape: Shape
+    """Batch, height and width of the input."""
+    scale: int
+    clock: str
+    """`wall clock`, or `CUDA events` without the copies between host and GPU."""
+    seconds: tuple[float, ...]
+    """Of every round."""
+    times: Times
+    probe: Probe
+    details: dict[str, Any]
+    """What the backend adds, such as the GPU's name."""
+
+    @property
+    def images_per_second(self) -> float:
+        """At the median time."""
+        return self.shape[0] / self.times.p50_ms * 1e3
+
+    @property
+    def megapixels_per_second(self) -> float:
+        """Output pixels in millions, at the median time."""
+        _, height, width = self.shape
+        return self.images_per_second * height * width * self.scale**2 / 1e6
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """On the GPU for a backend with one, else of the process."""
+        return self.probe.device_bytes or self.probe.peak_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and rates as JSON-ready values."""
+        return {
+            **asdict(self),
+            "images_per_second": self.images_per_second,
+            "megapixels_per_second": self.megapixels_per_second,
+        }
+
+
+def measure(
+    specs: Sequence[str],
+    upscalers: Sequence[Upscaler],
+    shape: Shape,
+    rounds: int,
+    warmup: int,
+    threads: int | None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[Measurement]:
+    """All models in turns on one input shape; ratios are to the first.
+
+    Args:
+        specs, upscalers: the models as named, and loaded.
+        progress: called `len(specs) * (rounds + warmup + 1)` times.
+
+    Raises:
+        DvmsrError: if a network does not take the shape, or there is not enough memory.
+    """
+    batch, height, width = shape
+    probes = []
+    for spec, upscaler in zip(specs, upscalers, strict=True):
+        memory.check(upscaler.config, upscaler.backend, batch * height, width, "the input")
+        probes.append(probe(spec, threads, shape))
+        progress()
+    image = natural_image(shape)
+    contestants = [partial(upscaler.network.seconds, image) for upscaler in upscalers]
+    seconds = interleave(contestants, rounds, warmup, progress)
+    return [
+        Measurement(
+            name,
+            upscaler.model,
+            upscaler.backend,
+            upscaler.precision,
+            shape,
+            upscaler.scale,
+            upscaler.network.clock,
+            tuple(own),
+            summarise(own, seconds[0]),
+            found,
+            upscaler.network.details(),
+        )
+        for name, upscaler, own, found in zip(
+            _names(upscalers), upscalers, seconds, probes, strict=True
+        )
+    ]
+
+
+def run(
+    specs: Sequence[str],
+    sizes: Sequence[str],
+    batches: Sequence[int],
+    rounds: int,
+    warmup: int,
+    threads: int | None,
+    output: Path | None,
+    plot: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """The command: measure, write, print."""
+    _check_targets(output, plot, overwrite)
+    asked = [parse_size(size) for size in sizes]
+    results: list[Measurement] = []
+    with warnings_as_notices():
+        threads = bounded(threads)
+        upscalers = [load(spec, threads) for spec in specs]
+        shapes = _shapes(upscalers, asked, batches)
+        runs = len(shapes) * len(specs) * (rounds + warmup + 1)
+        with progress_bar("measuring", runs) as advance:
+            for shape in shapes:
+                results += measure(specs, upscalers, shape, rounds, warmup, threads, advance)
+    report = {
+        "machine": machine.describe(),
+        "threads": threads,
+        "rounds": rounds,
+        "warmup": warmup,
+        "base": specs[0],
+        "results": [result.to_dict() for result in results],
+    }
+    if output is not None:
+        write_atomically(output, (json.dumps(report, indent=1) + "\n").encode(), overwrite)
+    if plot is not None:
+        from dvmsr.runtime.bench_plot import draw
+
+        write_atomically(plot, draw(results, headline(report)), overwrite)
+    if as_json:
+        print(json.dumps(report, indent=2, allow_nan=False))
+    else:
+        _print(results, report)
+    if len({result.clock for result in results}) > 1:
+        notice(
+            "note: CUDA events leave out the copies to and from the GPU, the wall clock does not"
+        )
+
+
+def headline(report: dict[str, Any]) -> str:
+    """One line about the machine and the run."""
+    facts = report["machine"]
+    threads = f"{report['threads']} thread(s)" if report["threads"] else "threads as each chooses"
+    versions = [f"{name} {facts[name]}" for name in ("onnxruntime", "torch") if name in facts]
+    return ", ".join(
+        [
+            f"{facts['processor']} ({facts['processors_usable']} processors)",
+            threads,
+            *versions,
+            f"{report['rounds']} rounds",
+        ]
+    )
+
+
+def _names(upscalers: Sequence[Upscaler]) -> list[str]:
+    models = [upscaler.model for upscaler in upscalers]
+    files = [Path(model).name for model in set(models)]
+    return [model if files.count(Path(model).name) > 1 else Path(model).name for model in models]
+
+
+def _check_targets(output: Path | None, plot: Path | None, overwrite: bool) -> None:
+    for path, suffix in ((output, ".json"), (plot, ".png")):
+        if path is not None:
+            if path.suffix.lower() != suffix:
+                raise UsageError(f"{path} must end in {suffix}")
+            check_target(path, overwrite)
+
+
+def _shapes(
+    upscalers: Sequence[Upscaler], sizes: Sequence[tuple[int, int]], batches: Sequence[int]
+) -> list[Shape]:
+    """Every batch with every size; by default what suits the first model that says so."""
+    usual = next(
+        (u.network.usual_shape for u in upscalers if any(u.network.usual_shape)), (None,) * 3
+    )
+    batch, height, width = (
+        own or default for own, default in zip(usual, (1, *DEFAULT_SIZE), strict=True)
+    )
+    return [
+        (batch, height, width)
+        for (height, width), batch in product(sizes or [(height, width)], batches or [batch])
+    ]
+
+
+def _print(results: Sequence[Measurement], report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(width=UNLIMITED_WIDTH, highlight=False)
+    print(headline(report))
+    for shape in dict.fromkeys(result.shape for result in results):
+        batch, height, width = shape
+        print(f"\n{height}x{width} pixels, batch {batch}")
+        console.print(_table([result for result in results if result.shape == shape]))
+
+
+def _table(results: Sequence[Measurement]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("model", "backend", "precision"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("ratio", "p50 ms", "p95 ms", "p99 ms", "images/s", "out MP/s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("peak MiB", "load s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for result in results:
+        times, peak = result.times, result.peak_bytes
+        table.add_row(
+            escape(result.name),
+            result.backend,
+            result.precision,
+            f"{times.ratio:.2f}",
+            *(f"{ms:.4g}" for ms in (times.p50_ms, times.p95_ms, times.p99_ms)),
+            f"{result.images_per_second:.4g}",
+            f"{result.megapixels_per_second:.4g}",
+            "" if peak is None else f"{peak / MIB:.0f}",
+            f"{result.probe.load_seconds:.2f}",
+        )
+    return table

@@ -1,0 +1,88 @@
+"""How long a model takes to load and how much memory it takes, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dvmsr.cli_support import notice
+from dvmsr.errors import DvmsrError
+
+Shape = tuple[int, int, int]
+"""Batch, height and width."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one fresh process took; memory in bytes, None where it is not known."""
+
+    load_seconds: float
+    """From a started Python to a network that is ready, its libraries' imports included."""
+    loaded_bytes: int | None
+    """Largest resident memory of the process until then."""
+    peak_bytes: int | None
+    """Largest resident memory of the process until the end of one run."""
+    device_bytes: int | None
+    """Peak memory on the GPU; None on a processor."""
+
+
+def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
+    """Load a model in a new process and run it once on an input of that shape.
+
+    Raises:
+        DvmsrError: if that fails.
+    """
+    arguments = [spec, str(threads or 0), "x".join(map(str, shape))]
+    command = [sys.executable, "-m", __name__, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        reason = lines[-1].removeprefix("error: ") if lines else "it was ended from outside"
+        raise DvmsrError(f"measuring the memory of {spec} failed ({reason})")
+    return Probe(**json.loads(result.stdout))
+
+
+def peak_resident() -> int | None:
+    """Largest resident memory of this process so far, in bytes; None where that is not known.
+
+    Not `getrusage`, which on Linux counts the memory of the process that started this one.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+    except (OSError, IndexError):
+        pass
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes there
+    return None
+
+
+def main() -> None:
+    """In the new process: print a `Probe` as JSON, or one line that says what failed."""
+    spec, threads, shape = sys.argv[1:]
+    batch, height, width = map(int, shape.split("x"))
+    start = time.perf_counter()
+    from dvmsr.runtime.spec import load
+
+    try:
+        network = load(spec, int(threads) or None).network
+        seconds = time.perf_counter() - start
+        loaded = peak_resident()
+        network(np.full((batch, 3, height, width), 0.5, np.float32))
+    except (DvmsrError, MemoryError) as error:
+        notice(f"error: {error or 'not enough memory'}")
+        sys.exit(1)
+    found = Probe(seconds, loaded, peak_resident(), network.device_memory())
+    print(json.dumps(asdict(found)))
+
+
+if __name__ == "__main__":
+    main()
