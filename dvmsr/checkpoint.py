@@ -129,7 +129,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None
     try:
         return tensors, DVMSRConfig.from_json(metadata[CONFIG_KEY])
     except UsageError as error:
-        raise IncompatibleModelError(f"{path} has an unusable configuration: {error}") from None
+        raise IncompatibleModelError(
+            f"{path} has an unusable configuration: {error}; take another checkpoint"
+        ) from None
 
 
 def _read_pth(path: Path) -> dict[str, Tensor]:

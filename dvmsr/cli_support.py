@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError, UsageError, explain
 
 if TYPE_CHECKING:
     import typer
@@ -73,7 +73,7 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         sys.exit(1)
     except OSError as error:
         if error.filename is not None:
-            notice(f"error: {error.filename} cannot be used ({error.strerror}); check the path")
+            notice(f"error: {explain(error, error.filename)}")
             sys.exit(DvmsrError.exit_code)
         if error.errno != errno.ENOSPC:
             raise

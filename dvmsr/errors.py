@@ -5,6 +5,8 @@ lines print it to stderr without a traceback (`dvmsr.cli_support`); anything tha
 `DvmsrError` is a bug and keeps its traceback.
 """
 
+from __future__ import annotations
+
 
 class DvmsrError(Exception):
     """A run-time failure (exit code 1): unreadable input, full disk, a broken file."""
@@ -34,3 +36,20 @@ class IncompatibleModelError(DvmsrError):
     """A model, checkpoint or engine that this version cannot use (exit code 5)."""
 
     exit_code = 5
+
+
+EXPECTED = (DvmsrError, OSError, MemoryError)
+"""What work on one of many files may fail with; anything else is a bug."""
+
+
+def explain(error: DvmsrError | OSError | MemoryError, name: str) -> DvmsrError:
+    """One of `EXPECTED` as a sentence.
+
+    Args:
+        name: of the file that was worked on.
+    """
+    if isinstance(error, DvmsrError):
+        return error
+    if isinstance(error, MemoryError):
+        return DvmsrError(f"{name} needs more memory than there is; make it smaller")
+    return DvmsrError(f"{error.filename or name} cannot be used ({error.strerror}); check the path")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from dvmsr.cli_support import notice, warnings_as_notices
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import EXPECTED, DvmsrError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
 from dvmsr.paths import exists
@@ -137,8 +137,11 @@ def evaluate(
                     enlarged.pop(BICUBIC, None)
                     shown = [imresize(pair.lr, scale), *enlarged.values(), pair.hr]
                     _save_side_by_side(shown, pictures[files.hr], overwrite)
-            except (DvmsrError, OSError, MemoryError) as error:
-                failures.append(Failure(dataset.name, files.hr.name, _sentence(files.hr, error)))
+            except EXPECTED as error:
+                text = str(explain(error, str(files.hr)))
+                if str(files.hr) not in text:
+                    text = f"{files.hr} failed: {text}"
+                failures.append(Failure(dataset.name, files.hr.name, text))
             progress()
     return scores, failures
 
@@ -148,14 +151,6 @@ def _measure(path: Path, sr: Pixels, hr: Pixels, scale: int) -> tuple[float, flo
         return psnr_y(sr, hr, border=scale), ssim_y(sr, hr, border=scale)
     except UsageError as error:
         raise UsageError(f"{path} cannot be measured: {error}") from None
-
-
-def _sentence(path: Path, error: DvmsrError | OSError | MemoryError) -> str:
-    if isinstance(error, MemoryError):
-        return f"{path} needs more memory than there is; leave it out"
-    if isinstance(error, OSError):
-        return f"{error.filename or path} cannot be used ({error.strerror})"
-    return str(error) if str(path) in str(error) else f"{path} failed: {error}"
 
 
 def picture_paths(dataset: Dataset, folder: Path) -> dict[Path, Path]:

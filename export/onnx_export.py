@@ -197,7 +197,7 @@ def _check_parity(path: Path, precision: str, results: list[Parity]) -> None:
         if not result.passes(precision):
             raise ParityError(
                 f"{path} was not written: the {precision} model differs from PyTorch, {result}, "
-                f"where {default_limits(precision)} is allowed"
+                f"where {default_limits(precision)} is allowed; try another precision or opset"
             )
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from dvmsr.cli_support import notice, warnings_as_notices
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import EXPECTED, DvmsrError, explain
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import check_sides, encode, read_image
 from dvmsr.runtime.naming import Job, plan
@@ -95,8 +95,8 @@ def enlarge_all(
             display.begin(job.source.name)
             try:
                 result = enlarge(upscaler, job, overwrite, display.size)
-            except (DvmsrError, OSError, MemoryError) as error:
-                failure = Failure(str(job.source), _one_sentence(job, error))
+            except EXPECTED as error:
+                failure = Failure(str(job.source), explain(error, str(job.source)))
                 outcomes.append(failure)
                 display.line(f"error: {failure.error}")
             else:
@@ -147,16 +147,6 @@ def enlarge(
         model=upscaler.model,
         backend=upscaler.backend,
         precision=upscaler.precision,
-    )
-
-
-def _one_sentence(job: Job, error: DvmsrError | OSError | MemoryError) -> DvmsrError:
-    if isinstance(error, DvmsrError):
-        return error
-    if isinstance(error, MemoryError):
-        return DvmsrError(f"{job.source} needs more memory than there is; make it smaller")
-    return DvmsrError(
-        f"{error.filename or job.source} cannot be used ({error.strerror}); check the path"
     )
 
 

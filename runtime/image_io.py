@@ -223,7 +223,7 @@ def encode(image: Image.Image, path: Path) -> bytes:
     try:
         image.save(buffer, format, icc_profile=profile, **_SAVE_OPTIONS.get(format, {}))
     except (OSError, ValueError) as error:
-        raise DvmsrError(f"{path} cannot be encoded as {format} ({error})") from None
+        raise DvmsrError(f"{path} cannot be encoded as {format} ({error}); take PNG") from None
     return buffer.getvalue()
 
 

@@ -146,7 +146,9 @@ class OnnxNetwork(Network):
             raise
         result = outcome[0]
         if isinstance(result, Exception):
-            raise DvmsrError(f"ONNX Runtime failed on {self.path} ({_first_line(result)})")
+            raise DvmsrError(
+                f"ONNX Runtime failed on {self.path} ({_first_line(result)}); try a smaller image"
+            )
         if isinstance(result, BaseException):
             raise result
         return result

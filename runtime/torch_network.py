@@ -71,4 +71,6 @@ class TorchNetwork(Network):
                 yield
         except RuntimeError as error:  # PyTorch's want of memory is one of these
             reason = str(error).strip().splitlines()[0]
-            raise DvmsrError(f"PyTorch failed on {self.path} ({reason})") from None
+            raise DvmsrError(
+                f"PyTorch failed on {self.path} ({reason}); try a smaller image"
+            ) from None
