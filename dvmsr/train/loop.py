@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dvmsr import checkpoint
-from dvmsr.cli_support import notice
+from dvmsr.cli_support import SIGNALLED, notice
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
@@ -110,7 +110,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end.
 
-        SIGINT, SIGTERM and SIGHUP end the step in progress, save, and raise KeyboardInterrupt.
+        SIGINT, SIGTERM and SIGHUP end the step in progress, save, and raise KeyboardInterrupt or
+        SystemExit.
 
         Raises:
             DvmsrError: if the loss is no longer finite, a step needs more memory than there is,
@@ -139,10 +140,12 @@ class Trainer:
                     self._save_state()
                 if self.step % settings.log_every == 0:
                     losses, window_start = [], time.monotonic()
-                if stop.is_set():
+                if stop:
                     self._save_state()
                     notice(f"stopped after step {self.step}; --resume continues {self.out}")
-                    raise KeyboardInterrupt
+                    if stop[0] == signal.SIGINT:
+                        raise KeyboardInterrupt
+                    raise SystemExit(SIGNALLED + stop[0])
             if self.step == first_step:  # the time was up
                 self._open_log(first_step)
             if self.step % settings.validate_every or not self.step:
@@ -312,12 +315,12 @@ def _memory_needed(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT, SIGTERM or SIGHUP sets; a second one acts as usual.
+def stop_signals() -> Iterator[list[int]]:
+    """A list that the first SIGINT, SIGTERM or SIGHUP is put into; a second one acts as usual.
 
     Ignored ones (nohup, `command &`) stay ignored.
     """
-    stop = threading.Event()
+    stop: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -326,7 +329,7 @@ def stop_signals() -> Iterator[threading.Event]:
     before = {number: usual for number, usual in before.items() if usual != signal.SIG_IGN}
 
     def on_signal(number: int, frame: object) -> None:
-        stop.set()
+        stop.append(number)
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

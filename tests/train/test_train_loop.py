@@ -43,14 +43,15 @@ def stripes(seed: int, side: int = 32) -> Pair:
 class MemoryPatches(Patches):
     """Patches of pairs that no file holds; `stop_at` plays a Ctrl-C or kill during a step."""
 
-    def __init__(self, stop_at: int | None = None) -> None:
+    def __init__(self, stop_at: int | None = None, signal: int = signal.SIGINT) -> None:
+        self.signal = signal
         self.scale, self.patch, self.fingerprint = 2, 6, "stripes"
         self.pairs = [stripes(i) for i in range(3)]
         self.stop_at, self._order_of, self._order = stop_at, None, np.arange(0)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         if step == self.stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.signal)
         return super().batch(seed, step, size)
 
 
@@ -126,6 +127,11 @@ def test_a_stopped_run_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> Non
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
     assert TrainState.load(tmp_path / FILE_NAME).step == 7  # the step was finished
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    with pytest.raises(SystemExit) as ended:
+        trainer(tmp_path, resume=True, patches=MemoryPatches(9, signal.SIGTERM)).run()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert TrainState.load(tmp_path / FILE_NAME).step == 10
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     trainer(tmp_path, resume=True).run()
     assert_equal_runs(whole, tmp_path)
@@ -280,11 +286,11 @@ def test_ignored_signals_stay_ignored_and_others_stop(name: str) -> None:
         signal.signal(number, signal.SIG_IGN)
         with stop_signals() as stop:
             signal.raise_signal(number)
-            assert not stop.is_set()
+            assert not stop
         signal.signal(number, signal.default_int_handler)
         with stop_signals() as stop:
             signal.raise_signal(number)
-            assert stop.is_set()
+            assert stop == [number]
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
     finally:
