@@ -72,7 +72,7 @@ def parity(
 
 def bench(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="MODEL or MODEL:BACKEND, as for parity.")
+        list[str], typer.Argument(metavar="MODEL", help="MODEL or MODEL:BACKEND, as for parity.")
     ],
     size: Annotated[
         list[str] | None,
@@ -86,7 +86,11 @@ def bench(
     batch: Annotated[
         list[int] | None,
         typer.Option(
-            min=1, max=4096, metavar="N", help="Images at once; repeatable.", show_default="1"
+            min=1,
+            max=4096,
+            metavar="N",
+            help="Images at once; repeatable. Default: what a model was made for, or 1.",
+            show_default=False,
         ),
     ] = None,
     rounds: Annotated[
