@@ -44,15 +44,24 @@ def check_folder(folder: Path) -> None:
         DvmsrError: if not.
     """
     place = folder
-    while not os.path.lexists(place):
-        place = place.parent
     try:
+        while not _found(place):
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
         raise DvmsrError(
             f"{folder} cannot be written to ({error.strerror}); choose another place"
         ) from None
+
+
+def _found(path: Path) -> bool:
+    """Whether there is such a name; what makes that impossible is raised."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 @contextmanager

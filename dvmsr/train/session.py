@@ -97,7 +97,7 @@ def check_device(name: str) -> None:
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise MissingComponentError(
-            f"--device {name} cannot be used ({reason}); try cpu or cuda"
+            f"--device {name} cannot be used ({reason}); name another or leave it out for the CPU"
         ) from None
 
 

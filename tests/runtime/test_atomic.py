@@ -197,6 +197,8 @@ def test_a_folder_to_be_is_tried_where_it_would_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DvmsrError, match=r"file/b cannot be written to \(Not a directory\)"):
         check_folder(tmp_path / "file" / "b")
+    with pytest.raises(DvmsrError, match=r"aaa cannot be written to \(File name too long\)"):
+        check_folder(tmp_path / ("a" * 300))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
