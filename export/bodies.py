@@ -1,8 +1,8 @@
 """The two operators in standard ONNX operators: the model-local functions of every exported file.
 
 A runtime that has operators of its own under the same names uses those instead (ONNX Runtime does,
-from 1.20 to 1.32). Sizes are read off the inputs, so one text serves every network; activations
-may be half precision, and all arithmetic is FP32.
+from 1.20 to 1.32). Sizes other than K are read off the inputs; activations may be half precision,
+and all arithmetic is FP32.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ CHUNK = 16
 enough that its (CHUNK, N, D) tensors stay in the cache."""
 
 
-def functions(opset: int) -> list[onnx.FunctionProto]:
-    """Both bodies, for a model of that opset (17 or later)."""
+def functions(opset: int, conv_width: int) -> list[onnx.FunctionProto]:
+    """Both bodies, for a model of that opset (17 or later) and K = `conv_width` taps."""
     return [
         parser.parse_function(f'<opset_import: ["": {opset}], domain: "{DOMAIN}">\n{text}')
-        for text in (_SELECTIVE_SCAN, _CAUSAL_CONV1D)
+        for text in (_SELECTIVE_SCAN, _causal_conv1d(conv_width))
     ]
 
 
@@ -133,14 +133,16 @@ SelectiveScan <plugin_version, plugin_namespace>
 }}
 """
 
-# One iteration per tap adds the tap's channel weights times the tokens that it sees.
-_CAUSAL_CONV1D = """
+
+def _causal_conv1d(width: int) -> str:
+    """Each tap's channel weights times the tokens that it sees, added up; one after the other,
+    because TensorRT for RTX 1.7 fails on a Scan over the taps."""
+    taps = range(width)
+    return f"""
 CausalConv1d <plugin_version, plugin_namespace> (x, weight, bias, tail) => (y, new_tail)
-{
-    zero = Constant <value = int64 {0}> ()
-    step = Constant <value = int64 {1}> ()
-    axis0 = Constant <value = int64[1] {0}> ()
-    axis1 = Constant <value = int64[1] {1}> ()
+{{
+    axis1 = Constant <value = int64[1] {{1}}> ()
+    ones = Constant <value = int64[{width}] {{{", ".join("1" for _ in taps)}}}> ()
 
     history = Concat <axis = 1> (tail, x)
     length = Shape <start = 1, end = 2> (x)
@@ -148,25 +150,21 @@ CausalConv1d <plugin_version, plugin_namespace> (x, weight, bias, tail) => (y, n
     new_tail = Slice (history, length, length_all, axis1)
 
     history_float = Cast <to = 1> (history)
-    taps = Transpose <perm = [1, 0]> (weight)
-    width_1 = Shape <start = 0, end = 1> (taps)
-    width = Squeeze (width_1, axis0)
-    offsets = Range (zero, width, step)
-    shape = Shape (x)
-    sum0 = Expand (bias, shape)
-    sum = Scan <
-        num_scan_inputs = 2,
-        body = tap_of_weight (float[b, l, d] sum_in, float[d] tap, int64 offset)
-            => (float[b, l, d] sum_out) {
-            start = Unsqueeze (offset, axis0)
-            end = Add (start, length)
-            seen = Slice (history_float, start, end, axis1)
-            weighted = Mul (tap, seen)
-            sum_out = Add (sum_in, weighted)
-        }
-    > (sum0, taps, offsets)
-    sum_sigmoid = Sigmoid (sum)
-    y_float = Mul (sum, sum_sigmoid)
+    weight_rows = Transpose <perm = [1, 0]> (weight)
+    {", ".join(f"tap{k}" for k in taps)} = Split <axis = 0> (weight_rows, ones)
+    sum0 = Identity (bias)
+    {"".join(_TAP.format(k=k, s=k + 1) for k in taps)}
+    sum_sigmoid = Sigmoid (sum{width})
+    y_float = Mul (sum{width}, sum_sigmoid)
     y = CastLike (y_float, x)
-}
+}}
+"""
+
+
+_TAP = """
+    start{k} = Constant <value = int64[1] {{{k}}}> ()
+    end{k} = Add (start{k}, length)
+    seen{k} = Slice (history_float, start{k}, end{k}, axis1)
+    weighted{k} = Mul (tap{k}, seen{k})
+    sum{s} = Add (sum{k}, weighted{k})
 """

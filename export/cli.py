@@ -11,7 +11,8 @@ import typer
 from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
 from dvmsr.errors import UsageError
-from dvmsr.export import cuda_command, plugin_command
+from dvmsr.export import cuda_command, plugin_command, trt_command
+from dvmsr.export.capabilities import SeveralCapabilities
 from dvmsr.export.onnx_export import DEFAULT_OPSET, export_onnx
 
 EXAMPLES = """\b
@@ -33,7 +34,11 @@ def build_app() -> typer.Typer:
     app.callback(epilog=EXAMPLES)(overview)
     app.command("onnx", epilog=EXAMPLES)(onnx_command)
     app.command("cuda-path", epilog=cuda_command.EXAMPLES)(cuda_command.cuda_path)
-    app.command("plugin-path", epilog=plugin_command.EXAMPLES)(plugin_command.plugin_path)
+    for name, module, command in (
+        ("trt", trt_command, trt_command.trt_command),
+        ("plugin-path", plugin_command, plugin_command.plugin_path),
+    ):
+        app.command(name, epilog=module.EXAMPLES, cls=SeveralCapabilities)(command)
     return app
 
 

@@ -26,6 +26,12 @@ from dvmsr.runtime.onnx_file import DOMAIN, DOMAIN_VERSION
 Weights = Mapping[str, NDArray[Any]]
 """Parameters and buffers of `dvmsr.model.DVMSR` under their names there, FP32."""
 
+TYPES = {
+    "fp32": TensorProto.FLOAT,
+    "fp16": TensorProto.FLOAT16,
+    "bf16": TensorProto.BFLOAT16,
+}
+"""The precisions of a graph; ONNX Runtime's CPU kernels do not compute in the last."""
 OPSETS = range(17, 25)
 """17 brought LayerNormalization; onnxruntime 1.20 reads up to 21, 1.24 up to 24."""
 IR_VERSION = 8
@@ -35,19 +41,20 @@ IR_VERSION = 8
 def build_model(
     config: DVMSRConfig,
     weights: Weights,
-    half: bool = False,
+    precision: str = "fp32",
     opset: int = 18,
     static_shape: tuple[int, int, int] | None = None,
 ) -> onnx.ModelProto:
     """The ONNX model of a network, operator bodies attached, without metadata.
 
     Args:
-        half: float16 for input, output, activations and weights; the statistics of LayerNorm, and
-            A, D, the bias of delta, the causal convolution's weights and the state stay FP32.
+        precision: of input, output, activations and weights, one of `TYPES`; the statistics of
+            LayerNorm, and A, D, the bias of delta, the causal convolution's weights and the state
+            are FP32. ONNX defines bf16 from opset 22 on.
         opset: of the standard operators, one of `OPSETS`.
         static_shape: batch, height and width; dynamic by default.
     """
-    g = NetworkGraph(config, weights, half, static_shape)
+    g = NetworkGraph(config, weights, precision, static_shape)
     g.network()
     (batch, height, width), s = g.image_shape, config.scale
     up = [s * n if isinstance(n, int) else f"{s}*{n}" for n in (height, width)]
@@ -61,7 +68,7 @@ def build_model(
     )
     return helper.make_model(
         graph,
-        functions=bodies.functions(opset),
+        functions=bodies.functions(opset, config.conv_width),
         opset_imports=[
             helper.make_opsetid("", opset),
             helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
@@ -73,12 +80,11 @@ def build_model(
 class GraphBuilder:
     """Collects nodes and initializers; a value is handled by its name."""
 
-    def __init__(self, half: bool) -> None:
+    def __init__(self, precision: str) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.value_infos: list[onnx.ValueInfoProto] = []
-        self.type = TensorProto.FLOAT16 if half else TensorProto.FLOAT
-        self.dtype = np.float16 if half else np.float32
+        self.type = TYPES[precision]
 
     def node(self, op: str, name: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         """A standard operator; returns its output, named like the node unless given."""
@@ -106,19 +112,28 @@ class GraphBuilder:
 
     def weight(self, name: str, array: Any) -> str:
         """A constant in the type of the activations."""
-        return self.constant(name, array, self.dtype)
+        return self.constant(name, array, self.type)
 
     def parameter(self, name: str, array: Any) -> str:
         """A constant that is FP32 in every precision."""
-        return self.constant(name, array, np.float32)
+        return self.constant(name, array, TensorProto.FLOAT)
 
     def integers(self, name: str, values: Sequence[int]) -> str:
-        return self.constant(name, values, np.int64)
+        return self.constant(name, values, TensorProto.INT64)
 
-    def constant(self, name: str, array: Any, dtype: type[np.generic]) -> str:
-        values = np.ascontiguousarray(array, dtype)
-        self.initializers.append(numpy_helper.from_array(values, name))
+    def constant(self, name: str, array: Any, kind: int) -> str:
+        self.initializers.append(tensor(array, kind, name))
         return name
+
+
+def tensor(array: Any, kind: int, name: str = "") -> onnx.TensorProto:
+    """Values in a type of `TensorProto`, rounded to the nearest."""
+    if kind != TensorProto.BFLOAT16:
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        return numpy_helper.from_array(np.ascontiguousarray(array, dtype), name)
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, ties to even
+    return helper.make_tensor(name, kind, bits.shape, upper.astype("<u2").tobytes(), raw=True)
 
 
 class NetworkGraph(GraphBuilder):
@@ -131,10 +146,10 @@ class NetworkGraph(GraphBuilder):
         self,
         config: DVMSRConfig,
         weights: Weights,
-        half: bool,
+        precision: str,
         static_shape: tuple[int, int, int] | None,
     ) -> None:
-        super().__init__(half)
+        super().__init__(precision)
         self.config, self.w, self.static_shape = config, weights, static_shape
         self.image_shape: tuple[int | str, ...] = static_shape or ("batch", "height", "width")
         self.batch = self.image_shape[0]
@@ -142,18 +157,17 @@ class NetworkGraph(GraphBuilder):
         D, N, K = config.inner_channels, config.state, config.conv_width
         self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
         self.pixels_shape = "shape/pixels"  # made where its value is first known
-        self.h0 = self.zeros("zeros/h0", [D, N], np.float32)
-        self.tail = self.zeros("zeros/tail", [K - 1, D], self.dtype)
+        self.h0 = self.zeros("zeros/h0", [D, N], TensorProto.FLOAT)
+        self.tail = self.zeros("zeros/tail", [K - 1, D], self.type)
 
-    def zeros(self, name: str, sizes: list[int], dtype: type[np.generic]) -> str:
+    def zeros(self, name: str, sizes: list[int], kind: int) -> str:
         """(B, *sizes)"""
         if isinstance(self.batch, int):
-            return self.constant(name, np.zeros([self.batch, *sizes]), dtype)
+            return self.constant(name, np.zeros([self.batch, *sizes]), kind)
         batch = self.node("Shape", f"{name}_batch", "input", start=0, end=1)
         rest = self.integers(f"{name}_sizes", sizes)
         shape = self.node("Concat", f"{name}_shape", batch, rest, axis=0)
-        zero = numpy_helper.from_array(np.zeros(1, dtype))
-        return self.node("ConstantOfShape", name, shape, value=zero)
+        return self.node("ConstantOfShape", name, shape, value=tensor([0.0], kind))
 
     def network(self) -> str:
         """`input` (B, 3, H, W) -> `output` (B, 3, s*H, s*W)"""

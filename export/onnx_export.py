@@ -96,32 +96,18 @@ def export_onnx(
     if isinstance(source, (str, os.PathLike)):
         check_checkpoint(Path(source))
     _check_arguments(path, precision, static_shape, overwrite)
-    _require("torch", "safetensors", "onnx")
+    require("torch", "safetensors", "onnx")
 
-    import onnx
-
-    from dvmsr import checkpoint
-    from dvmsr.export.graph import OPSETS, build_model
+    from dvmsr.export.graph import OPSETS
     from dvmsr.export.verify import verify as verify_file
-    from dvmsr.model import DVMSR
     from dvmsr.runtime import memory
 
     if opset not in OPSETS:
         raise UsageError(f"the opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
-    if isinstance(source, DVMSR):
-        network, name, digest = source, UNKNOWN, UNKNOWN
-    else:
-        network, name = checkpoint.load(source), Path(source).name
-        digest = checkpoint.sha256(source)
-    reference = copy.deepcopy(network).cpu().float().eval()
+    model, reference = make_model(source, precision, opset, static_shape)
     if verify and static_shape is not None:
         batch, height, width = static_shape
-        memory.check(network.config, "portable", batch * height, width, f"verifying {path}")
-    tensors = {**dict(reference.named_parameters()), **dict(reference.named_buffers())}
-    weights = {key: tensor.detach().numpy() for key, tensor in tensors.items()}
-    model = build_model(network.config, weights, precision == "fp16", opset, static_shape)
-    model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
-    onnx.helper.set_model_props(model, metadata(network.config, precision, name, digest))
+        memory.check(reference.config, "portable", batch * height, width, f"verifying {path}")
     data = model.SerializeToString()
 
     parity: list[Parity] = []
@@ -141,6 +127,38 @@ def export_onnx(
         nodes=count_nodes(model),
         parity=tuple(parity),
     )
+
+
+def make_model(
+    source: str | os.PathLike[str] | DVMSR,
+    precision: str,
+    opset: int = DEFAULT_OPSET,
+    static_shape: tuple[int, int, int] | None = None,
+) -> tuple[onnx.ModelProto, DVMSR]:
+    """A network's ONNX model, and the network itself: FP32, on the CPU.
+
+    Args and errors as of `export_onnx`; TensorRT takes `bf16`, too.
+    """
+    require("torch", "safetensors", "onnx")
+
+    import onnx
+
+    from dvmsr import checkpoint
+    from dvmsr.export.graph import build_model
+    from dvmsr.model import DVMSR
+
+    if isinstance(source, DVMSR):
+        network, name, digest = source, UNKNOWN, UNKNOWN
+    else:
+        network, name = checkpoint.load(source), Path(source).name
+        digest = checkpoint.sha256(source)
+    reference = copy.deepcopy(network).cpu().float().eval()
+    tensors = {**dict(reference.named_parameters()), **dict(reference.named_buffers())}
+    weights = {key: tensor.detach().numpy() for key, tensor in tensors.items()}
+    model = build_model(network.config, weights, precision, opset, static_shape)
+    model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
+    onnx.helper.set_model_props(model, metadata(network.config, precision, name, digest))
+    return model, reference
 
 
 def metadata(
@@ -201,7 +219,7 @@ def _check_parity(path: Path, precision: str, results: list[Parity]) -> None:
             )
 
 
-def _require(*packages: str) -> None:
+def require(*packages: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise MissingComponentError(

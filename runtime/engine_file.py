@@ -101,7 +101,8 @@ class EngineInfo:
     plugin_layers: int
     """How many layers of the network are the plugin's."""
     layers: dict[str, int]
-    """How many layers of the engine compute in which type, as its inspector tells; may be empty."""
+    """How many layers compute in which type, as the engine's inspector tells, or the parsed network
+    where there was no GPU to inspect the engine on."""
     onnx_sha256: str
     """Of the model that TensorRT parsed, operator bodies stripped if there is a plugin."""
     model: dict[str, str]
@@ -137,7 +138,8 @@ def write_engine(path: Path, plan: bytes, info: EngineInfo, overwrite: bool) -> 
     """Write the plan and then its description; `info` must be about this plan.
 
     Raises:
-        DvmsrError: if the plan exists and is not to be replaced, or one cannot be written.
+        UsageError: if the plan exists and is not to be replaced.
+        DvmsrError: if one of the two cannot be written.
     """
     write_atomically(path, plan, overwrite)
     write_atomically(info_path(path), info.to_json().encode(), overwrite=True)

@@ -84,7 +84,7 @@ def portable_session(tensors: list[torch.Tensor]) -> onnxruntime.InferenceSessio
         helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
     ]
     model = helper.make_model(
-        graph, functions=bodies.functions(18), opset_imports=opsets, ir_version=9
+        graph, functions=bodies.functions(18, 4), opset_imports=opsets, ir_version=9
     )
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()

@@ -51,8 +51,10 @@ def model_of(
         ],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("dvmsr", 1)]
+    width = inputs["weight"].shape[1] if op == "CausalConv1d" else 4
+    functions = bodies.functions(opset, width)
     return helper.make_model(
-        graph, functions=bodies.functions(opset), opset_imports=imports, ir_version=IR_VERSION
+        graph, functions=functions, opset_imports=imports, ir_version=IR_VERSION
     )
 
 
@@ -135,6 +137,6 @@ def test_in_the_reference_evaluator_of_onnx() -> None:
 
 
 def test_bodies_use_standard_operators_only() -> None:
-    for function in bodies.functions(DEFAULT_OPSET):
+    for function in bodies.functions(DEFAULT_OPSET, 4):
         assert {node.domain for node in function.node} == {""}
         assert set(function.attribute) == set(bodies.ATTRIBUTES)

@@ -76,7 +76,7 @@ def test_fp32_equals_pytorch(config: DVMSRConfig) -> None:
 def test_fp16_is_close_to_fp32_pytorch(config: DVMSRConfig) -> None:
     network = random_network(config)
     image = natural_image((1, 9, 11))
-    output = run(exported(network, half=True), image.astype(np.float16))
+    output = run(exported(network, precision="fp16"), image.astype(np.float16))
     assert output.dtype == np.float16
     assert error(output, truth(network, image)) <= FP16_NETWORK
 
@@ -89,16 +89,17 @@ def test_one_dynamic_model_takes_every_size(shape: tuple[int, int, int]) -> None
     assert error(output, truth(network, image)) <= TOLERANCE["float32"]
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-def test_static_model(half: bool) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_static_model(precision: str) -> None:
     network = random_network(EVERYTHING)
-    model = exported(network, half=half, static_shape=(2, 6, 5))
+    model = exported(network, precision=precision, static_shape=(2, 6, 5))
     dims = model.graph.output[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims] == [2, 3, 12, 10]
     assert not {"Shape", "ConstantOfShape"} & {node.op_type for node in model.graph.node}
     image = natural_image((2, 6, 5))
-    output = run(model, image.astype(np.float16 if half else np.float32))
-    assert error(output, truth(network, image)) <= (FP16_NETWORK if half else TOLERANCE["float32"])
+    output = run(model, image.astype(np.float16 if precision == "fp16" else np.float32))
+    tolerance = FP16_NETWORK if precision == "fp16" else TOLERANCE["float32"]
+    assert error(output, truth(network, image)) <= tolerance
     with pytest.raises(Exception, match="invalid dimensions"):
         run(model, natural_image((1, 6, 5)).astype(output.dtype))
 
@@ -144,7 +145,7 @@ def test_names_say_where_a_node_is() -> None:
 
 
 def test_types_of_a_half_precision_file() -> None:
-    model = exported(random_network(EVERYTHING), half=True)
+    model = exported(random_network(EVERYTHING), precision="fp16")
     kinds = {
         tensor.name: onnx.TensorProto.DataType.Name(tensor.data_type)
         for tensor in model.graph.initializer

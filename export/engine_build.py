@@ -1,0 +1,483 @@
+"""Checkpoint or ONNX file -> TensorRT engine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dvmsr
+from dvmsr import gpu
+from dvmsr.cli_support import notice
+from dvmsr.config import DVMSRConfig
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.export import engine_layers, onnx_export, plugin_build, tensorrt_version
+from dvmsr.export.engine_progress import BuildDisplay
+from dvmsr.paths import exists
+from dvmsr.runtime import engine_file, plugin_library
+from dvmsr.runtime.atomic import check_target
+from dvmsr.runtime.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
+from dvmsr.runtime.models import CHECKPOINTS, find_model
+from dvmsr.runtime.onnx_file import DOMAIN, read_header
+
+if TYPE_CHECKING:
+    import onnx
+
+RTX_VERSION = "1.7.1"
+"""Of TensorRT for RTX: how it finds plugins is undocumented, and was tried with this one."""
+RTX_CAPABILITIES = ("8.6", "8.9", "12.0")
+"""GeForce RTX 30, 40 and 50."""
+RTX_SUPPORTED = ("7.5", "8.0", *RTX_CAPABILITIES, "12.1")
+RTX_PLUGIN_MAJOR = 10
+"""TensorRT for RTX takes the plugin that is compiled for this TensorRT."""
+BF16_OPSET = 22
+"""The first in which all operators of the graph take bfloat16."""
+OLDEST = {"fp16": "7.5", "bf16": "8.0"}
+"""The first compute capability with Tensor cores for a type, of those that TensorRT supports."""
+DEFAULT_PROFILE = Profile((1, 16, 16), (1, 256, 256), (1, 1024, 1024))
+
+_INSTALL = {"gpu": 'pip install "dvmsr[gpu]"', "rtx": 'pip install "dvmsr[rtx]"'}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What engine to build; see `dvmsr-export trt --help`."""
+
+    model: Path
+    """A checkpoint or an exported ONNX file."""
+    output: Path | None = None
+    """By default the model's name with the precision, in the current folder."""
+    precision: str | None = None
+    """By default the ONNX file's, and `fp32` for a checkpoint."""
+    min: tuple[int, int] | None = None
+    """Height and width, as of `opt` and `max`."""
+    opt: tuple[int, int] | None = None
+    max: tuple[int, int] | None = None
+    batch: Shape | None = None
+    """The smallest, usual and largest batch."""
+    target: str = "gpu"
+    compute_capabilities: tuple[str, ...] = ()
+    """For the target `rtx`; by default those of `RTX_CAPABILITIES`."""
+    plugin: bool = True
+    """False: the operators run as their ONNX bodies."""
+    embed_plugin: bool = False
+    version_compatible: bool = False
+    workspace_mib: int | None = None
+    timing_cache: Path | None = None
+    force: bool = False
+    """Build even if the engine is there and up to date, and replace any other."""
+    command: tuple[str, ...] = field(default=("dvmsr-export", "trt"))
+    """What to tell a user who has to build the engine again."""
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """The engine, and what building it took."""
+
+    path: Path
+    info: EngineInfo
+    built: bool
+    """False: it was there already, from equal inputs."""
+    peak_bytes: int | None
+    """Largest resident memory of the building process."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-ready values."""
+        return {
+            "path": str(self.path),
+            "built": self.built,
+            "peak_bytes": self.peak_bytes,
+            **asdict(self.info),
+        }
+
+
+@dataclass(frozen=True)
+class _Model:
+    """An ONNX model as TensorRT gets it: without operator bodies, or with the bodies inlined."""
+
+    data: bytes
+    static_shape: Shape | None
+    plugin_layers: int
+    products: tuple[str, ...] | None
+    """As of `engine_layers.Expected`."""
+    metadata: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def build(request: Request, progress: Callable[[str], None] = notice) -> BuildReport:
+    """Build an engine and write it with its description, unless it is there already.
+
+    Raises:
+        UsageError: if options contradict each other or the model, or another file is in the way.
+        MissingComponentError: if TensorRT, a GPU or what compiles the plugin is missing.
+        IncompatibleModelError: if the model is not this network, or TensorRT cannot parse it.
+        DvmsrError: if building fails, or the engine would not be what was asked for.
+    """
+    _check_options(request)
+    path = find_model(request.model)
+    precision = _precision(request, path)
+    tensorrt = _require_tensorrt(request.target)
+    device = gpu.first()
+    capabilities = _capabilities(request, device)
+    _check_precision(precision, capabilities)
+    output = request.output or _default_output(request, path, precision)
+    if output.suffix != engine_file.SUFFIX:
+        raise UsageError(f"{output} must end in {engine_file.SUFFIX}")
+    library = None
+    if request.plugin:
+        major = int(tensorrt.partition(".")[0]) if request.target == "gpu" else RTX_PLUGIN_MAJOR
+        library = plugin_build.ensure(major, capabilities)
+    on = device.name if device and request.target == "gpu" else None
+    key = _key(request, path, precision, capabilities, tensorrt, library, on)
+    ready = None if request.force else _up_to_date(output, key)
+    if ready:
+        progress(f"{output} is up to date")
+        return BuildReport(output, ready, False, None)
+    check_target(output, request.force)
+    model = _read_model(path, precision, request.plugin)
+    profile = _profile(request, model.static_shape)
+    if not request.plugin:
+        progress(
+            "warning: without the plugin every layer scans its tokens in a loop of TensorRT's, "
+            "which is many times slower"
+        )
+    where = f"on {on}" if on else f"for compute capability {', '.join(capabilities)}"
+    progress(f"building with {TARGETS[request.target]} {tensorrt} {where}; this can take minutes")
+    plan, built = _run(request, model, profile, capabilities, library, bool(on))
+    expected = engine_layers.Expected(precision, model.plugin_layers, model.products)
+    engine_layers.check_network(built["layers"], expected)
+    if built["inspected"] is None:
+        layers = engine_layers.count_types(built["layers"])
+    else:
+        layers = engine_layers.check_engine(built["inspected"], expected)
+    info = EngineInfo(
+        plan_sha256=hashlib.sha256(plan).hexdigest(),
+        plan_bytes=len(plan),
+        target=request.target,
+        tensorrt=built["tensorrt"],
+        version_compatible=request.version_compatible,
+        gpu=on,
+        compute_capabilities=capabilities,
+        precision=precision,
+        profile=profile,
+        plugin=_plugin_info(library, request.embed_plugin) if library else None,
+        plugin_layers=model.plugin_layers,
+        layers=layers,
+        onnx_sha256=model.sha256,
+        model=model.metadata,
+        build_seconds=round(built["seconds"], 3),
+        key=key,
+        command=request.command,
+        dvmsr=dvmsr.__version__,
+    )
+    engine_file.write_engine(output, plan, info, request.force)
+    return BuildReport(output, info, True, built["peak_bytes"])
+
+
+def _check_options(request: Request) -> None:
+    if request.target not in TARGETS:
+        raise UsageError(f"--target must be {' or '.join(TARGETS)}, not {request.target!r}")
+    if request.target == "gpu" and request.compute_capabilities:
+        raise UsageError("--compute-capability goes with --target rtx")
+    if request.target == "rtx" and (request.timing_cache or request.version_compatible):
+        raise UsageError("TensorRT for RTX has no use for --timing-cache and --version-compatible")
+    if request.embed_plugin and not request.plugin:
+        raise UsageError("--embed-plugin and --no-plugin contradict each other")
+    for capability in request.compute_capabilities:
+        if capability not in RTX_SUPPORTED:
+            raise UsageError(
+                f"TensorRT for RTX has no compute capability {capability}; "
+                f"it has {', '.join(RTX_SUPPORTED)}"
+            )
+    if request.timing_cache and not request.timing_cache.parent.is_dir():
+        raise UsageError(f"{request.timing_cache.parent} is not a folder; create it")
+
+
+def _require_tensorrt(target: str) -> str:
+    """The version of the library."""
+    version = tensorrt_version.installed_version(target)
+    missing = [name for name in ("polygraphy", "onnx") if importlib.util.find_spec(name) is None]
+    if version is None or missing:
+        what = TARGETS[target] if version is None else " and ".join(missing)
+        other = ""
+        if target == "gpu" and version is None:
+            other = f", or build for RTX cards: {_INSTALL['rtx']} and add --target rtx"
+        raise MissingComponentError(f"{what} is not installed; {_INSTALL[target]}{other}")
+    if target == "rtx" and not version.startswith(f"{RTX_VERSION}."):
+        raise MissingComponentError(
+            f"TensorRT for RTX {version} is installed, but plugins are known to work with "
+            f"{RTX_VERSION} alone; {_INSTALL['rtx']}"
+        )
+    return version
+
+
+def _capabilities(request: Request, device: gpu.Gpu | None) -> tuple[str, ...]:
+    """Of the GPUs that the engine is for."""
+    if request.target == "rtx":
+        return tuple(dict.fromkeys(request.compute_capabilities)) or RTX_CAPABILITIES
+    if device is None:
+        raise MissingComponentError(
+            "TensorRT builds on the GPU that the engine is for, and there is none that CUDA can "
+            "use; go to a machine with one, or build for RTX cards with --target rtx"
+        )
+    return (device.compute_capability,)
+
+
+def _check_precision(precision: str, capabilities: tuple[str, ...]) -> None:
+    oldest = OLDEST.get(precision, "0.0")
+    for capability in capabilities:
+        if tuple(map(int, capability.split("."))) < tuple(map(int, oldest.split("."))):
+            raise UsageError(
+                f"compute capability {capability} has no {precision}, which begins with {oldest}; "
+                "choose another precision"
+            )
+
+
+def _precision(request: Request, path: Path) -> str:
+    """What was asked for, which an ONNX file must be already."""
+    if path.suffix.lower() in CHECKPOINTS:
+        return request.precision or "fp32"
+    precision = read_header(path).precision
+    if request.precision not in (None, precision):
+        raise UsageError(
+            f"{path} computes in {precision}; name its checkpoint, or leave out "
+            f"--{request.precision}"
+        )
+    return precision
+
+
+def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
+    """The model in memory, whatever it was read from."""
+    import onnx
+    import onnx.inliner
+
+    from dvmsr.export import bodies
+
+    if path.suffix.lower() in CHECKPOINTS:
+        opset = BF16_OPSET if precision == "bf16" else onnx_export.DEFAULT_OPSET
+        model, _ = onnx_export.make_model(path, precision, opset)
+    else:
+        try:
+            model = onnx.load(path)
+        except Exception as error:  # protocol buffers' own
+            raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    custom = sum(node.domain == DOMAIN for node in model.graph.node)
+    products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
+    del model.functions[:]
+    if not plugin:
+        opset = next(entry.version for entry in model.opset_import if not entry.domain)
+        width = DVMSRConfig.from_json(metadata["dvmsr.config"]).conv_width
+        model.functions.extend(bodies.functions(opset, width))
+        model, custom = onnx.inliner.inline_local_functions(model), 0
+    return _Model(
+        data=model.SerializeToString(deterministic=True),
+        static_shape=_static_shape(model),
+        plugin_layers=custom,
+        products=None if plugin else products,
+        metadata=metadata,
+    )
+
+
+def _static_shape(model: onnx.ModelProto) -> Shape | None:
+    """The only input that the model takes; None if it takes any."""
+    batch, _, height, width = model.graph.input[0].type.tensor_type.shape.dim
+    sizes = tuple(dimension.dim_value for dimension in (batch, height, width))
+    return (sizes[0], sizes[1], sizes[2]) if all(sizes) else None
+
+
+def _profile(request: Request, static_shape: Shape | None) -> Profile:
+    """What is not given follows from what is, else from `DEFAULT_PROFILE`."""
+    given = (request.min, request.opt, request.max, request.batch)
+    if static_shape:
+        if any(given):
+            raise UsageError(
+                f"{request.model} takes {'x'.join(map(str, static_shape))} alone; leave out "
+                "--min, --opt, --max and --batch, or export it without --static"
+            )
+        return Profile(static_shape, static_shape, static_shape)
+    default = DEFAULT_PROFILE
+    fixed = [size for size in (request.min, request.opt, request.max) if size]
+    low = request.min or _least([*fixed, default.min[1:]])
+    high = request.max or _greatest([*fixed, default.max[1:]])
+    opt = request.opt or _least([high, _greatest([low, default.opt[1:]])])
+    batch = request.batch or (default.min[0], default.opt[0], default.max[0])
+    return Profile((batch[0], *low), (batch[1], *opt), (batch[2], *high))
+
+
+def _least(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    return min(h for h, _ in sizes), min(w for _, w in sizes)
+
+
+def _greatest(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    return max(h for h, _ in sizes), max(w for _, w in sizes)
+
+
+def _default_output(request: Request, path: Path, precision: str) -> Path:
+    """`net.engine`, `net.fp16.engine`, `net.fp16.rtx.engine`"""
+    stem = path.stem.removesuffix(f".{precision}")
+    parts = [stem, *([precision] if precision != "fp32" else [])]
+    parts += ["rtx"] if request.target == "rtx" else []
+    return Path(".".join(parts) + engine_file.SUFFIX)
+
+
+def _plugin_info(library: plugin_library.PluginLibrary, embedded: bool) -> PluginInfo:
+    from dvmsr.export.bodies import ATTRIBUTES
+
+    version = ATTRIBUTES["plugin_version"]
+    return PluginInfo(version, library.tensorrt_major, library.sha256, embedded)
+
+
+def _key(
+    request: Request,
+    path: Path,
+    precision: str,
+    capabilities: tuple[str, ...],
+    tensorrt: str,
+    library: plugin_library.PluginLibrary | None,
+    device: str | None,
+) -> str:
+    """A hash of everything that decides what engine is built."""
+    inputs = {
+        "model": plugin_library.sha256(path),
+        "dvmsr": [dvmsr.__version__, onnx_export.git_revision()],
+        "precision": precision,
+        "profile": [request.min, request.opt, request.max, request.batch],
+        "target": request.target,
+        "tensorrt": tensorrt,
+        "gpu": device,
+        "compute_capabilities": capabilities,
+        "plugin": library.sha256 if library else None,
+        "embed_plugin": request.embed_plugin,
+        "version_compatible": request.version_compatible,
+        "workspace_mib": request.workspace_mib,
+    }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _up_to_date(output: Path, key: str) -> EngineInfo | None:
+    """The engine's description if it was built from the same and is whole."""
+    if not exists(output):
+        return None
+    with suppress(DvmsrError):
+        info, _ = engine_file.read_engine(output)
+        if info.key == key:
+            return info
+    raise UsageError(
+        f"{output} exists and was built from other inputs; replace it with --force or choose "
+        "another name with -o"
+    )
+
+
+def _run(
+    request: Request,
+    model: _Model,
+    profile: Profile,
+    capabilities: tuple[str, ...],
+    library: plugin_library.PluginLibrary | None,
+    inspect: bool,
+) -> tuple[bytes, dict[str, Any]]:
+    """Build in a process of its own; the plan, and what the process said of it."""
+    with tempfile.TemporaryDirectory(prefix="dvmsr-") as name:
+        folder = Path(name)
+        (folder / "model.onnx").write_bytes(model.data)
+        job = {
+            "target": request.target,
+            "model": str(folder / "model.onnx"),
+            "plan": str(folder / "plan"),
+            "plugin": library.pure if library else None,
+            "profile": [profile.min, profile.opt, profile.max],
+            "compute_capabilities": capabilities,
+            "embed_plugin": request.embed_plugin,
+            "version_compatible": request.version_compatible,
+            "workspace_mib": request.workspace_mib,
+            "timing_cache": str(request.timing_cache) if request.timing_cache else None,
+            "inspect": inspect,
+        }
+        (folder / "job.json").write_text(json.dumps(job))
+        environment = dict(os.environ)
+        if request.target == "rtx":
+            _link_library(folder)
+            paths = [name, environment.get("LD_LIBRARY_PATH", "")]
+            environment["LD_LIBRARY_PATH"] = ":".join(filter(None, paths))
+        said = _listen(folder, environment)
+        return (folder / "plan").read_bytes(), said
+
+
+def _link_library(folder: Path) -> None:
+    """The plugin registry of TensorRT for RTX looks for the library under its bare name."""
+    spec = importlib.util.find_spec("tensorrt_rtx_libs")
+    if spec is None or spec.origin is None:
+        raise MissingComponentError(
+            f"the library of TensorRT for RTX is not installed; {_INSTALL['rtx']}"
+        )
+    library = Path(spec.origin).with_name("libtensorrt_rtx.so.1")
+    (folder / "libtensorrt_rtx.so").symlink_to(library)
+
+
+def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
+    """Run the worker to its end, show its progress, and gather what it says.
+
+    Raises:
+        DvmsrError: if it fails, with TensorRT's or the plugin's first error.
+    """
+    command = [sys.executable, "-m", "dvmsr.export.engine_worker", str(folder / "job.json")]
+    said: dict[str, Any] = {"inspected": None}
+    errors: list[str] = []
+    warnings: list[str] = []
+    with (
+        (folder / "messages").open("w") as messages,
+        BuildDisplay() as display,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=messages, env=environment, text=True
+        ) as process,
+    ):
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                event = json.loads(line)
+                kind = event.pop("event")
+                if kind in ("phase", "step", "finish"):
+                    display.show({"event": kind, **event})
+                elif kind == "error":
+                    errors.append(event["text"])
+                elif kind == "warning":
+                    warnings.append(event["text"])
+                elif kind == "tensorrt":
+                    said["tensorrt"] = event["version"]
+                elif kind == "inspected":
+                    said["inspected"] = event["layers"]
+                elif kind == "failed":
+                    errors.append(event["reason"])
+                else:
+                    said.update(event)
+        except BaseException:
+            process.kill()
+            raise
+    printed = (folder / "messages").read_text(errors="replace").splitlines()
+    if process.returncode == 0 and "seconds" in said:
+        for text in dict.fromkeys(warnings):
+            notice(f"TensorRT: {text}")
+        return said
+    for text in [*printed, *dict.fromkeys([*warnings, *errors])]:
+        notice(f"TensorRT: {text}")
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        raise DvmsrError(f"TensorRT crashed ({name}); its messages are above")
+    plugin = [line for line in printed if line.startswith("dvmsr ")]
+    reason = [*plugin, *errors, *printed[-1:], "it gave no reason"][0].strip().splitlines()[0]
+    kind = DvmsrError if "layers" in said else IncompatibleModelError
+    raise kind(f"TensorRT could not build the engine ({reason})")

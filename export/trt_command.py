@@ -1,0 +1,165 @@
+"""`dvmsr-export trt`: a checkpoint or ONNX file as a TensorRT engine."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\b
+Examples:
+  dvmsr-export trt student.safetensors --fp16
+  dvmsr-export trt half.onnx --max 1080x1920 --batch 1,1,4 -o half.engine
+  dvmsr-export trt official.pth --fp16 --target rtx --compute-capability 8.6 8.9 12.0
+"""
+
+
+def trt_command(
+    model: Annotated[
+        Path, typer.Argument(help="A .safetensors or .pth checkpoint, or an exported .onnx file.")
+    ],
+    fp32: Annotated[
+        bool, typer.Option("--fp32", help="Compute in FP32; the default for a checkpoint.")
+    ] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in half precision.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
+    smallest: Annotated[
+        str | None,
+        typer.Option("--min", metavar="HxW", help="Smallest input.", show_default="16x16"),
+    ] = None,
+    usual: Annotated[
+        str | None,
+        typer.Option("--opt", metavar="HxW", help="Tuned for this.", show_default="256x256"),
+    ] = None,
+    largest: Annotated[
+        str | None,
+        typer.Option("--max", metavar="HxW", help="Largest input.", show_default="1024x1024"),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="MIN,OPT,MAX", help="Images at once.", show_default="1,1,1"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE.engine", help="By default in the current folder."
+        ),
+    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="gpu|rtx",
+            help="TensorRT, for this machine's GPU, or TensorRT for RTX, without any.",
+        ),
+    ] = "gpu",
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CC...",
+            help="With --target rtx: GPUs that the engine is for.",
+            show_default="8.6 8.9 12.0",
+        ),
+    ] = None,
+    no_plugin: Annotated[
+        bool,
+        typer.Option("--no-plugin", help="Let TensorRT run the operators' ONNX bodies; slow."),
+    ] = False,
+    embed_plugin: Annotated[
+        bool, typer.Option("--embed-plugin", help="Put the plugin library into the engine.")
+    ] = False,
+    version_compatible: Annotated[
+        bool,
+        typer.Option("--version-compatible", help="Also for later TensorRTs of the same major."),
+    ] = False,
+    workspace: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MIB", min=1, help="Scratch memory allowed.", show_default="all of the GPU's"
+        ),
+    ] = None,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read and update measurements, for faster builds."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build anew and replace what is there.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was built as JSON, not its path alone.")
+    ] = False,
+) -> None:
+    """Build a TensorRT engine of MODEL, with the plugin for its two operators.
+
+    The plugin is compiled when it is first needed. Beside FILE.engine, a plan that every TensorRT
+    tool loads, FILE.engine.json tells what it is. A second call with equal inputs returns at once.
+    """
+    from dvmsr.errors import UsageError
+    from dvmsr.export.engine_build import Request, build
+
+    precisions = {"fp32": fp32, "fp16": fp16, "bf16": bf16}
+    chosen = [name for name, wanted in precisions.items() if wanted]
+    if len(chosen) > 1:
+        raise UsageError(f"choose one of --{' and --'.join(chosen)}")
+    request = Request(
+        model=model,
+        output=output,
+        precision=chosen[0] if chosen else None,
+        min=parse_size("--min", smallest),
+        opt=parse_size("--opt", usual),
+        max=parse_size("--max", largest),
+        batch=parse_batch(batch),
+        target=target,
+        compute_capabilities=tuple(compute_capability or ()),
+        plugin=not no_plugin,
+        embed_plugin=embed_plugin,
+        version_compatible=version_compatible,
+        workspace_mib=workspace,
+        timing_cache=timing_cache,
+        force=force,
+        command=rebuilding(sys.argv[1:]),
+    )
+    report = build(request)
+    print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
+
+
+def rebuilding(arguments: list[str]) -> tuple[str, ...]:
+    """The command line that builds the engine again in its place."""
+    kept = [text for text in arguments if text not in ("--json", "--force")]
+    return ("dvmsr-export", *kept, "--force")
+
+
+def parse_size(option: str, text: str | None) -> tuple[int, int] | None:
+    """`270x480` -> (270, 480)
+
+    Raises:
+        UsageError: for anything but two positive integers of up to 5 digits.
+    """
+    from dvmsr.errors import UsageError
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
+    if not match:
+        raise UsageError(f"{option} takes HEIGHTxWIDTH in pixels, such as 270x480, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def parse_batch(text: str | None) -> tuple[int, int, int] | None:
+    """`1,2,4` -> (1, 2, 4); `2` -> (2, 2, 2)
+
+    Raises:
+        UsageError: for anything else than one or three positive integers of up to 4 digits.
+    """
+    from dvmsr.errors import UsageError
+
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,3})(?:,([1-9][0-9]{0,3}),([1-9][0-9]{0,3}))?", text)
+    if not match:
+        raise UsageError(f"--batch takes MIN,OPT,MAX, such as 1,1,4, not {text!r}")
+    low = int(match[1])
+    return low, int(match[2] or low), int(match[3] or low)
