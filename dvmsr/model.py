@@ -136,18 +136,38 @@ class Mamba(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(b, L, C) -> (b, L, C)."""
-        # Splitting weights, not activations, leaves every operand of the operators contiguous.
-        W_x, W_z = self.in_proj.weight.chunk(2)  # (D, C) each
-        x = F.linear(tokens, W_x)  # (b, L, D)
-        z = F.linear(tokens, W_z)  # (b, L, D)
-        y = self.scan(x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        x, z = self.project(tokens)  # (b, L, D)
+        y, _, _ = self.scan(x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
         if self.bidirectional:
             x_b, z_b = x.flip(1), z.flip(1)  # (b, L, D), last token first
-            y_b = self.scan(
+            y_b, _, _ = self.scan(
                 x_b, z_b, self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b
             )
             y = y + y_b.flip(1)  # (b, L, D)
         return self.out_proj(y)  # (b, L, C)
+
+    def step(self, tokens: Tensor, tail: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next tokens of a sequence, in one direction only.
+
+        Args:
+            tokens: (b, L, C).
+            tail: the K-1 tokens before as the causal convolution takes them, (b, K-1, D).
+            h: state of the scan, (b, D, N).
+
+        Returns:
+            (b, L, C), and tail and h after the last token.
+        """
+        x, z = self.project(tokens)  # (b, L, D)
+        y, tail, h = self.scan(
+            x, z, self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D, tail, h
+        )
+        return self.out_proj(y), tail, h
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, L, C) -> x and z, (b, L, D) each."""
+        # Splitting weights, not activations, leaves every operand of the operators contiguous.
+        W_x, W_z = self.in_proj.weight.chunk(2)  # (D, C) each
+        return F.linear(tokens, W_x), F.linear(tokens, W_z)
 
     def scan(
         self,
@@ -158,22 +178,24 @@ class Mamba(nn.Module):
         dt_proj: nn.Linear,
         A_log: Tensor,
         D: Tensor,
-    ) -> Tensor:
+        tail: Tensor | None = None,
+        h: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Causal convolution, then the SSM whose delta, B and C depend on the token.
 
-        x and z are (b, L, D), as is the result.
+        x and z are (b, L, D), as is the first result; the others are tail and h after it.
         """
         assert conv1d.bias is not None
-        u, _ = ops.causal_conv1d(x, conv1d.weight.squeeze(1), conv1d.bias)  # (b, L, D)
+        u, tail = ops.causal_conv1d(x, conv1d.weight.squeeze(1), conv1d.bias, tail)  # (b, L, D)
         W_dt, W_B, W_C = x_proj.weight.split(self.sizes)  # (R, D), (N, D), (N, D)
         delta = F.linear(F.linear(u, W_dt), dt_proj.weight)  # (b, L, D), before bias and softplus
         B = F.linear(u, W_B)  # (b, L, N)
         C = F.linear(u, W_C)  # (b, L, N)
         A = -torch.exp(at_least_fp32(A_log))  # (D, N)
-        y, _ = ops.selective_scan(
-            u, delta, A, B, C, at_least_fp32(D), z, at_least_fp32(dt_proj.bias)
+        y, h = ops.selective_scan(
+            u, delta, A, B, C, at_least_fp32(D), z, at_least_fp32(dt_proj.bias), h
         )
-        return y  # (b, L, D), gated by SiLU(z)
+        return y, tail, h  # y (b, L, D), gated by SiLU(z)
 
 
 def to_tokens(image: Tensor) -> Tensor:
