@@ -6,6 +6,7 @@ Data goes to stdout, everything else to stderr.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -54,6 +55,8 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     """
     import typer
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text
     try:
         if "" in sys.argv[1:]:  # an unset shell variable; as a path it would mean this folder
             raise UsageError("an argument is empty; name a file or leave it out")

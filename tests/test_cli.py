@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -232,3 +233,18 @@ def test_want_of_memory_is_one_sentence(command, monkeypatch: pytest.MonkeyPatch
     code, out, err = command("info", "student")
     assert (code, out) == (1, "")
     assert err.startswith("error: there is not enough memory;") and err.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs file names that are any bytes")
+def test_names_that_are_no_text_are_printed_somehow(photos: Path) -> None:
+    folder = photos.rename(photos.with_name(os.fsdecode(b"caf\xe9")))
+    program = "from dvmsr.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", program, "eval", folder, "--model", "bicubic"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        cwd=_ROOT,
+    )
+    assert result.returncode == 0
+    assert "caf\\udce9" in result.stdout
