@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import typer
     from rich.console import Console
 
+UNLIMITED_WIDTH = 10_000
 SIGNALLED = 128
 """Plus the number of a signal that ends the process: its exit code."""
 INTERRUPTED = SIGNALLED + signal.SIGINT
@@ -31,6 +32,14 @@ def stderr_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stdout_console() -> Console:
+    """A rich console on stdout, for tables. It never cuts: a number cut off would be worse than a
+    line that wraps."""
+    from rich.console import Console
+
+    return Console(width=UNLIMITED_WIDTH, highlight=False)
 
 
 def notice(text: str) -> None:

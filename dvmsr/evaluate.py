@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dvmsr.cli_support import notice, warnings_as_notices
+from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import EXPECTED, DvmsrError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 BICUBIC = "bicubic"
 DEFAULT_SCALE = 4
-UNLIMITED_WIDTH = 10_000  # a number cut off would be worse than a line that wraps
 GAP = 8  # white pixels between the images of a side-by-side picture
 
 
@@ -213,10 +212,8 @@ def run(
     if as_json:
         print(json.dumps(_report(scores, failures, scale), indent=2, allow_nan=False))
     elif scores:
-        from rich.console import Console
-
         print(f"PSNR in dB / SSIM on luma, scale {scale}, border {scale}")
-        Console(width=UNLIMITED_WIDTH).print(_table(means(scores)))
+        stdout_console().print(_table(means(scores)))
     if side_by_side is not None:
         order = [BICUBIC, *(method.name for method in methods if method.name != BICUBIC), "HR"]
         notice(f"pictures in {side_by_side}, from left to right: {', '.join(order)}")

@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.cli_support import notice, warnings_as_notices
+from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import UsageError
 from dvmsr.info import parse_size
 from dvmsr.runtime import machine, memory
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT_SIZE = (256, 256)
-UNLIMITED_WIDTH = 10_000
 MIB = 2**20
 
 
@@ -219,9 +218,7 @@ def _shapes(
 
 
 def _print(results: Sequence[Measurement], report: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console(width=UNLIMITED_WIDTH, highlight=False)
+    console = stdout_console()
     print(headline(report))
     for shape in dict.fromkeys(result.shape for result in results):
         batch, height, width = shape

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.cli_support import notice, warnings_as_notices
+from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import ParityError, UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.runtime import memory
@@ -34,8 +34,6 @@ from dvmsr.runtime.upscaler import Upscaler
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-UNLIMITED_WIDTH = 10_000
 
 
 @dataclass(frozen=True)
@@ -269,9 +267,7 @@ def _finite(value: Any) -> Any:
 
 
 def _print(report: ParityReport) -> None:
-    from rich.console import Console
-
-    console = Console(width=UNLIMITED_WIDTH, highlight=False)
+    console = stdout_console()
     print(f"a: {report.a}")
     print(f"b: {report.b}")
     console.print(_image_table(report))
