@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields
 from datetime import timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from dvmsr.train.data import Patches
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
-from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState
+from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState, exclusive, open_run
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 
 ADAM_BETAS = (0.9, 0.99)
@@ -89,6 +89,7 @@ class Trainer:
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
         self.started = time.monotonic()
+        self.resumed = state is not None
         if state is not None:
             self._restore(state)
 
@@ -114,6 +115,7 @@ class Trainer:
         SystemExit.
 
         Raises:
+            UsageError: if another process trains in the same folder.
             DvmsrError: if the loss is no longer finite, a step needs more memory than there is,
                 or a file cannot be written.
         """
@@ -122,7 +124,11 @@ class Trainer:
         settings = self.settings
         self.started = time.monotonic()
         first_step = self.step
-        with Screen("training", total=1.0) as screen, stop_signals() as stop:
+        with (
+            Screen("training", total=1.0) as screen,
+            stop_signals() as stop,
+            ExitStack() as files,
+        ):
             losses: list[float] = []
             window_start = time.monotonic()
             while (progress := self.progress) < 1:
@@ -130,7 +136,7 @@ class Trainer:
                 with _memory_needed(settings):
                     losses.append(self._train_step(rate))
                 if self.step == first_step + 1:  # not earlier: a failed first step leaves nothing
-                    self._open_log(first_step)
+                    self._open_files(first_step, files)
                 if self.step % settings.log_every == 0:
                     speed = len(losses) / (time.monotonic() - window_start)
                     self._log(screen, losses, rate, speed)
@@ -147,21 +153,24 @@ class Trainer:
                         raise KeyboardInterrupt
                     raise SystemExit(SIGNALLED + stop[0])
             if self.step == first_step:  # the time was up
-                self._open_log(first_step)
+                self._open_files(first_step, files)
             if self.step % settings.validate_every or not self.step:
                 self._validate()
             self.finished = True
             self._save_state()
 
-    def _open_log(self, first_step: int) -> None:
+    def _open_files(self, first_step: int, files: ExitStack) -> None:
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DvmsrError(
                 f"{self.out} cannot be made a folder ({error.strerror}); choose another --out"
             ) from None
+        files.enter_context(exclusive(self.out))
+        if not self.resumed:
+            open_run(self.out, resume=False)  # while images were read, another run may have begun
         self.log = RunLog(self.out / LOG_NAME, first_step)
-        if first_step == 0:
+        if not self.resumed:
             self._save_state()
 
     def _train_step(self, rate: float) -> float:

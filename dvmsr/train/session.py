@@ -154,7 +154,9 @@ def _network(given: Options, out: Path, state: TrainState | None) -> DVMSR:
         begun_with = state.origin["init_sha256"]
         if init is not None and checkpoint.sha256(init) != begun_with:
             start = state.origin["init"] if begun_with else "new weights"
-            raise UsageError(f"{what} began with {start}, not with {init}; leave --init out")
+            raise UsageError(
+                f"{what} began with {start}, not with what {init} holds now; leave --init out"
+            )
     elif init is not None:
         what, model = str(init), checkpoint.load(init)
     else:

@@ -194,7 +194,7 @@ def test_resume_takes_the_first_command_and_moved_images(
     [
         (["--val", "strange"], "the images of --val (1) are not those that the run in"),
         (["--data", "strange"], "the images of --data (1) are not those that the run in"),
-        (["--init", "begun/last.safetensors"], "began with new weights, not with begun/last"),
+        (["--init", "begun/last.safetensors"], "began with new weights, not with what begun/last"),
         (["--preset", "teacher"], "is not a teacher network (channels 60, not 192; depths"),
         (["--scale", "2"], "upscales by 4, not 2; leave --scale out"),
         (["--steps", "1"], "has --steps 2, which cannot become 1"),

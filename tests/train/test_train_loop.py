@@ -23,7 +23,7 @@ from dvmsr.resize import imresize
 from dvmsr.train.data import Patches
 from dvmsr.train.loop import Trainer, stop_signals
 from dvmsr.train.settings import Settings
-from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, open_run
+from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)
 SETTINGS: dict[str, Any] = {
@@ -316,6 +316,20 @@ def test_a_batch_beyond_all_memory_fails_at_once() -> None:
         MemoryPatches().batch(0, 0, 10**13)
 
 
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    first, second = trainer(tmp_path), trainer(tmp_path)
+    first.run()
+    with pytest.raises(UsageError, match="already holds a run"):
+        second.run()
+    with exclusive(tmp_path):
+        going_on = trainer(tmp_path, resume=True, steps=13)
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        with pytest.raises(UsageError, match="another process trains in"):
+            going_on.run()
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    trainer(tmp_path, resume=True, steps=13).run()
+
+
 def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     with torch.no_grad():
@@ -323,20 +337,6 @@ def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -
     with pytest.raises(DvmsrError, match="the loss became nan at step 0"):
         run.run()
     assert not list(tmp_path.iterdir())  # nothing in the way of the next try
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {}, {"steps": 1, "minutes": 1}, {"steps": 0}, {"minutes": -1}, {"steps": 1, "lr": 0},
-        {"steps": 1, "batch": 0}, {"steps": 1, "ema": 1}, {"steps": 1, "seed": -1},
-        {"steps": 1, "lr": float("nan")}, {"steps": 1, "save_every": 0},
-        {"steps": 10**400}, {"steps": 1, "seed": 2**63}, {"steps": 1, "warmup": -1},
-    ],
-)  # fmt: skip
-def test_nonsense_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="--"):
-        Settings(**settings)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
