@@ -47,6 +47,18 @@ def check_input(path: Path) -> None:
         raise UsageError(f"{path} is no regular file; save its content to one")
 
 
+def check_encodable(path: Path) -> None:
+    """Whether libraries that take names as UTF-8 can open this file: ONNX Runtime, safetensors.
+
+    Raises:
+        UsageError: if not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{path} is no valid UTF-8 name; rename it") from None
+
+
 def unreadable(path: Path, error: OSError) -> DvmsrError:
     """What to raise when an existing file or folder cannot be read."""
     return DvmsrError(f"{path} cannot be read ({error.strerror}); check its name and permissions")

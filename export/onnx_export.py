@@ -18,7 +18,7 @@ import dvmsr
 from dvmsr.cli_support import notice
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.parity import Parity
-from dvmsr.paths import exists
+from dvmsr.paths import check_encodable, exists
 from dvmsr.runtime.atomic import check_target, replacing
 from dvmsr.runtime.limits import default_limits
 from dvmsr.runtime.models import check_checkpoint
@@ -207,6 +207,7 @@ def _check_arguments(
         raise UsageError(f"a static shape is a batch, height and width, not {static_shape}")
     if path.suffix != ".onnx":
         raise UsageError(f"{path} must end in .onnx")
+    check_encodable(Path(os.path.realpath(path)))
     check_target(path, overwrite)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.paths import check_input, is_file
+from dvmsr.paths import check_encodable, check_input, is_file
 from dvmsr.runtime import engine_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx"}
@@ -48,6 +48,7 @@ def check_checkpoint(path: Path) -> None:
     """
     if path.suffix.lower() not in CHECKPOINTS:
         raise UsageError(f"{path} is no checkpoint; name a file ending in {', '.join(CHECKPOINTS)}")
+    check_encodable(path)
     check_input(path)
 
 
@@ -64,5 +65,6 @@ def model_file(name: str, others: Iterable[str]) -> Path:
             f"no model named {name}; there is {', '.join(others)}, "
             f"or name a file ending in {', '.join(SUFFIXES)}"
         )
+    check_encodable(path)
     check_input(path)
     return path

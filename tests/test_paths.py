@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from dvmsr import checkpoint, paths
+from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.export import export_onnx
+from dvmsr.model import DVMSR
 from dvmsr.pairs import find_dataset
 from dvmsr.runtime import atomic, spec
 from dvmsr.runtime.engine_file import read_info
@@ -69,3 +72,16 @@ LONG = Path("n" * 300, "x.png")
 def test_a_path_that_cannot_be_looked_at_is_one_sentence(ask: Callable[[], object]) -> None:
     with pytest.raises(DvmsrError, match="nnn"):
         ask()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are any bytes on Linux")
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """Pictures may have them; what takes names as text refuses them in one sentence."""
+    name = os.fsdecode(b"caf\xe9")
+    for write in (
+        lambda: find_model(tmp_path / f"{name}.onnx"),
+        lambda: checkpoint.load(tmp_path / f"{name}.safetensors"),
+        lambda: export_onnx(DVMSR(DVMSRConfig()), tmp_path / f"{name}.onnx"),
+    ):
+        with pytest.raises(UsageError, match="is no valid UTF-8 name; rename it"):
+            write()
