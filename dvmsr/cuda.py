@@ -57,6 +57,10 @@ ScanParams = _structure(
 ConvParams = _structure(
     "ConvParams", _DTYPE, "batch length channels width", f"{CONV_ARGUMENTS} y new_tail", "x y"
 )
+ScanOutputGradients = _structure("ScanOutputGradients", [], "", "y h_last")
+ScanGradients = _structure("ScanGradients", [], "", SCAN_ARGUMENTS)
+ConvOutputGradients = _structure("ConvOutputGradients", [], "", "y new_tail")
+ConvGradients = _structure("ConvGradients", [], "", CONV_ARGUMENTS)
 Picture = _structure(
     "Picture", [("type", c_int), ("dtype", c_int)], "batch height width", "pixels planes"
 )
@@ -112,8 +116,28 @@ _SIGNATURES: dict[str, list[type]] = {
     "pixels_from_planes": [POINTER(Picture), c_void_p, c_void_p],
     "selective_scan": [POINTER(ScanParams), c_int32, c_void_p, c_void_p],
     "causal_conv1d": [POINTER(ConvParams), c_void_p],
+    "selective_scan_backward": [
+        POINTER(ScanParams),
+        POINTER(ScanOutputGradients),
+        POINTER(ScanGradients),
+        c_void_p,
+        c_void_p,
+    ],
+    "causal_conv1d_backward": [
+        POINTER(ConvParams),
+        POINTER(ConvOutputGradients),
+        POINTER(ConvGradients),
+        c_void_p,
+        c_void_p,
+    ],
 }
 """Of the functions `dvmsr_cuda_*` that return a status."""
+_SIZES: dict[str, list[type]] = {
+    "scan_workspace_size": [POINTER(ScanParams), c_int32],
+    "scan_backward_workspace_size": [POINTER(ScanParams)],
+    "conv_backward_workspace_size": [POINTER(ConvParams)],
+}
+"""Of those that return bytes of device memory."""
 
 
 @functools.cache
@@ -147,8 +171,9 @@ class Library:
         for name, arguments in _SIGNATURES.items():
             getattr(self._library, f"dvmsr_cuda_{name}").argtypes = arguments
         self._library.dvmsr_cuda_error_text.restype = c_char_p
-        self._library.dvmsr_cuda_scan_workspace_size.restype = c_size_t
-        self._library.dvmsr_cuda_scan_workspace_size.argtypes = [POINTER(ScanParams), c_int32]
+        for name, arguments in _SIZES.items():
+            function = getattr(self._library, f"dvmsr_cuda_{name}")
+            function.restype, function.argtypes = c_size_t, arguments
         self._library.dvmsr_cuda_scan_best_chunk.argtypes = [POINTER(ScanParams), c_int32]
 
     def call(self, function: str, *arguments: object) -> None:
@@ -192,9 +217,10 @@ class Library:
         chunk: int = self._library.dvmsr_cuda_scan_best_chunk(ctypes.byref(params), multiprocessors)
         return chunk
 
-    def scan_workspace(self, params: Structure, chunk: int) -> int:
-        """Bytes of device memory that the scan needs beside its tensors."""
-        size: int = self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
+    def workspace(self, operator: str, params: Structure, *arguments: int) -> int:
+        """What `dvmsr_cuda_<operator>_workspace_size` answers: bytes of device memory."""
+        function = getattr(self._library, f"dvmsr_cuda_{operator}_workspace_size")
+        size: int = function(ctypes.byref(params), *arguments)
         return size
 
     def _text(self, status: int) -> str:

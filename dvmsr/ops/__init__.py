@@ -3,7 +3,8 @@
 Each takes the fastest way that the device offers:
 
 * CPU: the native C++ kernels, or standard PyTorch where dvmsr was built without them (said once);
-* CUDA: mamba-ssm and causal-conv1d where installed, else standard PyTorch;
+* CUDA: dvmsr's own kernels in FP32, FP16 and BF16, compiled for the GPU when first needed; where
+  they cannot be, which is said once, mamba-ssm and causal-conv1d if installed, else PyTorch;
 * other devices: standard PyTorch.
 
 `dvmsr.ops.reference` is the specification.
@@ -15,12 +16,16 @@ import functools
 import warnings
 from typing import Any
 
-from torch import Tensor, float32, float64
+from torch import Tensor, bfloat16, float16, float32, float64
 
 from dvmsr import native
+from dvmsr.errors import DvmsrError
 from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
 
 __all__ = ["causal_conv1d", "selective_scan"]
+
+MAX_CUDA_STATE = 64
+"""The largest N of dvmsr's CUDA kernels."""
 
 
 @functools.cache
@@ -35,6 +40,26 @@ def _native_operators() -> Any:
     from dvmsr.ops import native_cpu
 
     return native_cpu
+
+
+@functools.cache
+def _has_cuda_kernels() -> bool:
+    from dvmsr.ops import native_cuda
+
+    try:
+        native_cuda.register()
+    except DvmsrError as error:
+        warnings.warn(
+            f"dvmsr's CUDA kernels are missing, mamba-ssm or standard PyTorch takes their place: "
+            f"{error}",
+            stacklevel=4,
+        )
+        return False
+    return True
+
+
+def _takes_cuda_kernels(tensor: Tensor) -> bool:
+    return tensor.is_cuda and tensor.dtype in (float16, bfloat16, float32) and _has_cuda_kernels()
 
 
 @functools.cache
@@ -107,13 +132,20 @@ def selective_scan(
         D=(D, (channels,)),
         delta_bias=(delta_bias, (channels,)),
     )
-    if u.is_cuda and h0 is None and length and (scan := _mamba_scan()) is not None:
+    on_cuda = state <= MAX_CUDA_STATE and _takes_cuda_kernels(u)
+    if u.is_cuda and not on_cuda and h0 is None and length and (scan := _mamba_scan()) is not None:
         u_, delta_, B_, C_, z_ = (t.transpose(1, 2).contiguous() for t in (u, delta, B, C, z))
         y, h_last = scan(u_, delta_, A, B_, C_, D, z_, delta_bias, True, True)
         return y.transpose(1, 2), h_last
     if h0 is None:
         h0 = A.new_zeros(hidden)
     _check("selective_scan", h0=(h0, hidden))
+    if on_cuda:
+        from dvmsr.ops import native_cpu
+
+        delta, B, C, z = (t.to(u.dtype) for t in (delta, B, C, z))
+        A, D, delta_bias, h0 = (t.float() for t in (A, D, delta_bias, h0))
+        return native_cpu.selective_scan(u, delta, A, B, C, D, z, delta_bias, h0)
     if u.device.type in ("cpu", "meta") and (operators := _native_operators()) is not None:
         wide = float64 if u.dtype == float64 else float32
         y, h_last = operators.selective_scan(
@@ -143,8 +175,10 @@ def causal_conv1d(
     width = weight.shape[-1]
     before = (batch, width - 1, channels)
     _check("causal_conv1d", weight=(weight, (channels, width)), bias=(bias, (channels,)))
+    on_cuda = _takes_cuda_kernels(x)
     if (
         x.is_cuda
+        and not on_cuda
         and tail is None
         and length >= width - 1
         and width <= 4
@@ -155,6 +189,10 @@ def causal_conv1d(
     if tail is None:
         tail = x.new_zeros(before)
     _check("causal_conv1d", tail=(tail, before))
+    if on_cuda:
+        from dvmsr.ops import native_cpu
+
+        return native_cpu.causal_conv1d(x, weight.float(), bias.float(), tail.to(x.dtype))
     if x.device.type in ("cpu", "meta") and (operators := _native_operators()) is not None:
         wide = float64 if x.dtype == float64 else float32
         y, new_tail = operators.causal_conv1d(*(t.to(wide) for t in (x, weight, bias, tail)))

@@ -1,0 +1,176 @@
+"""The CUDA kernels behind the operators of `native_cpu`, with their gradients, on PyTorch's stream.
+
+Activations may be FP32, FP16 or BF16 and parts of wider tensors; parameters, state and arithmetic
+are FP32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from ctypes import Structure, byref
+
+import torch
+from torch import Tensor
+
+from dvmsr import cuda
+from dvmsr.native import SCAN_ARGUMENTS
+from dvmsr.ops import native_cpu
+
+
+def register() -> None:
+    """Make them the kernels of PyTorch's operators for tensors on a GPU.
+
+    Raises:
+        MissingComponentError: if the library cannot be compiled or loaded.
+    """
+    cuda.load().device()
+    native_cpu.selective_scan.register_kernel("cuda")(scan)
+    native_cpu.selective_scan_backward.register_kernel("cuda")(scan_backward)
+    native_cpu.causal_conv1d.register_kernel("cuda")(conv)
+    native_cpu.causal_conv1d_backward.register_kernel("cuda")(conv_backward)
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    z: Tensor,
+    delta_bias: Tensor,
+    h0: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As `dvmsr.ops.selective_scan`; A, D, delta_bias and h0 FP32, all else of one type."""
+    library = cuda.load()
+    params, _kept = _scan_params(u, delta, A, B, C, D, z, delta_bias, h0)
+    y, h_last = _like(u), _like(h0)
+    params.y, params.h_last, params.y_stride = y.data_ptr(), h_last.data_ptr(), u.shape[2]
+    with _stream(u) as stream:
+        chunk = library.scan_chunk(params, _multiprocessors(u.device))
+        workspace = _bytes(library.workspace("scan", params, chunk), u)
+        library.call("selective_scan", byref(params), chunk, workspace.data_ptr(), stream)
+    return y, h_last
+
+
+def scan_backward(inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor) -> list[Tensor]:
+    """Gradients of all inputs, in their types."""
+    library = cuda.load()
+    params, inputs = _scan_params(*inputs)
+    outputs = [y_grad.contiguous(), h_last_grad.contiguous()]
+    gradients = [_like(t) for t in inputs]
+    with _stream(y_grad) as stream:
+        workspace = _bytes(library.workspace("scan_backward", params), y_grad)
+        library.call(
+            "selective_scan_backward",
+            byref(params),
+            byref(cuda.ScanOutputGradients(*_pointers(outputs))),
+            byref(cuda.ScanGradients(*_pointers(gradients))),
+            workspace.data_ptr(),
+            stream,
+        )
+    return gradients
+
+
+def conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """As `dvmsr.ops.causal_conv1d`; weight and bias FP32, x and tail of one type."""
+    params, _kept = _conv_params(x, weight, bias, tail)
+    y, new_tail = _like(x), _like(tail)
+    params.y, params.new_tail, params.y_stride = y.data_ptr(), new_tail.data_ptr(), x.shape[2]
+    with _stream(x) as stream:
+        cuda.load().call("causal_conv1d", byref(params), stream)
+    return y, new_tail
+
+
+def conv_backward(inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor) -> list[Tensor]:
+    """Gradients of all inputs, in their types."""
+    library = cuda.load()
+    params, inputs = _conv_params(*inputs)
+    outputs = [y_grad.contiguous(), new_tail_grad.contiguous()]
+    gradients = [_like(t) for t in inputs]
+    with _stream(y_grad) as stream:
+        workspace = _bytes(library.workspace("conv_backward", params), y_grad)
+        library.call(
+            "causal_conv1d_backward",
+            byref(params),
+            byref(cuda.ConvOutputGradients(*_pointers(outputs))),
+            byref(cuda.ConvGradients(*_pointers(gradients))),
+            workspace.data_ptr(),
+            stream,
+        )
+    return gradients
+
+
+def _scan_params(*inputs: Tensor) -> tuple[Structure, list[Tensor]]:
+    """The parameters, and the tensors that they point to, which must outlive the call."""
+    names = SCAN_ARGUMENTS.split()
+    tensors = dict(zip(names, inputs, strict=True))
+    for name in ("u", "delta", "B", "C", "z"):
+        tensors[name] = _tokens(tensors[name])
+    for name in ("A", "D", "delta_bias", "h0"):
+        tensors[name] = tensors[name].contiguous()
+    u, A = tensors["u"], tensors["A"]
+    params = cuda.ScanParams(_dtype(u), *u.shape, A.shape[1], *_pointers(tensors.values()))
+    for name in ("u", "delta", "B", "C", "z"):
+        setattr(params, f"{name}_stride", tensors[name].stride(1))
+    return params, list(tensors.values())
+
+
+def _conv_params(
+    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor
+) -> tuple[Structure, list[Tensor]]:
+    tensors = [_tokens(x), weight.contiguous(), bias.contiguous(), tail.contiguous()]
+    x = tensors[0]
+    params = cuda.ConvParams(_dtype(x), *x.shape, weight.shape[1], *_pointers(tensors))
+    params.x_stride = params.y_stride = x.stride(1)
+    return params, tensors
+
+
+def _tokens(tensor: Tensor) -> Tensor:
+    """(B, L, C) as the kernels read it: tokens at one distance through all batch elements."""
+    batch, length, channels = tensor.shape
+    step = tensor.stride(1)
+    rows = tensor.stride(2) == 1 and channels <= step < 2**31
+    return tensor if rows and (batch == 1 or tensor.stride(0) == length * step) else _dense(tensor)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """A dense copy, its strides as the shape says even where a side has one element or none."""
+    dense = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    return dense.copy_(tensor)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _bytes(count: int, like: Tensor) -> Tensor:
+    return torch.empty(count, dtype=torch.uint8, device=like.device)
+
+
+def _pointers(tensors: Iterable[Tensor]) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _dtype(tensor: Tensor) -> int:
+    return cuda.DTYPES[str(tensor.dtype).removeprefix("torch.")]
+
+
+@contextmanager
+def _stream(tensor: Tensor) -> Iterator[int]:
+    """PyTorch's current stream of the tensor's GPU, which becomes the current one.
+
+    Tensors in host memory are for a library that computes there.
+    """
+    if not tensor.is_cuda:
+        yield 0
+        return
+    with torch.cuda.device(tensor.device):
+        yield torch.cuda.current_stream().cuda_stream
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return cuda.load().device().multiprocessors
