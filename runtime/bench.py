@@ -50,7 +50,7 @@ class Measurement:
     times: Times
     probe: Probe
     details: dict[str, Any]
-    """What the backend adds, such as the GPU's name."""
+    """What the backend adds, such as an engine's `build_seconds`."""
 
     @property
     def images_per_second(self) -> float:
@@ -176,9 +176,13 @@ def headline(report: dict[str, Any]) -> str:
     """One line about the machine and the run."""
     facts = report["machine"]
     threads = f"{report['threads']} thread(s)" if report["threads"] else "threads as each chooses"
-    versions = [f"{name} {facts[name]}" for name in ("onnxruntime", "torch") if name in facts]
+    versions = [
+        f"{name} {facts[name]}" for name in ("onnxruntime", "torch", "tensorrt") if name in facts
+    ]
+    gpu = [facts["gpu"]["name"]] if facts["gpu"] else []
     return ", ".join(
         [
+            *gpu,
             f"{facts['processor']} ({facts['processors_usable']} processors)",
             threads,
             *versions,

@@ -52,8 +52,9 @@ def parity(
     """Compare what two models, or one model on two backends, compute.
 
     A and B are MODEL or MODEL:BACKEND. MODEL is a bundled model's name, a checkpoint (runs in
-    PyTorch) or a .onnx file; its precision is the file's. BACKEND is one that dvmsr-infer knows:
-    native is the default for a .onnx file, portable runs the operators' ONNX bodies.
+    PyTorch), a .onnx file or a TensorRT .engine; its precision is the file's. BACKEND is one that
+    dvmsr-infer knows: native is the default for a .onnx file, portable runs the operators' ONNX
+    bodies, cuda runs on a GPU.
 
     Outputs are compared before they are rounded or clipped. Beyond the limits the exit code is 3.
     A test set's originals add the change of PSNR against them.
@@ -64,6 +65,7 @@ def parity(
       dvmsr parity student student:portable
       dvmsr parity half.onnx full.onnx --images Set5 --limits psnr=60,delta-psnr=0.01
       dvmsr parity model.pth half.onnx --layers --heat-map where.png
+      dvmsr parity half.engine model.onnx --images photos/
     """
     from dvmsr.runtime.parity import run
 
@@ -123,6 +125,7 @@ def bench(
       dvmsr bench student student:portable --size 64x64 --size 256x256
       dvmsr bench model.pth model.onnx half.onnx --threads 1 --plot times.png
       dvmsr bench model.onnx --batch 1 --batch 8 --rounds 100 -o times.json
+      dvmsr bench half.engine model.onnx --rounds 500
     """
     from dvmsr.runtime.bench import run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +31,8 @@ class LayerDifference:
     """Root mean square of the difference over that of the second network's values."""
 
 
-def compare_layers(a: Network, b: Network, image: NDArray[np.float32]) -> list[LayerDifference]:
-    """Every value that both networks show under one name, in the order of computation.
-
-    Args:
-        image: (B, 3, H, W).
+def common_layers(a: Network, b: Network) -> list[str]:
+    """The values that both networks show under one name, in the order of computation.
 
     Raises:
         UsageError: if one does not show its layers, or they have none in common.
@@ -44,6 +42,18 @@ def compare_layers(a: Network, b: Network, image: NDArray[np.float32]) -> list[L
     names = [name for name in a.layers() if name in shown]
     if not names:
         raise UsageError("the two networks have no layer in common; compare networks of one kind")
+    return names
+
+
+def compare_layers(
+    a: Network, b: Network, image: NDArray[np.float32], names: Sequence[str]
+) -> list[LayerDifference]:
+    """The differences of the named layers for an image (B, 3, H, W).
+
+    Raises:
+        UsageError: if a layer has another shape in one than in the other.
+        DvmsrError: if a network fails.
+    """
     found = []
     for start in range(0, len(names), _AT_ONCE):
         group = names[start : start + _AT_ONCE]

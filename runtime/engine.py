@@ -153,6 +153,9 @@ class EngineNetwork(PixelNetwork):
         """Peak bytes of GPU memory taken since the engine was loaded, by whatever process."""
         return self._peak
 
+    def details(self) -> dict[str, Any]:
+        return {"tensorrt": self.info.tensorrt, "build_seconds": self.info.build_seconds}
+
     @property
     def _word(self) -> type:
         """A numpy type as wide as the engine's."""

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import platform
 from contextlib import suppress
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import dvmsr
-from dvmsr import native
+from dvmsr import gpu, native
 from dvmsr.errors import MissingComponentError
 from dvmsr.threads import cores
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "numpy")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx", "numpy")
 
 
 def describe() -> dict[str, Any]:
-    """Processor, system and versions, JSON-ready."""
+    """Processor, GPU, system and versions, JSON-ready."""
     return {
         "processor": _processor(),
         "processors_usable": cores(),
         "isa": _isa(),
+        "gpu": asdict(found) if (found := gpu.first()) else None,
         "system": platform.platform(),
         "python": platform.python_version(),
         "dvmsr": dvmsr.__version__,

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 from dvmsr.errors import UsageError
 
+_NO_LAYERS = (
+    "only checkpoints and .onnx files on a processor show their layers; leave out --layers or name "
+    "one of these on both sides"
+)
+
 
 class Network:
     """A loaded network: (B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32.
@@ -41,7 +46,7 @@ class Network:
         return None
 
     def details(self) -> dict[str, Any]:
-        """What else belongs into a report, JSON-ready: `gpu`, `build_seconds` and so on."""
+        """What else belongs into a report, JSON-ready: `build_seconds` and so on."""
         return {}
 
     def layers(self) -> list[str]:
@@ -52,7 +57,7 @@ class Network:
             UsageError: if this backend does not show them.
             MissingComponentError: if that needs a package that is not installed.
         """
-        raise UsageError("this backend does not show what its layers compute")
+        raise UsageError(_NO_LAYERS)
 
     def layer_values(
         self, image: NDArray[np.float32], names: Sequence[str]
@@ -63,7 +68,7 @@ class Network:
         Raises:
             UsageError: as `layers`.
         """
-        raise UsageError("this backend does not show what its layers compute")
+        raise UsageError(_NO_LAYERS)
 
 
 class PixelNetwork(Network):

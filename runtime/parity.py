@@ -22,6 +22,7 @@ from dvmsr.runtime.drift import (
     FP32_DRIFT,
     HALF_DRIFT,
     LayerDifference,
+    common_layers,
     compare_layers,
     first_drift,
 )
@@ -204,10 +205,11 @@ def run(
         check_target(heat_map, overwrite)
     with warnings_as_notices():
         a, b = load(spec_a, threads), load(spec_b, threads)
+        names = common_layers(a.network, b.network) if layers else []
         samples = find_samples(images, a.scale) or [lambda: synthetic_sample(_shape(a, b))]
         with progress_bar("comparing", len(samples)) as advance:
             found, worst = compare(a, b, samples, advance)
-        in_layers = compare_layers(a.network, b.network, worst.sample.planes) if layers else []
+        in_layers = compare_layers(a.network, b.network, worst.sample.planes, names)
     precisions = (a.precision, b.precision)
     report = ParityReport(
         Side(a.model, a.backend, a.precision),

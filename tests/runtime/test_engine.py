@@ -20,10 +20,13 @@ from small_model import CONFIG, Models, random_pixels
 from test_engine_file import INFO
 
 from dvmsr import cuda, gpu
-from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
-from dvmsr.runtime import Upscaler, engine, engine_file, plugin_library
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.runtime import Upscaler, engine, engine_file, parity, plugin_library, spec
+from dvmsr.runtime.drift import common_layers
 from dvmsr.runtime.engine import EngineNetwork
 from dvmsr.runtime.engine_file import Profile
+from dvmsr.runtime.samples import synthetic_sample
+from dvmsr.runtime.timing import interleave
 
 PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
 
@@ -325,3 +328,18 @@ def test_the_names_are_those_of_tensorrt(cuda_on_host: Path) -> None:
             used = [n for n in vars(value) if not n.startswith("_")]
             missing = [n for n in used if not hasattr(getattr(real, name), n)]
             assert not missing, f"{name}: {missing}"
+
+
+def test_is_compared_and_timed_as_every_backend(engines: dict[str, Path], models: Models) -> None:
+    on_cpu, upscaler = Upscaler.from_file(models.onnx, "portable"), spec.load(str(engines["fp16"]))
+    sample = synthetic_sample(upscaler.network.usual_shape)
+    assert sample.shape == PROFILE.opt
+    (image,), _ = parity.compare(upscaler, on_cpu, [lambda: sample])
+    assert image.psnr > 50  # of a random network
+    with pytest.raises(UsageError, match="leave out --layers"):
+        common_layers(upscaler.network, on_cpu.network)
+    contestants = [lambda: upscaler.network.seconds(sample.planes)]
+    (seconds,) = interleave(contestants, rounds=3)
+    assert len(seconds) == 3 and min(seconds) > 0
+    assert (upscaler.network.clock, on_cpu.network.clock) == ("CUDA events", "wall clock")
+    assert upscaler.network.details()["build_seconds"] == INFO.build_seconds

@@ -26,7 +26,7 @@ from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.pairs import find_dataset
 from dvmsr.runtime import Upscaler
-from dvmsr.runtime.drift import FP32_DRIFT, compare_layers, first_drift
+from dvmsr.runtime.drift import FP32_DRIFT, common_layers, compare_layers, first_drift
 from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.parity import compare
 from dvmsr.runtime.samples import Sample, find_samples, synthetic_sample
@@ -230,7 +230,7 @@ def test_pytorch_and_onnx_agree_in_every_layer(tmp_path: Path, config: DVMSRConf
     export_onnx(tmp_path / "net.safetensors", tmp_path / "net.onnx", verify=False)
     ours = load(str(tmp_path / "net.safetensors")).network
     theirs = load(f"{tmp_path / 'net.onnx'}:portable").network
-    layers = compare_layers(ours, theirs, natural_image((2, 7, 9)))
+    layers = compare_layers(ours, theirs, natural_image((2, 7, 9)), common_layers(ours, theirs))
     assert [layer.name for layer in layers] == ours.layers()
     named = theirs.layers()
     assert sorted(ours.layers(), key=named.index) == ours.layers()
@@ -241,8 +241,9 @@ def test_pytorch_and_onnx_agree_in_every_layer(tmp_path: Path, config: DVMSRConf
 @pytest.mark.skipif(native.library_path() is None, reason="no native operators")
 def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
     names = [f"{models.onnx}:{backend}" for backend in ("native", "portable")]
-    layers = compare_layers(*(load(n).network for n in names), natural_image((1, 6, 5)))
-    shown = {layer.name for layer in layers}
+    pair = [load(name).network for name in names]
+    shown = common_layers(*pair)
+    layers = compare_layers(*pair, natural_image((1, 6, 5)), shown)
     for part in ("in_proj_x", "conv1d", "x_proj_dt", "x_proj_B", "dt_proj", "scan", "out_proj"):
         assert f"rssb0/vimm0/{part}" in shown
     assert first_drift(layers, FP32_DRIFT) is None
@@ -251,8 +252,8 @@ def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
 def test_a_backend_that_shows_no_layers() -> None:
     from dvmsr.runtime.network import Network
 
-    with pytest.raises(UsageError, match="does not show"):
-        compare_layers(Network(), Network(), natural_image((1, 4, 4)))
+    with pytest.raises(UsageError, match=r"only checkpoints and \.onnx files"):
+        common_layers(Network(), Network())
 
 
 def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess[str]:
