@@ -91,6 +91,7 @@ def train(
       dvmsr train --out run --resume
       dvmsr train --data photos/ --init run/best.safetensors --out tuned --steps 5000 --lr 2e-4
     """
+    options = dict(locals())  # not context.params, which older versions of typer leave as text
     # OpenMP threads that spin while they wait slow everything threefold once cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -101,10 +102,9 @@ def train(
         ) from None
 
     given = {
-        name: value
-        for name, value in context.params.items()
+        name: options[name]
+        for name in context.params
         if (source := context.get_parameter_source(name)) and source.name != "DEFAULT"
     }
-    if paths := [*given.pop("data", ()), *given.pop("more", ())]:
-        given["data"] = paths
-    run(given)
+    paths = [*(data or ()), *(more or ())]
+    run({**given, "data": paths} if paths else given)

@@ -126,7 +126,7 @@ def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
     """Paths, made absolute, and where to compute."""
     origin: dict[str, Any] = dict.fromkeys(("val", "init", "init_sha256", "threads"))
     origin |= {"data": [], "device": "cpu"} if state is None else state.origin
-    if "data" in given:
+    if given.get("data"):
         origin["data"] = [_absolute(path) for path in given["data"]]
     if not origin["data"]:
         raise UsageError("there is nothing to train on; name folders or .tar shards with --data")
