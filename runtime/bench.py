@@ -101,7 +101,7 @@ def measure(
         memory.check(upscaler.config, upscaler.backend, batch * height, width, "the input")
         probes.append(probe(spec, threads, shape))
         progress()
-    image = natural_image(shape)
+    image = natural_image((1, height, width)).repeat(batch, axis=0)
     contestants = [partial(upscaler.network.seconds, image) for upscaler in upscalers]
     seconds = interleave(contestants, rounds, warmup, progress)
     return [

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from dvmsr.runtime.colours import INK, PAPER, font, inferno
 from dvmsr.runtime.pixels import from_planes
 
-DECADES = 3
+DECADES = 2
 """The colours reach from the largest difference this many powers of ten down."""
 LONGEST_SIDE, SHORTEST_SIDE = 900, 400
 _MARGIN, _LINE, _BAR = 16, 22, 14

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,7 +224,8 @@ def run(
     if heat_map is not None:
         from dvmsr.runtime.heat_map import draw
 
-        lines = [worst.sample.name, f"a: {report.a}", f"b: {report.b}"]
+        sides = [replace(side, model=Path(side.model).name) for side in (report.a, report.b)]
+        lines = [worst.sample.name, f"a: {sides[0]}", f"b: {sides[1]}"]
         write_atomically(heat_map, draw(worst.a, worst.b, lines), overwrite)
         notice(f"{heat_map}: {worst.sample.name}, where the two differ most")
     if as_json:

@@ -141,7 +141,7 @@ def test_a_checkpoint_runs_in_pytorch(command: Command, models: Models) -> None:
 def test_memory_is_that_of_a_process_of_its_own(models: Models) -> None:
     if peak_resident() is None:
         pytest.skip("no such figure on this system")
-    ballast = np.ones(2**26)  # half a GB here does not count there
+    ballast = np.ones(2**25)  # a quarter of a GB here does not count there
     small, large = (
         probe(f"{models.onnx}:portable", 1, shape) for shape in ((1, 8, 8), (1, 300, 300))
     )
