@@ -19,6 +19,7 @@ EXAMPLES = """\b
 Examples:
   dvmsr-export onnx student.safetensors
   dvmsr-export onnx student.safetensors -o half.onnx --fp16
+  dvmsr-export onnx student.safetensors --streaming
   dvmsr-export onnx official.pth --static 1x270x480 --json
 """
 
@@ -61,6 +62,12 @@ def onnx_command(
     static: Annotated[
         str | None, typer.Option(metavar="BxHxW", help="Take inputs of this size only.")
     ] = None,
+    streaming: Annotated[
+        bool,
+        typer.Option(
+            "--streaming", help="Compute strip by strip: images of any size in bounded memory."
+        ),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with PyTorch.")
     ] = True,
@@ -75,14 +82,16 @@ def onnx_command(
     in any ONNX runtime, more slowly. If it differs from PyTorch by more than 2e-4 (FP32), or
     agrees to less than 60 dB (FP16), the exit code is 3 and no file is left.
     """
+    kind = (".fp16" if fp16 else "") + (".streaming" if streaming else "")
     report = export_onnx(
         checkpoint,
-        output or Path(f"{checkpoint.stem}{'.fp16' if fp16 else ''}.onnx"),
+        output or Path(f"{checkpoint.stem}{kind}.onnx"),
         precision="fp16" if fp16 else "fp32",
         opset=opset,
         static_shape=None if static is None else parse_shape(static),
         verify=verify,
         overwrite=overwrite,
+        streaming=streaming,
     )
     print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
 

@@ -54,27 +54,7 @@ def build_model(
         opset: of the standard operators, one of `OPSETS`.
         static_shape: batch, height and width; dynamic by default.
     """
-    g = NetworkGraph(config, weights, precision, static_shape)
-    g.network()
-    (batch, height, width), s = g.image_shape, config.scale
-    up = [s * n if isinstance(n, int) else f"{s}*{n}" for n in (height, width)]
-    graph = helper.make_graph(
-        g.nodes,
-        "DVMSR",
-        [helper.make_tensor_value_info("input", g.type, [batch, 3, height, width])],
-        [helper.make_tensor_value_info("output", g.type, [batch, 3, *up])],
-        g.initializers,
-        value_info=g.value_infos,
-    )
-    return helper.make_model(
-        graph,
-        functions=bodies.functions(opset, config.conv_width),
-        opset_imports=[
-            helper.make_opsetid("", opset),
-            helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
-        ],
-        ir_version=IR_VERSION,
-    )
+    return NetworkGraph(config, weights, precision, static_shape).model(opset)
 
 
 class GraphBuilder:
@@ -96,16 +76,9 @@ class GraphBuilder:
         self, op: str, name: str, *inputs: str, shape: Sequence[int | str], state: str
     ) -> str:
         """One of our two operators; returns its first output, of that shape in the activations'
-        type. The second, the state after the last token, stays unused."""
+        type. The second is the state after the last token, under that name."""
         self.nodes.append(
-            helper.make_node(
-                op,
-                inputs,
-                [name, f"{name}.{state}"],
-                name,
-                domain=DOMAIN,
-                **bodies.ATTRIBUTES,
-            )
+            helper.make_node(op, inputs, [name, state], name, domain=DOMAIN, **bodies.ATTRIBUTES)
         )
         self.value_infos.append(helper.make_tensor_value_info(name, self.type, shape))
         return name
@@ -142,6 +115,8 @@ class NetworkGraph(GraphBuilder):
     `name` is the place of a node in the graph, `key` that of its weights in the model.
     """
 
+    pads = (1, 1, 1, 1)
+
     def __init__(
         self,
         config: DVMSRConfig,
@@ -154,14 +129,19 @@ class NetworkGraph(GraphBuilder):
         self.image_shape: tuple[int | str, ...] = static_shape or ("batch", "height", "width")
         self.batch = self.image_shape[0]
         self.length = static_shape[1] * static_shape[2] if static_shape else "tokens"
-        D, N, K = config.inner_channels, config.state, config.conv_width
         self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
         self.pixels_shape = "shape/pixels"  # made where its value is first known
-        self.h0 = self.zeros("zeros/h0", [D, N], TensorProto.FLOAT)
-        self.tail = self.zeros("zeros/tail", [K - 1, D], self.type)
+        self.zeros_made: set[str] = set()
+
+    def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
+        """An operator's state (B, *sizes): before the first token, and its name after the last."""
+        return self.zeros(f"zeros/{name.rpartition('.')[2]}", sizes, kind), f"{name}.next"
 
     def zeros(self, name: str, sizes: list[int], kind: int) -> str:
         """(B, *sizes)"""
+        if name in self.zeros_made:
+            return name
+        self.zeros_made.add(name)
         if isinstance(self.batch, int):
             return self.constant(name, np.zeros([self.batch, *sizes]), kind)
         batch = self.node("Shape", f"{name}_batch", "input", start=0, end=1)
@@ -169,32 +149,72 @@ class NetworkGraph(GraphBuilder):
         shape = self.node("Concat", f"{name}_shape", batch, rest, axis=0)
         return self.node("ConstantOfShape", name, shape, value=tensor([0.0], kind))
 
+    def model(self, opset: int) -> onnx.ModelProto:
+        """The network's graph with the operators' bodies."""
+        self.network()
+        graph = helper.make_graph(
+            self.nodes,
+            "DVMSR",
+            self.inputs(),
+            self.outputs(),
+            self.initializers,
+            value_info=self.value_infos,
+        )
+        return helper.make_model(
+            graph,
+            functions=bodies.functions(opset, self.config.conv_width),
+            opset_imports=[
+                helper.make_opsetid("", opset),
+                helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
+            ],
+            ir_version=IR_VERSION,
+        )
+
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        batch, height, width = self.image_shape
+        return [helper.make_tensor_value_info("input", self.type, [batch, 3, height, width])]
+
+    def outputs(self) -> list[onnx.ValueInfoProto]:
+        (batch, height, width), s = self.image_shape, self.config.scale
+        up = [s * n if isinstance(n, int) else f"{s}*{n}" for n in (height, width)]
+        return [helper.make_tensor_value_info("output", self.type, [batch, 3, *up])]
+
     def network(self) -> str:
         """`input` (B, 3, H, W) -> `output` (B, 3, s*H, s*W)"""
         mean = self.weight("mean", self.w["mean"])
         centred = self.node("Sub", "subtract_mean", "input", mean)
         shallow = self.conv3x3("conv_first", centred, "conv_first")  # (B, C, H, W)
         pixels = self.to_pixels("patch_embed", shallow)  # (B, H, W, C)
-        if self.static_shape:
-            self.integers(self.pixels_shape, [*self.static_shape, self.config.channels])
-        else:
-            self.node("Shape", self.pixels_shape, pixels)
+        self.make_pixels_shape(pixels)
         x = self.to_tokens("patch_embed", pixels)  # (B, L, C)
         x = self.layer_norm("patch_embed/norm", x, "patch_embed.norm")
         for i, depth in enumerate(self.config.depths):
             x = self.rssb(f"rssb{i}", x, f"layers.{i}", depth)
         x = self.layer_norm("norm_f", x, "norm_f")
-        deep = self.conv3x3("conv_after_body", self.to_image("norm_f", x), "conv_after_body")
-        return self.upsampler(self.node("Add", "skip", deep, shallow))
+        deep = self.conv3x3_of_tokens("conv_after_body", x, "conv_after_body")
+        return self.upsampler(self.skip_image("skip", deep, shallow))
+
+    def make_pixels_shape(self, pixels: str) -> None:
+        if self.static_shape:
+            self.integers(self.pixels_shape, [*self.static_shape, self.config.channels])
+        else:
+            self.node("Shape", self.pixels_shape, pixels)
 
     def rssb(self, name: str, x: str, key: str, depth: int) -> str:
         """(B, L, C) -> (B, L, C)"""
         deep = x
         for j in range(depth):
             deep = self.vimm(f"{name}/vimm{j}", deep, f"{key}.residual_group.blocks.{j}")
-        deep = self.conv3x3(f"{name}/conv", self.to_image(name, deep), f"{key}.conv")
-        deep = self.to_tokens(name, self.to_pixels(name, deep))
-        return self.node("Add", f"{name}/skip", deep, x)
+        deep = self.conv3x3_of_tokens(f"{name}/conv", deep, f"{key}.conv")
+        return self.skip_tokens(f"{name}/skip", self.to_pixels(f"{name}/conv", deep), x)
+
+    def skip_tokens(self, name: str, deep: str, x: str) -> str:
+        """(B, H, W, C) and (B, L, C) -> (B, L, C)"""
+        return self.node("Add", name, self.to_tokens(name, deep), x)
+
+    def skip_image(self, name: str, deep: str, x: str) -> str:
+        """(B, C, H, W) twice -> (B, C, H, W)"""
+        return self.node("Add", name, deep, x)
 
     def vimm(self, name: str, x: str, key: str) -> str:
         """(B, L, C) -> (B, L, C)"""
@@ -217,22 +237,25 @@ class NetworkGraph(GraphBuilder):
 
     def scan(self, name: str, x: str, z: str, key: str, direction: str) -> str:
         """(B, L, D) twice -> (B, L, D); direction is "" or "_b"."""
-        R, N = self.config.dt_rank, self.config.state
-        shape = (self.batch, self.length, self.config.inner_channels)
+        R, N, K = self.config.dt_rank, self.config.state, self.config.conv_width
+        D = self.config.inner_channels
+        shape = (self.batch, self.length, D)
         conv1d, dt_proj = f"{key}.conv1d{direction}", f"{key}.dt_proj{direction}"
         taps = self.w[f"{conv1d}.weight"].squeeze(1)  # (D, K)
+        tail, next_tail = self.state(f"{name}/conv1d.tail", [K - 1, D], self.type)
         u = self.custom_node(
             "CausalConv1d",
             f"{name}/conv1d",
             x,
             self.parameter(f"{name}/conv1d.weight", taps),
             self.parameter(f"{name}/conv1d.bias", self.w[f"{conv1d}.bias"]),
-            self.tail,
+            tail,
             shape=shape,
-            state="tail",
+            state=next_tail,
         )  # (B, L, D)
         W_dt, W_B, W_C = np.split(self.w[f"{key}.x_proj{direction}.weight"], [R, R + N])
         dt = self.linear(f"{name}/x_proj_dt", u, W_dt)  # (B, L, R)
+        h0, h_last = self.state(f"{name}/scan.h", [D, N], TensorProto.FLOAT)
         return self.custom_node(
             "SelectiveScan",
             f"{name}/scan",
@@ -244,9 +267,9 @@ class NetworkGraph(GraphBuilder):
             self.parameter(f"{name}/scan.D", self.w[f"{key}.D{direction}"]),
             z,
             self.parameter(f"{name}/scan.delta_bias", self.w[f"{dt_proj}.bias"]),
-            self.h0,
+            h0,
             shape=shape,
-            state="h_last",
+            state=h_last,
         )  # (B, L, D), gated by SiLU(z)
 
     def upsampler(self, x: str) -> str:
@@ -273,9 +296,12 @@ class NetworkGraph(GraphBuilder):
         """(B, H, W, C) -> (B, L, C)"""
         return self.node("Reshape", f"{name}/to_tokens", pixels, self.tokens_shape)
 
-    def to_image(self, name: str, tokens: str) -> str:
-        """(B, L, C) -> (B, C, H, W)"""
-        pixels = self.node("Reshape", f"{name}/from_tokens", tokens, self.pixels_shape)
+    def from_tokens(self, name: str, tokens: str) -> str:
+        """(B, L, C) -> (B, H, W, C)"""
+        return self.node("Reshape", f"{name}/from_tokens", tokens, self.pixels_shape)
+
+    def from_pixels(self, name: str, pixels: str) -> str:
+        """(B, H, W, C) -> (B, C, H, W)"""
         return self.node("Transpose", f"{name}/from_pixels", pixels, perm=[0, 3, 1, 2])
 
     def flip(self, name: str, tokens: str) -> str:
@@ -284,14 +310,24 @@ class NetworkGraph(GraphBuilder):
         inputs = [self.integers(f"{name}.{key}", [value]) for key, value in bounds.items()]
         return self.node("Slice", name, tokens, *inputs)
 
+    def conv3x3_of_tokens(self, name: str, tokens: str, key: str) -> str:
+        """(B, L, C) -> (B, C, H, W)"""
+        return self.convolve(name, self.from_pixels(name, self.from_tokens(name, tokens)), key)
+
     def conv3x3(
         self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0, output: str = ""
     ) -> str:
         """(B, C_in, H, W) -> (B, C_out, H, W)"""
+        return self.convolve(name, x, key, more_bias, output)
+
+    def convolve(
+        self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0, output: str = ""
+    ) -> str:
+        """The 3x3 convolution alone, padded by `self.pads`."""
         weight = self.weight(f"{name}.weight", self.w[f"{key}.weight"])
         bias = self.weight(f"{name}.bias", self.w[f"{key}.bias"] + more_bias)
         return self.node(
-            "Conv", name, x, weight, bias, output=output, kernel_shape=[3, 3], pads=[1, 1, 1, 1]
+            "Conv", name, x, weight, bias, output=output, kernel_shape=[3, 3], pads=self.pads
         )
 
     def linear(self, name: str, x: str, weight: NDArray[Any]) -> str:

@@ -67,6 +67,7 @@ def export_onnx(
     verify: bool = True,
     overwrite: bool = False,
     progress: Callable[[str], None] = notice,
+    streaming: bool = False,
 ) -> ExportReport:
     """Write a network as an ONNX file, and compare what ONNX Runtime makes of it with PyTorch.
 
@@ -82,13 +83,15 @@ def export_onnx(
         verify: compare with PyTorch.
         overwrite: replace an existing file.
         progress: receives a line per step; by default they go to stderr.
+        streaming: a graph that computes one strip of rows, with what it carries to the next as
+            inputs and outputs (`dvmsr.export.streaming_graph`); compared strip by strip.
 
     Raises:
         UsageError: for a bad argument, a source that does not exist, or if the file to write
             exists and is not to be replaced.
         MissingComponentError: if torch or onnx is not installed.
-        IncompatibleModelError: if the source is no checkpoint of this network, or onnxruntime is
-            too old for the opset.
+        IncompatibleModelError: if the source is no checkpoint of this network, onnxruntime is
+            too old for the opset, or the network is to stream and is bidirectional.
         ParityError: if the outputs differ by more than `dvmsr.runtime.limits` allows.
         DvmsrError: if the source cannot be read or the file not be written.
     """
@@ -96,6 +99,8 @@ def export_onnx(
     if isinstance(source, (str, os.PathLike)):
         check_checkpoint(Path(source))
     _check_arguments(path, precision, static_shape, overwrite)
+    if streaming and static_shape is not None:
+        raise UsageError("a streaming model takes strips of any size; leave out the static shape")
     require("torch", "safetensors", "onnx")
 
     from dvmsr.export.graph import OPSETS
@@ -104,7 +109,7 @@ def export_onnx(
 
     if opset not in OPSETS:
         raise UsageError(f"the opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
-    model, reference = make_model(source, precision, opset, static_shape)
+    model, reference = make_model(source, precision, opset, static_shape, streaming)
     if verify and static_shape is not None:
         batch, height, width = static_shape
         memory.check(reference.config, "portable", batch * height, width, f"verifying {path}")
@@ -134,6 +139,7 @@ def make_model(
     precision: str,
     opset: int = DEFAULT_OPSET,
     static_shape: tuple[int, int, int] | None = None,
+    streaming: bool = False,
 ) -> tuple[onnx.ModelProto, DVMSR]:
     """A network's ONNX model, and the network itself: FP32, on the CPU.
 
@@ -145,6 +151,7 @@ def make_model(
 
     from dvmsr import checkpoint
     from dvmsr.export.graph import build_model
+    from dvmsr.export.streaming_graph import build_streaming_model
     from dvmsr.model import DVMSR
 
     if isinstance(source, DVMSR):
@@ -155,16 +162,22 @@ def make_model(
     reference = copy.deepcopy(network).cpu().float().eval()
     tensors = {**dict(reference.named_parameters()), **dict(reference.named_buffers())}
     weights = {key: tensor.detach().numpy() for key, tensor in tensors.items()}
-    model = build_model(network.config, weights, precision, opset, static_shape)
+    if streaming:
+        model = build_streaming_model(network.config, weights, precision, opset)
+    else:
+        model = build_model(network.config, weights, precision, opset, static_shape)
     model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
-    onnx.helper.set_model_props(model, metadata(network.config, precision, name, digest))
+    properties = metadata(network.config, precision, name, digest)
+    if streaming:
+        properties["dvmsr.streaming"] = "true"
+    onnx.helper.set_model_props(model, properties)
     return model, reference
 
 
 def metadata(
     config: DVMSRConfig, precision: str, checkpoint: str, checkpoint_sha256: str
 ) -> dict[str, str]:
-    """The properties that every exported file carries."""
+    """The properties that every exported file carries; one that streams says so, too."""
     properties = {
         "config": config.to_json(),
         "scale": str(config.scale),

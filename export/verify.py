@@ -19,9 +19,12 @@ from dvmsr.model import DVMSR
 from dvmsr.runtime.difference import measure
 from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.session import OnnxNetwork
+from dvmsr.runtime.streaming import open_onnx
 
 SHAPES = ((2, 40, 56), (1, 61, 43))
 """Batch, height and width of the inputs to a dynamic model; the second has an odd token count."""
+STRIP = 7
+"""Rows in which they come to a streaming model."""
 
 
 def verify(
@@ -44,7 +47,7 @@ def verify(
     for backend in _backends(progress):
         network = _load(path, backend)
         for image, truth in zip(images, truths, strict=True):
-            results.append(compare(backend, image, network(image), truth))
+            results.append(compare(backend, image, _output(network, image), truth))
             progress(str(results[-1]))
     return results
 
@@ -68,6 +71,13 @@ def _reference_output(reference: DVMSR, image: NDArray[np.float32]) -> NDArray[n
     return output
 
 
+def _output(network: OnnxNetwork, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not network.streams:
+        return network(image)
+    strips = np.split(image, range(STRIP, image.shape[2], STRIP), 2)
+    return np.concatenate(list(network.stream(strips)), 2)
+
+
 def _backends(progress: Callable[[str], None]) -> list[str]:
     if native.library_path() is None:
         progress(f"native operators not verified: dvmsr was built without them; {native.REMEDY}")
@@ -77,7 +87,7 @@ def _backends(progress: Callable[[str], None]) -> list[str]:
 
 def _load(path: Path, backend: str) -> OnnxNetwork:
     try:
-        return OnnxNetwork(path, backend, threads=None)
+        return open_onnx(path, backend, threads=None)
     except IncompatibleModelError as error:
         raise IncompatibleModelError(
             f"onnxruntime {onnxruntime.__version__} cannot run the exported model; "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.errors import UsageError
+from dvmsr.errors import IncompatibleModelError, UsageError
 
 _NO_LAYERS = (
     "only checkpoints and .onnx files on a processor show their layers; leave out --layers or name "
@@ -25,11 +25,28 @@ class Network:
 
     usual_shape: tuple[int | None, int | None, int | None] = (None, None, None)
     """Batch, height and width that it takes alone or is fastest at; None where any will do."""
+    streams: bool = False
+    """Whether it can compute an image strip by strip."""
     clock: str = "wall clock"
     """What `seconds` reads: `wall clock` or `CUDA events`."""
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         raise NotImplementedError
+
+    def stream(self, strips: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Enlarge an image that comes in strips of rows; see `dvmsr.strips`. The result is that of
+        the whole image up to rounding.
+
+        Args:
+            strips: (B, 3, rows, W) from top to bottom, each of any number of rows.
+
+        Yields:
+            The result's rows, (B, 3, some, s*W), some rows of the input late.
+
+        Raises:
+            IncompatibleModelError: if the network does not stream.
+        """
+        raise IncompatibleModelError("this model computes whole images only, not strips of them")
 
     def seconds(self, image: NDArray[np.float32]) -> float:
         """Compute once and tell how long it took.

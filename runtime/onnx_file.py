@@ -35,6 +35,8 @@ class OnnxHeader:
     """`fp32` or `fp16`: the type of input, output and activations."""
     has_bodies: bool
     """Whether the operators are also there as functions in standard operators."""
+    streaming: bool
+    """Whether it computes strips of rows (`dvmsr.export.streaming_graph`) and not whole images."""
     metadata: dict[str, str]
 
 
@@ -76,7 +78,8 @@ def read_header(path: Path) -> OnnxHeader:
         config = DVMSRConfig.from_json(metadata["dvmsr.config"])
     except UsageError as error:
         raise IncompatibleModelError(f"{path} cannot be used: {error}; {_REMEDY}") from None
-    return OnnxHeader(config, metadata.get("dvmsr.precision", "fp32"), has_bodies, metadata)
+    precision, streaming = metadata.get("dvmsr.precision", "fp32"), "dvmsr.streaming" in metadata
+    return OnnxHeader(config, precision, has_bodies, streaming, metadata)
 
 
 def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[int, int | bytes]]:

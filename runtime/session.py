@@ -56,8 +56,7 @@ class OnnxNetwork(Network):
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         declared = inputs[0]
         if (
-            [i.name for i in inputs] != ["input"]
-            or [o.name for o in outputs] != ["output"]
+            ([i.name for i in inputs], [o.name for o in outputs]) != self._signature()
             or declared.type not in _DTYPES
             or len(declared.shape) != 4
             or declared.shape[1] != 3
@@ -83,7 +82,8 @@ class OnnxNetwork(Network):
                 f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
                 f"{image.shape[3]}x{image.shape[2]}; export it without --static"
             )
-        return self._run(self._session, ["output"], image)[0].astype(np.float32, copy=False)
+        feeds = self._feeds(image)
+        return self._run(self._session, ["output"], feeds)[0].astype(np.float32, copy=False)
 
     def layers(self) -> list[str]:
         return self._layer_tools().computed_values(self.path)
@@ -92,7 +92,15 @@ class OnnxNetwork(Network):
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         session = self._open(self._layer_tools().with_outputs(self.path, names))
-        return dict(zip(names, self._run(session, names, image), strict=True))
+        return dict(zip(names, self._run(session, names, self._feeds(image)), strict=True))
+
+    def _signature(self) -> tuple[list[str], list[str]]:
+        """Names of inputs and outputs."""
+        return ["input"], ["output"]
+
+    def _feeds(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The inputs for a whole image."""
+        return {"input": image.astype(self._dtype, copy=False)}
 
     def _layer_tools(self) -> ModuleType:
         try:
@@ -119,10 +127,9 @@ class OnnxNetwork(Network):
         self,
         session: onnxruntime.InferenceSession,
         outputs: Sequence[str],
-        image: NDArray[np.float32],
+        feeds: dict[str, NDArray[Any]],
     ) -> list[NDArray[Any]]:
         """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt."""
-        feeds: dict[str, NDArray[Any]] = {"input": image.astype(self._dtype, copy=False)}
         options = onnxruntime.RunOptions()
         outcome: list[list[NDArray[Any]] | BaseException] = []
         done = threading.Event()  # Thread.join, once interrupted, takes a thread for finished

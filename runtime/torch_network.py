@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class TorchNetwork(Network):
         self._torch = torch
         self._model = checkpoint.load(path)
         self.config = self._model.config
+        self.streams = not self.config.bidirectional
         if threads:
             torch.set_num_threads(threads)
 
@@ -49,6 +50,17 @@ class TorchNetwork(Network):
         with self._explained():
             result: NDArray[np.float32] = self._model(self._torch.from_numpy(image)).numpy()
         return result
+
+    def stream(self, strips: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        from dvmsr.streaming import stream
+
+        pieces = stream(self._model, map(self._torch.from_numpy, strips))
+        while True:
+            with self._explained():  # not around the yield: it would hold for the caller, too
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece.numpy()
 
     def layers(self) -> list[str]:
         from dvmsr.runtime.torch_layers import places

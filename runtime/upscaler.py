@@ -97,7 +97,7 @@ class Upscaler:
             return cls(torch_network, torch_network.config, "torch", "fp32", str(path))
         if backend == "torch":
             raise UsageError(f"backend torch runs checkpoints, not {path}; leave out the backend")
-        from dvmsr.runtime.session import OnnxNetwork
+        from dvmsr.runtime.streaming import open_onnx
 
         if backend == "auto":
             backend = "native" if native.library_path() else "portable"
@@ -107,7 +107,7 @@ class Upscaler:
                     f"which are several times slower; {native.REMEDY}",
                     stacklevel=2,
                 )
-        network = OnnxNetwork(path, backend, threads)
+        network = open_onnx(path, backend, threads)
         return cls(network, network.header.config, backend, network.header.precision, str(path))
 
     @property

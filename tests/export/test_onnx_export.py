@@ -214,7 +214,7 @@ def test_a_runtime_that_cannot_read_the_file(
     def refuse(path: Path, *_: object, **__: object) -> None:
         raise IncompatibleModelError("opset 24 is under development")
 
-    monkeypatch.setattr(verify, "OnnxNetwork", refuse)
+    monkeypatch.setattr(verify, "open_onnx", refuse)
     with pytest.raises(IncompatibleModelError, match="choose a lower opset or upgrade it"):
         export_onnx(random_network(), tmp_path / "a.onnx", opset=24, progress=silent)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,130 @@
+"""The network as an ONNX graph that computes one strip of rows: `dvmsr/streaming.py` once more.
+
+Inputs are `input` (B, 3, rows, W), the flags `top` and `bottom` (int64, one element each, 0 or 1:
+whether the strip begins, and ends, the image) and the states of `dvmsr.strips`; outputs are
+`output` and each state's next value. Shapes but for the rows stay the same from strip to strip;
+the first, unless it is the last too, needs `dvmsr.strips.least_rows`. One strip of all rows with
+both flags set is the whole image.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from dvmsr.config import DVMSRConfig
+from dvmsr.export.graph import NetworkGraph, Weights, tensor
+from dvmsr.strips import BOTTOM, CACHED_ROWS, TOP, State, states
+
+_END = np.iinfo(np.int64).max
+
+
+def build_streaming_model(
+    config: DVMSRConfig, weights: Weights, precision: str = "fp32", opset: int = 18
+) -> onnx.ModelProto:
+    """The ONNX model of one step, operator bodies attached, without metadata.
+
+    Args: as of `dvmsr.export.graph.build_model`.
+
+    Raises:
+        IncompatibleModelError: if the network is bidirectional.
+    """
+    return StreamingGraph(config, weights, precision).model(opset)
+
+
+class StreamingGraph(NetworkGraph):
+    """The graph of one step. Rows outside the operators are (B, rows, W, C), as the states are."""
+
+    pads = (0, 1, 0, 1)  # rows above and below come from the states
+
+    def __init__(self, config: DVMSRConfig, weights: Weights, precision: str) -> None:
+        super().__init__(config, weights, precision, static_shape=None)
+        self.states: dict[str, State] = {state.name: state for state in states(config)}
+        self.below: dict[tuple[int, ...], str] = {}
+        self.first = self.integers("rows/first", [0])
+        self.end = self.integers("rows/end", [_END])
+        self.axis = self.integers("rows/axis", [1])
+        self.cached = self.integers("rows/cached", [-CACHED_ROWS])
+
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        flags = [helper.make_tensor_value_info(n, TensorProto.INT64, [1]) for n in (TOP, BOTTOM)]
+        given = [self.describe(state, state.name) for state in self.states.values()]
+        return [*super().inputs(), *flags, *given]
+
+    def outputs(self) -> list[onnx.ValueInfoProto]:
+        shape = [self.batch, 3, "output_rows", f"{self.config.scale}*width"]
+        image = helper.make_tensor_value_info("output", self.type, shape)
+        return [image, *(self.describe(state, state.next) for state in self.states.values())]
+
+    def describe(self, state: State, name: str) -> onnx.ValueInfoProto:
+        shape: list[int | str] = [self.batch, *state.sizes]
+        if len(state.sizes) == 3:
+            shape[2] = "width" if state.sizes[1] == 1 else f"{state.sizes[1]}*width"
+        kind = TensorProto.FLOAT if state.always_fp32 else self.type
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
+        return name, self.states[name].next
+
+    def make_pixels_shape(self, pixels: str) -> None:
+        """(0, -1, W, C): the batch stays, and the rows follow."""
+        ends = self.integers("shape/batch_rows", [0, -1])
+        rest = self.node("Shape", "shape/width_channels", pixels, start=2)
+        self.node("Concat", self.pixels_shape, ends, rest, axis=0)
+
+    def conv3x3(self, name: str, x: str, key: str, *rest: Any, **more: Any) -> str:
+        seen = self.with_neighbours(name, self.to_pixels(name, x))
+        return self.convolve(name, self.from_pixels(name, seen), key, *rest, **more)
+
+    def conv3x3_of_tokens(self, name: str, tokens: str, key: str) -> str:
+        seen = self.with_neighbours(name, self.from_tokens(name, tokens))
+        return self.convolve(name, self.from_pixels(name, seen), key)
+
+    def with_neighbours(self, name: str, rows: str) -> str:
+        """The rows that a convolution sees: one row of padding or the last two of the strip before,
+        the strip's, and at the bottom a row of padding."""
+        state = self.states[f"{name}.rows"]
+        above = self.rows(f"{name}/above", state.name, TOP, self.end)
+        seen = self.node("Concat", f"{name}/seen", above, rows, self.padding(state), axis=1)
+        self.rows(f"{name}/next", seen, self.cached, self.end, output=state.next)
+        self.length = f"{name}/tokens"  # of what follows, other than before in the first strip
+        return seen
+
+    def padding(self, state: State) -> str:
+        """A row of zeros like that state's at the bottom, else none."""
+        if (key := state.sizes[1:]) not in self.below:
+            name = f"padding{len(self.below)}"
+            batch = self.node("Shape", f"{name}/batch", state.name, start=0, end=1)
+            rest = self.node("Shape", f"{name}/rest", state.name, start=2)
+            shape = self.node("Concat", f"{name}/shape", batch, BOTTOM, rest, axis=0)
+            zero = tensor([0.0], self.type)
+            self.below[key] = self.node("ConstantOfShape", name, shape, value=zero)
+        return self.below[key]
+
+    def skip_tokens(self, name: str, deep: str, x: str) -> str:
+        rows = self.delayed(name, self.from_tokens(name, x), deep)
+        return self.to_tokens(name, self.node("Add", name, deep, rows))
+
+    def skip_image(self, name: str, deep: str, x: str) -> str:
+        pixels = self.to_pixels(f"{name}/deep", deep)
+        rows = self.delayed(name, self.to_pixels(name, x), pixels)
+        return self.from_pixels(name, self.node("Add", name, pixels, rows))
+
+    def delayed(self, name: str, rows: str, deep: str) -> str:
+        """Of rows that wait for `deep`, which lags, those that belong to it."""
+        state = self.states[f"{name}.rows"]
+        waiting = self.integers(f"{name}/waiting", [state.sizes[0]])
+        start = self.node("Mul", f"{name}/start", TOP, waiting)  # before the top nothing waits
+        before = self.rows(f"{name}/before", state.name, start, self.end)
+        queue = self.node("Concat", f"{name}/queue", before, rows, axis=1)
+        last = self.integers(f"{name}/last", [-state.sizes[0]])
+        self.rows(f"{name}/next", queue, last, self.end, output=state.next)
+        count = self.node("Shape", f"{name}/count", deep, start=1, end=2)
+        return self.rows(f"{name}/due", queue, self.first, count)
+
+    def rows(self, name: str, x: str, start: str, end: str, output: str = "") -> str:
+        """x[:, start:end]"""
+        return self.node("Slice", name, x, start, end, self.axis, output=output)

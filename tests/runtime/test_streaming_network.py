@@ -1,0 +1,78 @@
+"""Strips through every backend against PyTorch on the whole image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_model import ONNX_BACKENDS, Models
+
+from dvmsr.errors import DvmsrError, IncompatibleModelError
+from dvmsr.export.onnx_export import export_onnx
+from dvmsr.runtime.natural_image import natural_image
+from dvmsr.runtime.session import OnnxNetwork
+from dvmsr.runtime.streaming import StreamingNetwork, open_onnx
+from dvmsr.runtime.torch_network import TorchNetwork
+
+LIMIT = 1e-5
+
+
+@pytest.fixture(scope="module")
+def streaming_file(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("streaming") / "small.onnx"
+    export_onnx(models.network, path, streaming=True, verify=False)
+    return path
+
+
+def truth(models: Models, image: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return models.network(torch.from_numpy(image)).numpy()
+
+
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_whole_images_and_strips(models: Models, streaming_file: Path, backend: str) -> None:
+    network = open_onnx(streaming_file, backend, 1)
+    assert isinstance(network, StreamingNetwork)
+    image = natural_image((2, 12, 7))
+    expected = truth(models, image)
+    np.testing.assert_allclose(network(image), expected, atol=LIMIT)
+    for _ in range(2):  # states are not left from the image before
+        pieces = list(network.stream(np.split(image, [1, 2, 7, 9], 2)))
+        np.testing.assert_allclose(np.concatenate(pieces, 2), expected, atol=LIMIT)
+    assert len(pieces) > 1
+
+
+def test_a_checkpoint_streams(models: Models) -> None:
+    image = natural_image((1, 12, 7))
+    pieces = list(TorchNetwork(models.pth, None).stream(np.split(image, [8, 9], 2)))
+    np.testing.assert_allclose(np.concatenate(pieces, 2), truth(models, image), atol=LIMIT)
+    assert len(pieces) == 3
+
+
+def test_layers_are_those_of_the_whole_image(models: Models, streaming_file: Path) -> None:
+    image = natural_image((1, 9, 7))
+    ordinary = OnnxNetwork(models.onnx, "portable", 1)
+    streaming = open_onnx(streaming_file, "portable", 1)
+    names = [name for name in ordinary.layers() if name.endswith(("scan", "norm", "conv"))]
+    assert set(names) <= set(streaming.layers())
+    expected = ordinary.layer_values(image, names)
+    for name, value in streaming.layer_values(image, names).items():
+        np.testing.assert_allclose(value, expected[name], atol=LIMIT, err_msg=name)
+
+
+def test_an_ordinary_file_does_not_stream(models: Models, streaming_file: Path) -> None:
+    network = open_onnx(models.onnx, "portable", 1)
+    assert not network.streams
+    with pytest.raises(IncompatibleModelError, match="whole images only"):
+        network.stream([natural_image((1, 3, 3))])
+    with pytest.raises(IncompatibleModelError, match="other inputs and outputs"):
+        OnnxNetwork(streaming_file, "portable", 1)
+
+
+def test_a_first_strip_of_wrong_type_is_one_sentence(streaming_file: Path) -> None:
+    network = open_onnx(streaming_file, "portable", 1)
+    strips = [natural_image((1, 9, 7)), natural_image((1, 2, 7))[:, :2]]
+    with pytest.raises(DvmsrError, match="strips of one image"):
+        list(network.stream(strips))
