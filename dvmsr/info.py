@@ -8,6 +8,7 @@ import re
 from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.runtime import engine_file
 from dvmsr.runtime.models import model_file
 
 NOTES = {
@@ -17,7 +18,7 @@ NOTES = {
 
 
 def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
-    """The configuration of a preset, a checkpoint or an ONNX file, and what an ONNX file tells.
+    """The configuration of a preset or model file, and what an ONNX file or engine tells besides.
 
     Raises:
         UsageError: if there is neither a preset nor a file of that name.
@@ -32,6 +33,9 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
 
         header = read_header(path)
         return header.config, header.metadata
+    if path.suffix.lower() == engine_file.SUFFIX:
+        engine = engine_file.read_info(path)
+        return engine.config, {**engine.model, **engine.facts()}
     try:
         from dvmsr import checkpoint
     except ImportError:

@@ -410,14 +410,20 @@ def _run(
         (folder / "job.json").write_text(json.dumps(job))
         environment = dict(os.environ)
         if request.target == "rtx":
-            _link_library(folder)
+            link_rtx(folder)
             paths = [name, environment.get("LD_LIBRARY_PATH", "")]
             environment["LD_LIBRARY_PATH"] = ":".join(filter(None, paths))
         said = _listen(folder, environment)
+        if "unloadable" in said:
+            assert library is not None
+            raise MissingComponentError(
+                f"{library.pure} cannot be loaded by {TARGETS[request.target]}; build another "
+                "with `dvmsr-export plugin-path --build`"
+            )
         return (folder / "plan").read_bytes(), said
 
 
-def _link_library(folder: Path) -> None:
+def link_rtx(folder: Path) -> None:
     """The plugin registry of TensorRT for RTX looks for the library under its bare name."""
     spec = importlib.util.find_spec("tensorrt_rtx_libs")
     if spec is None or spec.origin is None:
@@ -462,13 +468,15 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
                     said["inspected"] = event["layers"]
                 elif kind == "failed":
                     errors.append(event["reason"])
+                elif kind == "unloadable":
+                    said["unloadable"] = True
                 else:
                     said.update(event)
         except BaseException:
             process.kill()
             raise
     printed = (folder / "messages").read_text(errors="replace").splitlines()
-    if process.returncode == 0 and "seconds" in said:
+    if process.returncode == 0 and ("seconds" in said or "unloadable" in said):
         for text in dict.fromkeys(warnings):
             notice(f"TensorRT: {text}")
         return said
@@ -477,7 +485,7 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         raise DvmsrError(f"TensorRT crashed ({name}); its messages are above")
-    plugin = [line for line in printed if line.startswith("dvmsr ")]
-    reason = [*plugin, *errors, *printed[-1:], "it gave no reason"][0].strip().splitlines()[0]
+    telling = [text for text in [*printed, *errors] if text.startswith(("dvmsr ", "In node "))]
+    reason = [*telling, *errors, *printed[-1:], "it gave no reason"][0].splitlines()[0]
     kind = DvmsrError if "layers" in said else IncompatibleModelError
     raise kind(f"TensorRT could not build the engine ({reason})")

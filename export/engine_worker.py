@@ -12,6 +12,7 @@ import importlib
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -30,18 +31,20 @@ def main(job: dict[str, Any], report: Reporter) -> None:
         os.environ["POLYGRAPHY_USE_TENSORRT_RTX"] = "1"
         sys.modules["tensorrt_rtx"] = importlib.import_module(RTX)
     trt = sys.modules["tensorrt_rtx"] if rtx else importlib.import_module("tensorrt")
-    from polygraphy.backend import trt as polygraphy_trt
-    from polygraphy.exception import PolygraphyException
     from polygraphy.logger import G_LOGGER
 
     G_LOGGER.use_python_logging_system = True
     G_LOGGER.module_severity = G_LOGGER.WARNING
     logging.getLogger("Polygraphy").addHandler(report)
     logging.getLogger("Polygraphy").propagate = False
+    from polygraphy.backend import trt as polygraphy_trt
+    from polygraphy.exception import PolygraphyException
+
     report.send("tensorrt", version=trt.__version__)
     try:
-        if job["plugin"]:
-            trt.get_plugin_registry().load_library(job["plugin"])
+        if job["plugin"] and trt.get_plugin_registry().load_library(job["plugin"]) is None:
+            report.send("unloadable")
+            return
         model = Path(job["model"]).read_bytes()
         network = polygraphy_trt.network_from_onnx_bytes(model, strongly_typed=True)
         report.send("network", layers=_layers(trt, network[1]))
@@ -77,7 +80,7 @@ class Reporter(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "error" if record.levelno >= logging.ERROR else "warning"
-        text = record.getMessage()
+        text = re.sub(r"^\[.\] ", "", record.getMessage().strip())
         if "'colored' module" not in text:  # polygraphy would like to be colourful
             self.send(kind, text=text)
 

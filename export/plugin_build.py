@@ -171,10 +171,6 @@ def _compile(
     root = tensorrt_root or os.environ.get("TENSORRT_ROOT")
     if root:
         settings["TENSORRT_ROOT"] = Path(root).resolve()
-    # CMake looks for libcudart.so; the package index's compiler comes with libcudart.so.13 alone.
-    runtimes = sorted((compiler.path.resolve().parents[1] / "lib").glob("libcudart.so*"))
-    if runtimes and "nvidia" in compiler.path.parts:
-        settings["CUDA_CUDART"] = runtimes[0]
     with suppress(MissingComponentError):
         settings["CMAKE_MAKE_PROGRAM"] = _find_tool("ninja", "Ninja")
     generator = ["-G", "Ninja"] if "CMAKE_MAKE_PROGRAM" in settings else []

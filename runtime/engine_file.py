@@ -125,6 +125,29 @@ class EngineInfo:
         """The command that builds it again, for a shell."""
         return shlex.join(self.command)
 
+    def facts(self) -> dict[str, str]:
+        """The engine in words, for `dvmsr info`."""
+        plugin = "none, the operators are ONNX bodies"
+        if self.plugin:
+            where = "embedded" if self.plugin.embedded else "a library of its own"
+            plugin = (
+                f"version {self.plugin.version} for TensorRT {self.plugin.tensorrt_major}, "
+                f"{where}, SHA-256 {self.plugin.sha256}"
+            )
+        return {
+            "precision": self.precision,
+            "built by": f"{TARGETS[self.target]} {self.tensorrt}, dvmsr {self.dvmsr}",
+            "built on": self.gpu or "a machine whose GPU, if any, was not used",
+            "runs on": f"compute capability {', '.join(self.compute_capabilities)}",
+            "takes": f"{self.profile}, tuned for {'x'.join(map(str, self.profile.opt))}",
+            "plugin": plugin,
+            "layers": ", ".join(f"{count} {name}" for name, count in sorted(self.layers.items()))
+            + f"; {self.plugin_layers} of the plugin",
+            "plan": f"{self.plan_bytes:,} bytes, SHA-256 {self.plan_sha256}",
+            "onnx_sha256": self.onnx_sha256,
+            "build it again": self.rebuild,
+        }
+
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
 

@@ -53,10 +53,13 @@ class PluginLibrary:
         return asdict(self)
 
 
-def find(major: int, compute_capability: str | None = None) -> PluginLibrary | None:
+def find(
+    major: int, compute_capability: str | None = None, sha256: str | None = None
+) -> PluginLibrary | None:
     """The plugin for that TensorRT, and for that GPU if one is given; None if there is none.
 
-    The environment's comes first, then the newest that was compiled from the installed sources.
+    The environment's comes first, then that of the given hash, then the newest that was compiled
+    from the installed sources.
 
     Raises:
         MissingComponentError: if DVMSR_TENSORRT_PLUGIN names something else than the plugin.
@@ -81,17 +84,20 @@ def find(major: int, compute_capability: str | None = None) -> PluginLibrary | N
             and library_.sources_sha256 == digest
             and (compute_capability is None or library_.runs_on(compute_capability))
         ):
-            found.append((description.stat().st_mtime, description, library_))
-    return max(found)[2] if found else None
+            order = (library_.sha256 == sha256, description.stat().st_mtime, str(description))
+            found.append((order, library_))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def require(major: int, compute_capability: str | None = None) -> PluginLibrary:
+def require(
+    major: int, compute_capability: str | None = None, sha256: str | None = None
+) -> PluginLibrary:
     """As `find`, but the plugin must be there.
 
     Raises:
         MissingComponentError: if there is none, with the command that builds it.
     """
-    library = find(major, compute_capability)
+    library = find(major, compute_capability, sha256)
     if library is None:
         gpu = f" and compute capability {compute_capability}" if compute_capability else ""
         raise MissingComponentError(

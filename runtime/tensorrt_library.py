@@ -73,7 +73,7 @@ def load_plugin(trt: ModuleType, path: Path, info: EngineInfo) -> None:
         IncompatibleModelError: if this machine's is another build.
     """
     assert info.plugin is not None
-    library = plugin_library.require(info.plugin.tensorrt_major)
+    library = plugin_library.require(info.plugin.tensorrt_major, sha256=info.plugin.sha256)
     if library.sha256 != info.plugin.sha256:
         raise IncompatibleModelError(
             f"{path} was built with another plugin library (SHA-256 {info.plugin.sha256[:12]}..., "

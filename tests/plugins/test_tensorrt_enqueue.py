@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,24 +35,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("enqueue")
     flags = ["-fsanitize=address"]
     driver = library.compile("tensorrt_driver.cpp", folder / "driver", "-rdynamic", *flags)
-    here = Path(__file__).parent
-    names = ("plugin", "operators", "log", "host", "exports")
-    sources = [str(PLUGINS / "tensorrt" / f"{name}.cpp") for name in names]
-    kernels = [
-        part for path in (PLUGINS / "cuda").glob("*.cu") for part in ("-x", "c++", str(path))
-    ]
-    plugin = library.compile(
-        "tensorrt_host_runtime.cpp",
-        folder / "libplugin.so",
-        "-shared",
-        "-fPIC",
-        '-DDVMSR_KERNELS_SHA256=""',
-        f"-I{here / 'cuda'}",
-        f"-I{PLUGINS / 'cuda'}",
-        *flags,
-        *sources,
-        *kernels,
-    )
+    source = PLUGINS / "tensorrt" / "plugin.cpp"
+    plugin = library.compile_for_host(folder / "libplugin.so", source, *flags)
 
     def run(op: str, sizes: dict[str, int], dtype: str, tactic: int, data: bytes) -> object:
         axes = [str(part) for item in sizes.items() for part in item]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,30 +14,21 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto
-from tensorrt_library import build
+from rtx import skip_without_rtx
+from tensorrt_library import PLUGINS, build
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export import export_onnx
+from dvmsr.export.engine_build import link_rtx
 from dvmsr.model import DVMSR
-
-VERSION = "1.7.1"  # what the loading of plugins relies on is undocumented
 
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder where TensorRT for RTX finds itself under the name that its registry asks for."""
-    for package in ("tensorrt_rtx_cu13_libs", "tensorrt_rtx_cu13_bindings"):
-        try:
-            version = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            pytest.skip(f"needs the packages {package}=={VERSION}.*")
-        if not version.startswith(f"{VERSION}."):
-            pytest.skip(f"{package} {version} is not the tested {VERSION}")
-    spec = importlib.util.find_spec("tensorrt_rtx_libs")
-    assert spec and spec.origin
+    skip_without_rtx()
     folder = tmp_path_factory.mktemp("rtx")
-    library = Path(spec.origin).with_name("libtensorrt_rtx.so.1")
-    (folder / "libtensorrt_rtx.so").symlink_to(library)
+    link_rtx(folder)
     return folder
 
 
@@ -96,6 +85,39 @@ def test_needs_the_version(model: onnx.ModelProto, libraries: Path, tmp_path: Pa
         attribute.s = b"2"
     report, _ = build_plan(changed, tmp_path, libraries, build("found").pure)
     assert "Plugin not found" in " ".join(report["errors"])
+
+
+def test_a_node_of_another_domain_is_not_the_plugins(
+    model: onnx.ModelProto, libraries: Path, tmp_path: Path
+) -> None:
+    changed = copy_of(model)
+    changed.opset_import.append(onnx.helper.make_opsetid("other", 1))
+    for node in custom_nodes(changed):
+        node.domain = "other"
+        (attribute,) = [a for a in node.attribute if a.name == "plugin_namespace"]
+        attribute.s = b"other"
+    report, _ = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert "Plugin not found" in " ".join(report["errors"])
+
+
+@pytest.fixture(scope="module")
+def fp32_plugin(libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin without half precision."""
+    folder = tmp_path_factory.mktemp("fp32")
+    text = (PLUGINS / "tensorrt" / "plugin.cpp").read_text()
+    types = "type == DataType::kFLOAT || type == DataType::kHALF || type == DataType::kBF16"
+    assert types in text
+    (folder / "plugin.cpp").write_text(text.replace(types, "type == DataType::kFLOAT"))
+    return build("found").compile_for_host(folder / "plugin.so", folder / "plugin.cpp")
+
+
+def test_a_plugin_for_fp32_alone_does_not_serve_fp16(
+    model: onnx.ModelProto, libraries: Path, tmp_path: Path, fp32_plugin: Path
+) -> None:
+    report, messages = build_plan(model, tmp_path, libraries, fp32_plugin)
+    half = model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
+    assert bool(report.get("plan_bytes")) != half, messages
+    assert ("x is FP16 instead of" in messages) == half
 
 
 def half_parameter(node: onnx.NodeProto, model: onnx.ModelProto) -> None:

@@ -46,6 +46,13 @@ def test_finds_the_newest(cache: Path) -> None:
     assert plugin_library.find(10) == new
 
 
+def test_prefers_the_one_that_was_asked_for(cache: Path) -> None:
+    old = put(cache, "old", age=5, sha256="cd")
+    new = put(cache, "new", sha256="ef")
+    assert plugin_library.find(10, sha256="cd") == old
+    assert plugin_library.find(10, sha256="none of them") == new
+
+
 def test_finds_one_for_the_gpu(cache: Path) -> None:
     ada = put(cache, "ada", architectures=("89-real",))
     hopper = put(cache, "hopper", age=5, architectures=("90-real",))

@@ -7,12 +7,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).resolve().parents[2]
+from dvmsr import nvcc
+from dvmsr.errors import MissingComponentError
+
+TOOLS = ("cmake", "ninja")
+_ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = _ROOT / "plugins"
 
 HEADERS = ("found", "TENSORRT_ROOT") if os.environ.get("TENSORRT_ROOT") else ("found",)
@@ -36,35 +41,64 @@ class Library:
         return int(self.pure.stem.removeprefix("libdvmsr_trt"))
 
     def compile(self, source: str, output: Path, *flags: str) -> Path:
-        """A C++ file of this folder."""
-        path = Path(__file__).parent / source
+        """A C++ file of `tests/plugins`."""
+        path = Path(__file__).parent / "plugins" / source
         command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-g", *flags, *self.include]
         compiled = _run([*command, str(path), "-o", str(output), "-ldl"])
         assert compiled.returncode == 0, compiled.stderr
         return output
 
+    def compile_for_host(self, output: Path, plugin: Path, *flags: str) -> Path:
+        """The pure library with its kernels on the host; `plugin` is `plugin.cpp` or a variant."""
+        folder = PLUGINS / "tensorrt"
+        sources = [str(folder / f"{name}.cpp") for name in ("operators", "log", "host", "exports")]
+        kernels = [
+            part for path in (PLUGINS / "cuda").glob("*.cu") for part in ("-x", "c++", str(path))
+        ]
+        return self.compile(
+            "tensorrt_host_runtime.cpp",
+            output,
+            "-shared",
+            "-fPIC",
+            '-DDVMSR_KERNELS_SHA256=""',
+            f"-I{Path(__file__).parent / 'plugins' / 'cuda'}",
+            f"-I{PLUGINS / 'cuda'}",
+            f"-I{folder}",
+            *flags,
+            str(plugin),
+            *sources,
+            *kernels,
+        )
+
 
 @functools.cache
 def build(headers: str) -> Library:
     """For one architecture, with warnings as errors; skips without nvcc or the headers."""
-    if shutil.which("nvcc") is None or shutil.which("cmake") is None:
-        pytest.skip("needs nvcc and CMake")
+    try:
+        compiler = nvcc.find()
+    except MissingComponentError as error:
+        pytest.skip(str(error))
+    folders = [os.environ["PATH"], str(Path(sys.executable).parent)]
+    cmake, ninja = (shutil.which(name, path=os.pathsep.join(folders)) for name in TOOLS)
+    if cmake is None:
+        pytest.skip("needs CMake")
     folder = _ROOT / "build" / f"tensorrt-{headers}"
     options = {
         "CMAKE_CXX_FLAGS": "-Werror",
+        "CMAKE_CUDA_COMPILER": str(compiler.path),
         "CMAKE_CUDA_ARCHITECTURES": "90",
         "TENSORRT_ROOT": os.environ["TENSORRT_ROOT"] if headers == "TENSORRT_ROOT" else "",
         "DVMSR_FETCH_TENSORRT_HEADERS": "ON",
     }
     settings = [f"-D{key}={value}" for key, value in options.items()]
-    generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+    generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
     configured = _run(
-        ["cmake", "-S", str(PLUGINS / "tensorrt"), "-B", str(folder), *generator, *settings]
+        [cmake, "-S", str(PLUGINS / "tensorrt"), "-B", str(folder), *generator, *settings]
     )
     if "headers were not found" in configured.stderr:
         pytest.skip("there are no headers of TensorRT, and none could be downloaded")
     assert configured.returncode == 0, configured.stderr
-    built = _run(["cmake", "--build", str(folder)])
+    built = _run([cmake, "--build", str(folder)])
     assert built.returncode == 0, built.stdout + built.stderr
     cache = (folder / "CMakeCache.txt").read_text()
     include = re.findall("^DVMSR_INCLUDE_DIRS:INTERNAL=(.*)$", cache, re.M)[0].split(";")

@@ -1,0 +1,357 @@
+"""`dvmsr-export trt` with the parser and builder of TensorRT for RTX, which need no GPU."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from networks import random_network
+from rtx import skip_without_rtx
+from tensorrt_library import build as build_plugin
+
+from dvmsr import checkpoint, gpu
+from dvmsr.config import PRESETS
+from dvmsr.errors import UsageError
+from dvmsr.export import cli, engine_build, export_onnx, plugin_build, tensorrt_version
+from dvmsr.export.capabilities import spread
+from dvmsr.export.trt_command import parse_batch, parse_size, rebuilding
+from dvmsr.model import DVMSR
+from dvmsr.runtime import plugin_library
+from dvmsr.runtime.engine_file import Profile, info_path, read_engine
+
+RTX = ["--target", "rtx", "--compute-capability", "8.6", "8.9", "12.0"]
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of a small network in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(plugin_library.ENVIRONMENT, raising=False)
+    path = tmp_path / "net.safetensors"
+    checkpoint.save(random_network(), path)
+    return path
+
+
+@pytest.fixture
+def rtx(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT for RTX and a compiled plugin."""
+    skip_without_rtx()
+    monkeypatch.setenv(plugin_library.ENVIRONMENT, str(build_plugin("found").pure))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["dvmsr-export", "trt", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_the_official_size(
+    rtx: None,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+) -> None:
+    """All 8 ViMMs of the paper's student, for 16x16 to 1024x1024 and three generations."""
+    torch.manual_seed(0)
+    checkpoint.save(DVMSR(PRESETS["student"]), Path("official.safetensors"))
+    options = [f"--{precision}", "--min", "16x16", "--max", "1024x1024", *RTX]
+    assert run(monkeypatch, "official.safetensors", *options, "--json") == 0
+    streams = capsys.readouterr()
+    assert "building with TensorRT for RTX 1.7.1" in streams.err
+    report = json.loads(streams.out)
+    print({key: report[key] for key in ("plan_bytes", "build_seconds", "peak_bytes")})
+    assert report["built"]
+    assert report["compute_capabilities"] == ["8.6", "8.9", "12.0"]
+    assert report["plugin_layers"] == 16
+    assert report["layers"][precision] > 150
+    assert report["precision"] == precision
+    assert report["plan_bytes"] > 424_428 * (4 if precision == "fp32" else 2)
+    assert report["peak_bytes"] > 100e6
+
+    suffix = "" if precision == "fp32" else f".{precision}"
+    info, plan = read_engine(Path(f"official{suffix}.rtx.engine"))
+    assert info.profile == Profile((1, 16, 16), (1, 256, 256), (1, 1024, 1024))
+    assert info.config == PRESETS["student"]
+    assert info.model["dvmsr.checkpoint"] == "official.safetensors"
+    assert info.plugin and info.plugin.sha256 == report["plugin"]["sha256"]
+    assert len(plan) == report["plan_bytes"]
+
+
+def test_equal_inputs_build_once(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [small, "--fp16", "--max", "64x64", *RTX]
+    assert run(monkeypatch, *options) == 0
+    assert capsys.readouterr().out == "net.fp16.rtx.engine\n"
+    engine = Path("net.fp16.rtx.engine")
+    made = engine.stat().st_mtime_ns
+    assert run(monkeypatch, *options) == 0
+    assert "is up to date" in capsys.readouterr().err
+    assert engine.stat().st_mtime_ns == made
+    for other in (["--max", "80x80"], ["--compute-capability", "8.0"], ["--embed-plugin"]):
+        assert run(monkeypatch, *options, *other) == 2
+        assert "built from other inputs; replace it with --force" in capsys.readouterr().err
+    assert engine.stat().st_mtime_ns == made
+    assert run(monkeypatch, *options, "--force") == 0
+    assert engine.stat().st_mtime_ns != made
+    info_path(engine).write_text("{}")
+    assert run(monkeypatch, *options) == 2, "an engine of unknown origin is not replaced"
+
+
+def test_the_plan_may_carry_the_plugin(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(monkeypatch, small, *RTX, "--max", "64x64", "-o", "a.engine") == 0
+    assert run(monkeypatch, small, *RTX, "--max", "64x64", "-o", "b.engine", "--embed-plugin") == 0
+    alone, carrying = (read_engine(Path(name))[0] for name in ("a.engine", "b.engine"))
+    size = build_plugin("found").pure.stat().st_size
+    assert carrying.plan_bytes - alone.plan_bytes >= 0.9 * size
+    assert carrying.plugin and carrying.plugin.embedded
+    assert alone.plugin and not alone.plugin.embedded
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_without_the_plugin(
+    rtx: None,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    precision: str,
+) -> None:
+    export_onnx(random_network(), "net.onnx", precision=precision, verify=False)
+    monkeypatch.delenv(plugin_library.ENVIRONMENT)
+    options = ["net.onnx", "--no-plugin", *RTX, "--max", "64x64", "-o", "x.engine"]
+    assert run(monkeypatch, *options) == 0
+    assert "warning: without the plugin" in capsys.readouterr().err
+    info, _ = read_engine(Path("x.engine"))
+    assert info.plugin is None
+    assert info.plugin_layers == 0
+    assert info.precision == precision
+
+
+def test_a_model_of_one_size(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_onnx(random_network(), "net.onnx", static_shape=(2, 20, 30), verify=False)
+    assert run(monkeypatch, "net.onnx", *RTX, "--max", "64x64") == 2
+    assert "net.onnx takes 2x20x30 alone" in capsys.readouterr().err
+    assert run(monkeypatch, "net.onnx", *RTX) == 0
+    info, _ = read_engine(Path("net.rtx.engine"))
+    assert info.profile == Profile((2, 20, 30), (2, 20, 30), (2, 20, 30))
+
+
+def change_version(node: onnx.NodeProto) -> None:
+    (attribute,) = [a for a in node.attribute if a.name == "plugin_version"]
+    attribute.s = b"2"
+
+
+def change_outputs(node: onnx.NodeProto) -> None:
+    node.output.append("third")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(change_version, "Plugin not found"), (change_outputs, "expected output size is 2")],
+)
+def test_a_model_that_does_not_fit_the_plugin(
+    rtx: None,
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    change: Any,
+    reason: str,
+) -> None:
+    export_onnx(random_network(), "net.onnx", verify=False)
+    model = onnx.load("net.onnx")
+    change(next(node for node in model.graph.node if node.op_type == "SelectiveScan"))
+    onnx.save(model, "net.onnx")
+    assert run(monkeypatch, "net.onnx", *RTX) == 5
+    streams = capsys.readouterr()
+    assert reason in streams.err
+    assert streams.err.splitlines()[-1].startswith("error: TensorRT could not build the engine (")
+    assert {path.name for path in Path().iterdir()} == {"net.onnx", "net.safetensors"}
+
+
+def test_a_graph_in_another_type_than_it_says(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_onnx(random_network(), "net.onnx", verify=False)
+    model = onnx.load("net.onnx")
+    (said,) = [prop for prop in model.metadata_props if prop.key == "dvmsr.precision"]
+    said.value = "fp16"
+    onnx.save(model, "net.onnx")
+    assert run(monkeypatch, "net.onnx", *RTX, "--fp16") == 1
+    assert "would not compute in fp16, so nothing was written" in capsys.readouterr().err
+    assert not list(Path().glob("*.engine*"))
+
+
+def test_a_library_that_is_no_plugin(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("libdvmsr_trt10.so").write_bytes(b"not a library")
+    monkeypatch.setenv(plugin_library.ENVIRONMENT, str(Path("libdvmsr_trt10.so").resolve()))
+    assert run(monkeypatch, small, *RTX) == 4
+    assert "cannot be loaded" in capsys.readouterr().err
+
+
+def test_a_plugin_of_another_version_of_tensorrt(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("libdvmsr_trt11.so").write_bytes(b"")
+    monkeypatch.setenv(plugin_library.ENVIRONMENT, str(Path("libdvmsr_trt11.so").resolve()))
+    assert run(monkeypatch, small, *RTX) == 4
+    assert "is for TensorRT 11, not 10" in capsys.readouterr().err
+
+
+def test_a_missing_plugin_is_compiled(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skip_without_rtx()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small.parent / "cache"))
+    monkeypatch.setenv("CUDACXX", "nowhere/nvcc")
+    assert run(monkeypatch, small, *RTX) == 4
+    assert 'pip install "dvmsr[plugin]"' in capsys.readouterr().err
+    asked: list[object] = []
+
+    def build(major: int, architectures: list[str]) -> plugin_library.PluginLibrary:
+        asked.append((major, architectures))
+        library = str(build_plugin("found").pure)
+        return plugin_library.PluginLibrary(library, None, major, "ab", None, None, None)
+
+    monkeypatch.setattr(plugin_build, "build", build)
+    monkeypatch.delenv("CUDACXX")
+    assert run(monkeypatch, small, *RTX, "--max", "64x64") == 0
+    assert asked == [(10, ["86", "89", "120"])]
+
+
+def test_a_crash_of_tensorrt_is_an_error(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("crash.py").write_text("import os, sys\nprint('last', file=sys.stderr)\nos.abort()\n")
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        engine_build.subprocess,
+        "Popen",
+        lambda command, **options: popen([sys.executable, "crash.py"], **options),
+    )
+    assert run(monkeypatch, small, *RTX) == 1
+    message = capsys.readouterr().err
+    assert "TensorRT: last" in message
+    assert f"TensorRT crashed ({signal.Signals.SIGABRT.name})" in message
+    assert not list(Path().glob("*.engine*"))
+
+
+def test_missing_libraries_are_named(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": None)
+    assert run(monkeypatch, small, "--fp16") == 4
+    message = capsys.readouterr().err
+    assert 'TensorRT is not installed; pip install "dvmsr[gpu]"' in message
+    assert 'pip install "dvmsr[rtx]" and add --target rtx' in message
+    assert run(monkeypatch, small, "--fp16", "--target", "rtx") == 4
+    expected = 'TensorRT for RTX is not installed; pip install "dvmsr[rtx]"'
+    assert expected in capsys.readouterr().err
+    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": "9.9.9")
+    monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
+    assert run(monkeypatch, small, "--target", "rtx") == 4
+    assert "known to work with 1.7.1 alone" in capsys.readouterr().err
+
+
+def test_no_gpu_is_named(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": "10.14.1.48")
+    monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(gpu, "first", lambda: None)
+    assert run(monkeypatch, small, "--fp16") == 4
+    assert "there is none that CUDA can use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--fp16", "--fp32"],
+        ["--target", "tpu"],
+        ["--compute-capability", "8.9"],
+        ["--target", "rtx", "--compute-capability", "9.0"],
+        ["--target", "rtx", "--timing-cache", "x"],
+        ["--target", "rtx", "--version-compatible"],
+        ["--no-plugin", "--embed-plugin"],
+        ["--timing-cache", "nowhere/x"],
+        ["--min", "16"],
+        ["--max", "0x16"],
+        ["--batch", "1,2"],
+        ["--workspace", "0"],
+        ["surplus"],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors(
+    small: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+) -> None:
+    assert run(monkeypatch, small, *options) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_bad_models(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_onnx(random_network(), "net.onnx", verify=False)
+    assert run(monkeypatch, "net.onnx", "--fp16") == 2
+    assert "net.onnx computes in fp32; name its checkpoint" in capsys.readouterr().err
+    assert run(monkeypatch, "missing.onnx") == 2
+    Path("bad.onnx").write_bytes(b"nonsense")
+    assert run(monkeypatch, "bad.onnx") == 5
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("sizes", "profile"),
+    [
+        ({}, ((1, 16, 16), (1, 256, 256), (1, 1024, 1024))),
+        ({"max": (64, 2000)}, ((1, 16, 16), (1, 64, 256), (1, 64, 2000))),
+        ({"min": (300, 8)}, ((1, 300, 8), (1, 300, 256), (1, 1024, 1024))),
+        ({"opt": (8, 2000)}, ((1, 8, 16), (1, 8, 2000), (1, 1024, 2000))),
+        ({"batch": (1, 2, 4)}, ((1, 16, 16), (2, 256, 256), (4, 1024, 1024))),
+    ],
+    ids=str,
+)
+def test_profiles_follow_from_what_is_given(sizes: dict[str, Any], profile: Any) -> None:
+    request = engine_build.Request(Path("x.onnx"), **sizes)
+    assert engine_build._profile(request, None) == Profile(*profile)
+
+
+def test_profiles_must_grow() -> None:
+    request = engine_build.Request(Path("x.onnx"), min=(300, 300), max=(200, 200))
+    with pytest.raises(UsageError, match="height must be at least 1 and grow"):
+        engine_build._profile(request, None)
+
+
+def test_words_of_the_command_line() -> None:
+    assert parse_size("--min", "270X480") == (270, 480)
+    assert parse_batch("1,2,4") == (1, 2, 4)
+    assert parse_batch("2") == (2, 2, 2)
+    for text in ("", "1x", "1x2x3", "-1x2", "100000x1", "²x1"):
+        with pytest.raises(UsageError, match="--opt takes HEIGHTxWIDTH"):
+            parse_size("--opt", text)
+    arguments = ["trt", "--compute-capability", "8.6", "8.9", "net.onnx", "12.0"]
+    assert spread(arguments) == [
+        *["trt", "--compute-capability", "8.6", "--compute-capability", "8.9", "net.onnx", "12.0"]
+    ]
+    assert spread(["--arch", "x", "8.9"]) == ["--arch", "x", "--arch", "8.9"]
+    command = rebuilding(["trt", "net.onnx", "--json", "--force"])
+    assert command == ("dvmsr-export", "trt", "net.onnx", "--force")
