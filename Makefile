@@ -4,12 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(wildcard $(addprefix plugins/,CMakeLists.txt cpu/* include/* ort/*))
 SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(NATIVE)
+COMMA := ,
 DEMO := demo-output/chelsea_x4.png
 
 # Stamps of what is installed; a compiler that is installed later has it installed anew.
 KIND := $(if $(shell command -v c++),native,portable)
 BASE := $(VENV)/.base-$(KIND)
 DEV := $(VENV)/.dev-$(KIND)
+
+# For tests alone: TensorRT for RTX, and what compiles the plugin where there is no nvcc.
+OPTIONAL := rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
 .PHONY: demo test lint check clean
 .NOTPARALLEL:
@@ -34,7 +38,9 @@ $(BASE): $(SOURCES) $(VENV)/.created
 
 $(DEV): $(SOURCES) $(VENV)/.created
 	@echo "Installing into $(VENV); the first time this takes a few minutes"
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,$(OPTIONAL)]" || { \
+	  echo "No TensorRT for RTX or nvcc for this machine: the tests that need them are skipped"; \
+	  $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
 	@touch $(BASE) $@
 
 $(VENV)/.created: | check

@@ -274,6 +274,11 @@ def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
             model = onnx.load(path)
         except Exception as error:  # protocol buffers' own
             raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
+    if len(model.graph.input) != 1:
+        raise UsageError(
+            f"{path} takes strips of rows, which engines do not; name its checkpoint, or export it "
+            "without --streaming"
+        )
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     custom = sum(node.domain == DOMAIN for node in model.graph.node)
     products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))

@@ -150,6 +150,14 @@ def test_a_model_of_one_size(
     assert info.profile == Profile((2, 20, 30), (2, 20, 30), (2, 20, 30))
 
 
+def test_a_model_of_strips_is_refused(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_onnx(random_network(), "net.onnx", streaming=True, verify=False)
+    assert run(monkeypatch, "net.onnx", *RTX) == 2
+    assert "net.onnx takes strips of rows" in capsys.readouterr().err
+
+
 def change_version(node: onnx.NodeProto) -> None:
     (attribute,) = [a for a in node.attribute if a.name == "plugin_version"]
     attribute.s = b"2"

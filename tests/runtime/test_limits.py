@@ -8,6 +8,7 @@ import pytest
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.limits import (
+    BF16_MIN_PSNR,
     FP16_MIN_PSNR,
     FP32_MAX_ABS,
     Limits,
@@ -22,7 +23,7 @@ from dvmsr.runtime.limits import (
         (["fp32"], Limits(max_abs=FP32_MAX_ABS)),
         (["fp32", "fp32"], Limits(max_abs=FP32_MAX_ABS)),
         (["fp32", "fp16"], Limits(psnr=FP16_MIN_PSNR)),
-        (["bf16", "fp32"], Limits(psnr=FP16_MIN_PSNR)),
+        (["bf16", "fp32"], Limits(psnr=BF16_MIN_PSNR)),
     ],
     ids=str,
 )
