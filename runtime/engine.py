@@ -25,6 +25,7 @@ from dvmsr.runtime.device import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.engine_file import EngineInfo, check_host, read_engine
 from dvmsr.runtime.network import PixelNetwork
 from dvmsr.runtime.tensorrt_library import Log, import_tensorrt, load_plugin
+from dvmsr.runtime.words import narrowed, widened
 
 _ACTIVATIONS = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 """Names of `tensorrt.DataType` and of `cuda.DTYPES`."""
@@ -93,13 +94,14 @@ class EngineNetwork(PixelNetwork):
         profile = self.info.profile
         if profile.contains((batch, height, width)):
             return
-        (b0, h0, w0), (b1, h1, w1) = profile.min, profile.max
+        (b0, h0, w0), (opt, _, _), (b1, h1, w1) = profile.min, profile.opt, profile.max
         low = f"{min(h0, height)}x{min(w0, width)}"
         high = f"{max(h1, height)}x{max(w1, width)}"
+        batches = f"{min(b0, batch)},{opt},{max(b1, batch)}"
         raise IncompatibleModelError(
             f"{name} has {width}x{height} pixels (batch {batch}), and {self.path} takes {w0}x{h0} "
             f"to {w1}x{h1} (batch {b0} to {b1}); build one that takes it: `dvmsr-export trt` with "
-            f"--min {low} --max {high}" + ("" if b0 <= batch <= b1 else f" --batch {batch}")
+            f"--min {low} --max {high} --batch {batches}"
         )
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -116,7 +118,7 @@ class EngineNetwork(PixelNetwork):
             size = words.nbytes
             self._stream.copy(self._host["output"].pointer, self._device["output"].pointer, size)
             self._stream.synchronize()
-            return _widened(words, self._dtype)
+            return widened(words, self._dtype)
 
     def seconds(self, image: NDArray[np.float32]) -> float:
         """Seconds on the GPU from the input in device memory to the output there."""
@@ -201,7 +203,7 @@ class EngineNetwork(PixelNetwork):
         self.check_size(height, width, "the image", batch)
         self._reserve(batch, height, width, 4)
         prepared = self._prepare(image.shape, None)
-        words = _narrowed(image, self._dtype)
+        words = narrowed(image, self._dtype)
         self._host["input"].array(words.dtype, words.shape)[...] = words
         self._stream.copy(self._device["input"].pointer, self._host["input"].pointer, words.nbytes)
         if events:
@@ -313,22 +315,3 @@ class EngineNetwork(PixelNetwork):
 
     def _failure(self, what: str) -> DvmsrError:
         return DvmsrError(f"TensorRT could not {what} of {self.path} ({self._log.last()})")
-
-
-def _narrowed(values: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """The values in that type, 16-bit ones as their bits; rounded to nearest, ties to even."""
-    if dtype == "float32":
-        return np.ascontiguousarray(values, np.float32)
-    if dtype == "float16":
-        return np.ascontiguousarray(values, np.float16).view(np.uint16)
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-
-
-def _widened(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Back to a FP32 array of its own."""
-    if dtype == "float32":
-        return words.copy()
-    if dtype == "float16":
-        return words.view(np.float16).astype(np.float32)
-    return (words.astype(np.uint32) << 16).view(np.float32)

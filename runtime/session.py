@@ -1,4 +1,4 @@
-"""A network in an ONNX file, run by ONNX Runtime on the CPU."""
+"""A network in an ONNX file, run by ONNX Runtime on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dvmsr import native
+from dvmsr import cuda, native
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.runtime.network import Network
 from dvmsr.runtime.onnx_file import OnnxHeader, read_header
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_CUDA = "CUDAExecutionProvider"
+_CUDA_REMEDY = (
+    "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
+    "the CUDA libraries that it needs"
+)
 _FATAL_ONLY = 4
 """Log level: every failure already comes as an exception."""
 
@@ -27,13 +32,14 @@ class OnnxNetwork(Network):
     """(B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32. May be called by several threads.
 
     Args:
-        backend: `native` uses the operators of dvmsr's own library, `portable` their ONNX bodies.
+        backend: `native` uses the operators of dvmsr's own library, `portable` their ONNX bodies,
+            `cuda` runs on a GPU with the CUDA kernels.
         threads: how many ONNX Runtime uses; None leaves it to ONNX Runtime.
 
     Raises:
         DvmsrError: if the file cannot be read.
         IncompatibleModelError: if it is not an exported file or damaged.
-        MissingComponentError: if the library is missing or does not load.
+        MissingComponentError: if the library or the GPU is missing or does not load.
     """
 
     def __init__(self, path: Path, backend: str, threads: int | None) -> None:
@@ -48,6 +54,8 @@ class OnnxNetwork(Network):
             self._options.add_session_config_entry("session.intra_op_num_threads", str(threads))
         if backend == "native":
             _register_native_operators(self._options)
+        elif backend == "cuda":
+            _register_cuda_operators(self._options)
         elif not self.header.has_bodies:
             raise IncompatibleModelError(
                 f"{path} has no portable operator bodies; export it again or use --backend native"
@@ -113,15 +121,19 @@ class OnnxNetwork(Network):
 
     def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
         """Load the file, or a model made of it."""
+        provider = _CUDA if self.backend == "cuda" else "CPUExecutionProvider"
         try:
-            return onnxruntime.InferenceSession(
-                model, self._options, providers=["CPUExecutionProvider"]
-            )
+            session = onnxruntime.InferenceSession(model, self._options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise IncompatibleModelError(
                 f"{self.path} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
                 "export it again"
             ) from None
+        if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
+            raise MissingComponentError(
+                f"ONNX Runtime's CUDA provider does not load here; {_CUDA_REMEDY}"
+            )
+        return session
 
     def _run(
         self,
@@ -174,6 +186,22 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
         raise MissingComponentError(
             f"{library} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
             f"{native.REMEDY}, or use --backend portable"
+        ) from None
+
+
+def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:
+    if _CUDA not in onnxruntime.get_available_providers():
+        raise MissingComponentError(
+            f"this ONNX Runtime has no CUDA provider; {_CUDA_REMEDY}, or use --backend native"
+        )
+    library = cuda.load()
+    library.device()
+    try:
+        options.register_custom_ops_library(os.fspath(library.path))
+    except Exception as error:
+        raise MissingComponentError(
+            f"{library.path} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
+            "pip install -U onnxruntime-gpu"
         ) from None
 
 

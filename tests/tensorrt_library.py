@@ -72,7 +72,7 @@ class Library:
 
 
 @functools.cache
-def build(headers: str) -> Library:
+def build(headers: str, architectures: str = "90") -> Library:
     """For one architecture, with warnings as errors; skips without nvcc or the headers."""
     try:
         compiler = nvcc.find()
@@ -86,7 +86,7 @@ def build(headers: str) -> Library:
     options = {
         "CMAKE_CXX_FLAGS": "-Werror",
         "CMAKE_CUDA_COMPILER": str(compiler.path),
-        "CMAKE_CUDA_ARCHITECTURES": "90",
+        "CMAKE_CUDA_ARCHITECTURES": architectures,
         "TENSORRT_ROOT": os.environ["TENSORRT_ROOT"] if headers == "TENSORRT_ROOT" else "",
         "DVMSR_FETCH_TENSORRT_HEADERS": "ON",
     }

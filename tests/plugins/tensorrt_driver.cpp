@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "NvInferRuntime.h"
@@ -263,8 +265,104 @@ int64_t bytes_of(const PluginTensorDesc &desc) {
   return bytes;
 }
 
+// Device memory, a stream and graphs of a libdvmsr_cuda; the real one or the emulated one.
+class Device {
+ public:
+  explicit Device(const char *path) : library_(dlopen(path, RTLD_NOW | RTLD_LOCAL)) {
+    if (!library_) fail(dlerror());
+    call<void **>("stream_create", &stream);
+  }
+  Device(const Device &) = delete;
+  ~Device() {
+    for (const auto &[how, pointer] : allocated_) call<void *>(how, pointer);
+    call<void *>("stream_destroy", stream);
+  }
+
+  // Pinned, for copies in the order of the stream.
+  void *host(size_t bytes) { return allocate("malloc_host", "free_host", bytes); }
+  void *memory(size_t bytes) { return allocate("malloc", "free", bytes); }
+  void copy(void *to, const void *from, size_t bytes) {
+    call<void *, const void *, size_t, void *>("copy", to, from, bytes, stream);
+  }
+  void poison(void *to, size_t bytes) { call<void *, int32_t, size_t, void *>("fill", to, 0xff, bytes, stream); }
+  void wait() { call<void *>("stream_synchronize", stream); }
+  template <class Work>
+  void run_as_graph(const Work &work) {
+    void *graph;
+    call<void *>("graph_begin", stream);
+    work();
+    call<void *, void **>("graph_end", stream, &graph);
+    call<void *, void *>("graph_launch", graph, stream);
+    wait();
+    call<void *>("graph_destroy", graph);
+  }
+
+  void *stream = nullptr;
+
+ private:
+  [[noreturn]] static void fail(const char *what) {
+    std::fprintf(stderr, "device: %s\n", what);
+    std::exit(1);
+  }
+  template <class... Parameters>
+  void call(const char *name, Parameters... arguments) {
+    const auto function = dlsym(library_, (std::string("dvmsr_cuda_") + name).c_str());
+    if (!function || reinterpret_cast<int (*)(Parameters...)>(function)(arguments...)) fail(name);
+  }
+  void *allocate(const char *how, const char *free, size_t bytes) {
+    void *pointer;
+    call<void **, size_t>(how, &pointer, bytes ? bytes : 1);
+    allocated_.emplace_back(free, pointer);
+    return pointer;
+  }
+
+  void *library_;
+  std::vector<std::pair<const char *, void *>> allocated_;
+};
+
+// Runs enqueue on the device twice, as a call and as a graph; both must give the same.
+template <class Enqueue>
+int run_on_device(Device &device, const std::vector<std::vector<char>> &inputs,
+                  std::vector<std::vector<char>> &outputs, size_t workspace_bytes, const Enqueue &enqueue) {
+  std::vector<const void *> input_pointers;
+  std::vector<void *> output_pointers;
+  for (const auto &data : inputs) {
+    void *staged = device.host(data.size()), *memory = device.memory(data.size());
+    std::copy(data.begin(), data.end(), static_cast<char *>(staged));
+    device.copy(memory, staged, data.size());
+    input_pointers.push_back(memory);
+  }
+  for (const auto &data : outputs) output_pointers.push_back(device.memory(data.size()));
+  void *workspace = device.memory(workspace_bytes);
+  int status = 0;
+  const auto work = [&] {
+    status |= enqueue(input_pointers.data(), output_pointers.data(), workspace, device.stream);
+  };
+  for (const bool graph : {false, true}) {
+    for (size_t i = 0; i < outputs.size(); ++i) device.poison(output_pointers[i], outputs[i].size());
+    device.poison(workspace, workspace_bytes);
+    if (graph)
+      device.run_as_graph(work);
+    else
+      work();
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      void *staged = device.host(outputs[i].size());
+      device.copy(staged, output_pointers[i], outputs[i].size());
+      device.wait();
+      const char *bytes = static_cast<const char *>(staged);
+      if (graph && !std::equal(outputs[i].begin(), outputs[i].end(), bytes)) {
+        std::fprintf(stderr, "output %zu of the graph differs from that of the call\n", i);
+        status |= 1;
+      }
+      outputs[i].assign(bytes, bytes + outputs[i].size());
+    }
+  }
+  return status;
+}
+
 // Arguments: activation type, tactic, then axes and their sizes in turn. Reads the inputs from stdin as they lie
-// in memory, calls enqueue() and writes the outputs to stdout likewise. For kernels that run on the host.
+// in memory, calls enqueue() and writes the outputs to stdout likewise. The tensors are in host memory, for kernels
+// that run there, or in that of the device of the library that the environment variable DVMSR_CUDA_LIBRARY names.
 int run(IPluginCreatorV3One &creator, char **arguments) {
   const auto activation = static_cast<DataType>(std::stoi(arguments[0]));
   const int32_t tactic = std::stoi(arguments[1]);
@@ -287,6 +385,7 @@ int run(IPluginCreatorV3One &creator, char **arguments) {
     if (!data.empty() && std::fread(data.data(), data.size(), 1, stdin) != 1) return 1;
   }
   for (const PluginTensorDesc &desc : outputs) output_data.emplace_back(bytes_of(desc), '\xff');
+  const size_t workspace_bytes = build.getWorkspaceSize(dynamic.data(), input_count, nullptr, output_count);
   std::vector<const void *> input_pointers;
   for (const auto &data : input_data) input_pointers.push_back(data.data());
   std::vector<void *> output_pointers;
@@ -295,10 +394,16 @@ int run(IPluginCreatorV3One &creator, char **arguments) {
   auto &runtime = capability<IPluginV3OneRuntime>(*plugin, PluginCapabilityType::kRUNTIME);
   int32_t status = runtime.setTactic(tactic);
   if (!status) status = runtime.onShapeChange(inputs.data(), input_count, outputs.data(), output_count);
-  if (!status) {
-    std::vector<char> workspace(build.getWorkspaceSize(dynamic.data(), input_count, nullptr, output_count));
-    status = runtime.enqueue(inputs.data(), outputs.data(), input_pointers.data(), output_pointers.data(),
-                             workspace.data(), nullptr);
+  const auto enqueue = [&](const void *const *in, void *const *out, void *workspace, void *stream) {
+    return runtime.enqueue(inputs.data(), outputs.data(), in, out, workspace, static_cast<cudaStream_t>(stream));
+  };
+  const char *device_library = std::getenv("DVMSR_CUDA_LIBRARY");
+  if (!status && device_library) {
+    Device device(device_library);
+    status = run_on_device(device, input_data, output_data, workspace_bytes, enqueue);
+  } else if (!status) {
+    std::vector<char> workspace(workspace_bytes);
+    status = enqueue(input_pointers.data(), output_pointers.data(), workspace.data(), nullptr);
   }
   for (const std::string &line : log_lines) std::fprintf(stderr, "%s\n", line.c_str());
   for (const auto &data : output_data) {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,10 +40,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     source = PLUGINS / "tensorrt" / "plugin.cpp"
     plugin = library.compile_for_host(folder / "libplugin.so", source, *flags)
 
-    def run(op: str, sizes: dict[str, int], dtype: str, tactic: int, data: bytes) -> object:
+    def run(
+        op: str, sizes: dict[str, int], dtype: str, tactic: int, data: bytes, device: str = ""
+    ) -> object:
         axes = [str(part) for item in sizes.items() for part in item]
         command = [driver, plugin, op, str(TYPES[dtype]), str(tactic), *axes]
-        return subprocess.run(command, input=data, capture_output=True, check=False)
+        environment = {k: v for k, v in os.environ.items() if k != "DVMSR_CUDA_LIBRARY"}
+        if device:
+            environment["DVMSR_CUDA_LIBRARY"] = device
+        return subprocess.run(
+            command, input=data, capture_output=True, check=False, env=environment
+        )
 
     return run
 
@@ -72,6 +81,18 @@ def test_scan(run: Run, case: ScanCase, dtype: str, tactic: int) -> None:
     result = run("SelectiveScan", sizes, dtype, tactic, data_of(inputs))
     for output, truth in zip(outputs_of(result, truths, [dtype, "float32"]), truths, strict=True):
         assert error(output, truth) <= TOLERANCE[dtype]
+
+
+def test_scan_in_device_memory_as_a_call_and_as_a_graph(run: Run, cuda_on_host: Path) -> None:
+    """As benchmarks/gpu/plugin.py does on a GPU, here on the emulated device."""
+    inputs = cast(scan_inputs(SCANS[1]), "float16")
+    truths = scan_truth(inputs)
+    sizes = {"B": 2, "L": 65, "D": 20, "N": 16}
+    data = data_of(inputs)
+    result = run("SelectiveScan", sizes, "float16", 64, data, str(cuda_on_host))
+    outputs = outputs_of(result, truths, ["float16", "float32"])
+    for output, truth in zip(outputs, truths, strict=True):
+        assert error(output, truth) <= TOLERANCE["float16"]
 
 
 @pytest.mark.parametrize("dtype", TYPES)

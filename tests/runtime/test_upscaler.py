@@ -280,3 +280,9 @@ def test_an_interrupt_while_the_thread_starts_stops_the_network(
     with pytest.raises(KeyboardInterrupt):
         upscaler(random_pixels(300, 300))
     assert threading.active_count() == before
+
+
+def test_cuda_without_its_provider_is_said(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(MissingComponentError, match=r"no CUDA provider; .*onnxruntime-gpu"):
+        Upscaler.from_file(models.onnx, "cuda")
