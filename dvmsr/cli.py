@@ -10,7 +10,7 @@ import typer
 from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
 from dvmsr.runtime.commands import bench, parity
-from dvmsr.train.command import train
+from dvmsr.train.command import distill, train
 
 EXAMPLES = """\b
 Examples:
@@ -105,6 +105,7 @@ def build() -> typer.Typer:
         """
 
     app.command("train")(train)
+    app.command("distill")(distill)
     app.command("eval")(evaluate)
     app.command("info")(info)
     app.command("parity")(parity)

@@ -248,6 +248,18 @@ def delta_projection(rank: int, channels: int) -> nn.Linear:
     return layer
 
 
+def reset_delta_projections(model: nn.Module) -> None:
+    """Initialise them as the official code ends up doing: like any linear layer, with a zero bias.
+
+    It resets all linear layers after Mamba has set this one, so that every channel begins with
+    delta = softplus(0) = 0.69, far above DT_RANGE.
+    """
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear) and "dt_proj" in name:
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+
 def initial_A_log(channels: int, state: int) -> nn.Parameter:
     """S4D-real: A = -(1, 2, ..., N) in every channel. (D, N)"""
     return nn.Parameter(torch.arange(1.0, state + 1).log().repeat(channels, 1))

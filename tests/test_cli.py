@@ -51,7 +51,7 @@ def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert (exit.value.code or 0, *capsys.readouterr()) == (0, f"dvmsr {dvmsr.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["bench", "eval", "info", "parity", "train"])
+@pytest.mark.parametrize("name", ["bench", "distill", "eval", "info", "parity", "train"])
 def test_help_shows_examples(command, name: str) -> None:
     code, out, err = command(name, "--help")
     assert code == 0 and not err

@@ -1,15 +1,17 @@
-"""`dvmsr train`. Imports torch only when it runs, so that `--help` stays fast."""
+"""`dvmsr train` and `dvmsr distill`. They import torch when they run, so `--help` stays fast."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from dvmsr.errors import MissingComponentError
-from dvmsr.train.settings import PATCH, Settings
+from dvmsr.train.settings import PATCH, Distillation, Settings
 
 
 def train(
@@ -40,6 +42,16 @@ def train(
     scale: Annotated[
         int | None, typer.Option(help="Upscaling factor: 2, 3 or 4.", show_default="4")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Named configuration, such as paper or table4-rssb6; see the manual."),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with options; it overrides a recipe, the command line overrides it."
+        ),
+    ] = None,
     init: Annotated[
         Path | None,
         typer.Option(help="Start from this checkpoint's network and weights (fine-tuning)."),
@@ -63,11 +75,14 @@ def train(
         str, typer.Option(help="cosine (to zero) or multistep (halve at 50, 80, 90, 95 %).")
     ] = Settings.schedule,
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = Settings.warmup,
-    clip: Annotated[float, typer.Option(help="Largest gradient norm.")] = Settings.clip,
+    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0: any.")] = Settings.clip,
     ema: Annotated[
         float, typer.Option(help="Decay per step of the averaged weights.")
     ] = Settings.ema,
     seed: Annotated[int, typer.Option(help="Seed of weights, patches and order.")] = Settings.seed,
+    dt_init: Annotated[
+        str, typer.Option(help="How delta's projection begins: mamba, or official (reset).")
+    ] = Settings.dt_init,
     log_every: Annotated[int, typer.Option(help="Steps between log rows.")] = Settings.log_every,
     save_every: Annotated[
         int, typer.Option(help="Steps between resume states.")
@@ -88,10 +103,71 @@ def train(
     Examples:
       dvmsr train --data photos/ --val kodak/ --out run --minutes 100
       dvmsr train --data photos-*.tar --out run --steps 50000
+      dvmsr train --data DIV2K Flickr2K --val kodak/ --out run --recipe paper --device cuda
       dvmsr train --out run --resume
       dvmsr train --data photos/ --init run/best.safetensors --out tuned --steps 5000 --lr 2e-4
     """
-    options = dict(locals())  # not context.params, which older versions of typer leave as text
+    _run(context, dict(locals()))  # not context.params, which older versions of typer leave as text
+
+
+def distill(
+    context: typer.Context,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the network to learn from.")
+    ] = None,
+    position: Annotated[
+        str,
+        typer.Option(help="Compare end (the output), mid (every RSSB) or both."),
+    ] = Distillation.position,
+    distance: Annotated[
+        str, typer.Option(help="To the teacher: l1 or l2, means over all elements.")
+    ] = Distillation.distance,
+    lambda_dis: Annotated[
+        float, typer.Option(help="Weight of the distance to the teacher.")
+    ] = Distillation.lambda_dis,
+    lambda_1: Annotated[
+        float, typer.Option(help="Weight of the L1 distance to the photographs.")
+    ] = Distillation.lambda_1,
+    teacher_precision: Annotated[
+        str, typer.Option(help="What the teacher computes in: fp32, fp16 or bf16.")
+    ] = Distillation.teacher_precision,
+    **options: Any,
+) -> None:
+    """Train a network on photographs and on what a larger, trained network makes of them.
+
+    Takes every option of dvmsr train as well; by default the loss is that of the DVMSR paper.
+
+    \b
+    Examples:
+      dvmsr distill --teacher teacher.safetensors --data photos/ --out run --minutes 100
+      dvmsr distill --teacher official.pth --data DF2K --out run --recipe paper-distilled
+      dvmsr distill --teacher t.safetensors --data DF2K --out run --recipe table7-mid-l2-5to1
+      dvmsr distill --out run --resume
+    """
+    _run(context, {**locals(), **options}, distill=True)
+
+
+def _take_options_of(command: Callable[..., None], more: Callable[..., None]) -> None:
+    """Replace the `**options` of one command by the options of another.
+
+    Typer reads both the signature and the annotations of a function.
+    """
+    both = {**get_type_hints(command, include_extras=True)}
+    both |= get_type_hints(more, include_extras=True)
+    listed = {**signature(command).parameters, **signature(more).parameters}
+    parameters = [
+        parameter.replace(annotation=both[name], kind=Parameter.KEYWORD_ONLY)
+        for name, parameter in listed.items()
+        if parameter.kind is not Parameter.VAR_KEYWORD
+    ]
+    more.__annotations__ = both
+    more.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+
+
+_take_options_of(train, distill)
+
+
+def _run(context: typer.Context, options: Mapping[str, Any], distill: bool = False) -> None:
     # OpenMP threads that spin while they wait slow everything threefold once cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -106,5 +182,5 @@ def train(
         for name in context.params
         if (source := context.get_parameter_source(name)) and source.name != "DEFAULT"
     }
-    paths = [*(data or ()), *(more or ())]
-    run({**given, "data": paths} if paths else given)
+    paths = [*(options["data"] or ()), *(options["more"] or ())]
+    run({**given, "data": paths} if paths else given, distill)

@@ -1,21 +1,21 @@
-"""The training loop: L1 loss, Adam, a schedule over steps or time, EMA, exact resumption."""
+"""The training loop: Adam, a schedule over steps or time, EMA, exact resumption."""
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from dvmsr import checkpoint
@@ -25,6 +25,8 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair
 from dvmsr.train.data import Patches
+from dvmsr.train.network import describe_difference
+from dvmsr.train.objective import Objective
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
@@ -32,7 +34,6 @@ from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState, excl
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 
 ADAM_BETAS = (0.9, 0.99)
-FIELDS = fields(DVMSRConfig)
 LONGEST = 1e10  # seconds of ETA that are told
 
 
@@ -53,6 +54,7 @@ class Trainer:
         state: where to go on from (`open_run`); None for a new run.
         origin: plain values that `resume.pt` keeps for the caller.
         device: where to compute.
+        objective: makes what to minimise of the network.
 
     Raises:
         UsageError: if the run to resume has another network, other images or settings; see
@@ -70,6 +72,7 @@ class Trainer:
         state: TrainState | None = None,
         origin: Mapping[str, Any] | None = None,
         device: torch.device | str = "cpu",
+        objective: Callable[[DVMSR], Objective] = Objective,
     ) -> None:
         self.settings, self.patches, self.validation = settings, patches, validation
         self.out, self.origin, self.device = out, dict(origin or {}), device
@@ -77,8 +80,10 @@ class Trainer:
         model.to(device)
         self.model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.objective = objective(self.model)
+        self.trained = [p for p in self.objective.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(
-            self.model.parameters(), lr=settings.lr, betas=ADAM_BETAS, fused=True
+            self.trained, lr=settings.lr, betas=ADAM_BETAS, fused=True
         )
         self.data: Fingerprint = (len(patches.pairs), patches.fingerprint)
         self.held_out = fingerprint(validation)
@@ -129,7 +134,7 @@ class Trainer:
             stop_signals() as stop,
             ExitStack() as files,
         ):
-            losses: list[float] = []
+            losses: list[dict[str, float]] = []
             window_start = time.monotonic()
             while (progress := self.progress) < 1:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
@@ -173,24 +178,25 @@ class Trainer:
         if not self.resumed:
             self._save_state()
 
-    def _train_step(self, rate: float) -> float:
+    def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        sr = self.model(to_tensor(lr, self.device))  # (B, 3, s*patch, s*patch)
-        loss = F.l1_loss(sr, to_tensor(hr, self.device))
-        value = loss.item()
-        if not math.isfinite(value):
+        parts = self.objective(to_tensor(lr, self.device), to_tensor(hr, self.device))
+        values = {name: part.item() for name, part in parts.items()}
+        if not math.isfinite(values["loss"]):
             raise DvmsrError(
-                f"the loss became {value} at step {self.step}; restart with a lower --lr or --clip"
+                f"the loss became {values['loss']} at step {self.step}; "
+                "restart with a lower --lr or --clip"
             )
         self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        parts["loss"].backward()
+        if self.settings.clip:
+            nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
         self.optimizer.step()
         self._update_average()
         self.step += 1
-        return value
+        return values
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -202,13 +208,15 @@ class Trainer:
 
     # -- telling and saving -----------------------------------------------------------------
 
-    def _log(self, screen: Screen, losses: list[float], rate: float, speed: float) -> None:
-        loss = sum(losses) / len(losses)
+    def _log(
+        self, screen: Screen, losses: list[dict[str, float]], rate: float, speed: float
+    ) -> None:
+        means = {name: sum(loss[name] for loss in losses) / len(losses) for name in losses[0]}
         self.log.append(
             {
                 "step": self.step,
                 "seconds": round(self.seconds, 2),
-                "loss": loss,
+                **means,
                 "lr": rate,
                 "steps_per_second": speed,
             }
@@ -217,7 +225,7 @@ class Trainer:
         left *= 60 if self.settings.unit == "minutes" else 1 / speed
         score = "" if self.last_psnr is None else f"  PSNR-Y {self.last_psnr:.3f} dB"
         text = (
-            f"step {self.step}  loss {loss:.5f}  {speed:.2f} steps/s{score}"
+            f"step {self.step}  loss {means['loss']:.5f}  {speed:.2f} steps/s{score}"
             f"  ETA {timedelta(seconds=round(min(left, LONGEST)))}"
         )
         screen.update(self.progress, text)
@@ -246,6 +254,7 @@ class Trainer:
             "data": f"{len(self.patches.pairs)} images",
             "batch": f"{self.settings.batch} x {self.patches.patch}x{self.patches.patch} LR",
         }
+        metadata["training"] = json.dumps({**self._settings(), **self.origin}, sort_keys=True)
         if self.last_psnr is not None:
             metadata["validation"] = f"PSNR-Y {self.last_psnr:.3f} dB"
         checkpoint.save(self.average, path, metadata)
@@ -262,13 +271,15 @@ class Trainer:
             validation=self.held_out,
             weights=self.model.state_dict(),
             ema=self.average.state_dict(),
+            objective=self.objective.own_state(),
             optimizer=self.optimizer.state_dict(),
             best_psnr=self.best_psnr,
             last_psnr=self.last_psnr,
         ).save(self.out / FILE_NAME)
 
     def _settings(self) -> dict[str, Any]:
-        return {**asdict(self.settings), "patch": self.patches.patch}
+        fixed = self.objective.settings()
+        return {**asdict(self.settings), "patch": self.patches.patch, **fixed}
 
     def _restore(self, state: TrainState) -> None:
         config = DVMSRConfig.from_json(state.config)
@@ -282,6 +293,7 @@ class Trainer:
         self._check_images("--val", state.validation, self.held_out)
         self.model.load_state_dict(state.weights)
         self.average.load_state_dict(state.ema)
+        self.objective.load_own_state(state.objective)
         self.optimizer.load_state_dict(state.optimizer)
         self.step, self.earlier_seconds = state.step, state.seconds
         self.best_psnr, self.last_psnr = state.best_psnr, state.last_psnr
@@ -299,12 +311,6 @@ class Trainer:
             f"the images of {option} ({now[0]}) are not those that the run in {self.out} "
             f"began with ({then[0]}); give those to go on, or start anew in another --out"
         )
-
-
-def describe_difference(then: DVMSRConfig, now: DVMSRConfig) -> str:
-    """What two networks differ in: `channels 60, not 48; scale 4, not 2`."""
-    pairs = ((field.name, getattr(then, field.name), getattr(now, field.name)) for field in FIELDS)
-    return "; ".join(f"{name} {one}, not {other}" for name, one, other in pairs if one != other)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from dvmsr.runtime.atomic import write_atomically
 
 
 class RunLog:
-    """One JSON object per line: losses (`step`, `seconds`, `loss`, `lr`, `steps_per_second`) and
-    validations (`step`, `seconds`, `psnr_y`).
+    """One JSON object per line: losses (`step`, `seconds`, `loss` and its parts, `lr`,
+    `steps_per_second`) and validations (`step`, `seconds`, `psnr_y`).
 
     Args:
         path: made if missing.

@@ -1,4 +1,4 @@
-"""One session of `dvmsr train`: the options that were given become a `Trainer`, which then runs.
+"""One session of `dvmsr train` or `dvmsr distill`: the options become a `Trainer`, which runs.
 
 What is left out when a run is resumed is as in its first session.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +17,48 @@ import torch
 
 from dvmsr import checkpoint
 from dvmsr.cli_support import notice, warnings_as_notices
-from dvmsr.config import DVMSRConfig
-from dvmsr.config import preset as named_preset
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, find_dataset
 from dvmsr.runtime import memory
 from dvmsr.threads import bounded
+from dvmsr.train.config_file import resolve
 from dvmsr.train.data import Patches, Source, find_sources
-from dvmsr.train.loop import Trainer, describe_difference
+from dvmsr.train.loop import Trainer
+from dvmsr.train.network import build_network, load_teacher
+from dvmsr.train.objective import DistillationObjective, Objective
 from dvmsr.train.report import Screen
-from dvmsr.train.settings import LENGTHS, PATCH, Settings, check_resumed, option
+from dvmsr.train.settings import LENGTHS, PATCH, Distillation, Settings, check_resumed, option
 from dvmsr.train.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
 
 Options = Mapping[str, Any]
 
 
-def run(given: Options) -> None:
+def run(given: Options, distill: bool = False) -> None:
     """Train as the command was told.
 
     Args:
         given: its options by name, without those that were left out.
+        distill: whether a new run needs a teacher.
 
     Raises:
         UsageError: if they make no sense, together or for the run to resume.
         DvmsrError: as `Trainer.run`, or if a file cannot be read.
         MissingComponentError: if the device cannot be used.
     """
+    given = resolve(given)
     out = given["out"]
     with warnings_as_notices():
         state = open_run(out, given.get("resume", False))
         settings, patch = _settings(given, out, state)
         origin = _origin(given, state)
+        distillation = _distillation(given, out, state, distill)
         check_device(origin["device"])
         if threads := bounded(origin["threads"]):
             torch.set_num_threads(threads)
         torch.manual_seed(settings.seed)
-        model = _network(given, out, state)
+        model = build_network(given, out, state, settings.dt_init)
+        teacher = load_teacher(given, origin, out, state)
         if origin["init"] is not None and state is None:
             origin["init_sha256"] = checkpoint.sha256(origin["init"])
         sources, validation = _images(origin, model.config.scale)
@@ -69,6 +74,11 @@ def run(given: Options) -> None:
         state=state,
         origin=origin,
         device=origin["device"],
+        objective=(
+            partial(DistillationObjective, teacher=teacher, distillation=distillation)
+            if teacher and distillation
+            else Objective
+        ),
     )
     if trainer.finished:
         notice(f"the run in {out} is complete; give more {option(settings.unit)} to make it longer")
@@ -103,10 +113,11 @@ def check_device(name: str) -> None:
 
 def _settings(given: Options, out: Path, state: TrainState | None) -> tuple[Settings, int]:
     """The settings, and the side of an LR patch."""
-    values: dict[str, Any] = {"patch": PATCH} if state is None else dict(state.settings)
+    names = ("patch", *(field.name for field in fields(Settings)))
+    before: Options = {"patch": PATCH} if state is None else state.settings
+    values = {name: before[name] for name in names if name in before}
     if any(name in given for name in LENGTHS):
         values |= dict.fromkeys(LENGTHS)
-    names = ("patch", *(field.name for field in fields(Settings)))
     values |= {name: given[name] for name in names if name in given}
     patch = values.pop("patch")
     if patch < 1:
@@ -122,56 +133,50 @@ def _settings(given: Options, out: Path, state: TrainState | None) -> tuple[Sett
     return settings, patch
 
 
+def _distillation(
+    given: Options, out: Path, state: TrainState | None, distill: bool
+) -> Distillation | None:
+    """What to learn from the teacher, None for a run without one."""
+    names = [field.name for field in fields(Distillation)]
+    chosen = {name: given[name] for name in names if name in given}
+    if state is None:
+        has_teacher = distill
+        if distill and "teacher" not in given:
+            raise UsageError("there is no teacher; name its checkpoint with --teacher")
+    else:
+        has_teacher = state.origin.get("teacher") is not None
+    if not has_teacher:
+        if chosen or "teacher" in given:
+            name = next(iter(chosen), "teacher")
+            raise UsageError(
+                f"{option(name)} is for training with a teacher; begin it with dvmsr distill "
+                "--teacher CKPT"
+            )
+        return None
+    before = {} if state is None else {name: state.settings[name] for name in names}
+    distillation = Distillation(**{**before, **chosen})
+    check_resumed(out, before, asdict(distillation))
+    return distillation
+
+
 def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
     """Paths, made absolute, and where to compute."""
-    origin: dict[str, Any] = dict.fromkeys(("val", "init", "init_sha256", "threads"))
+    origin: dict[str, Any] = dict.fromkeys(("val", "threads"))
+    for name in ("init", "teacher"):
+        origin |= {name: None, f"{name}_sha256": None}
     origin |= {"data": [], "device": "cpu"} if state is None else state.origin
     if given.get("data"):
         origin["data"] = [_absolute(path) for path in given["data"]]
     if not origin["data"]:
         raise UsageError("there is nothing to train on; name folders or .tar shards with --data")
-    for name in ("val", "init"):
-        if name in given and (name == "val" or state is None):
+    for name in ("val", "init", "teacher"):
+        if name in given and (name != "init" or state is None):
             origin[name] = _absolute(given[name])
     return origin | {name: given[name] for name in ("threads", "device") if name in given}
 
 
 def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 - without .., and links not followed
-
-
-def _network(given: Options, out: Path, state: TrainState | None) -> DVMSR:
-    """The network of the run to resume, of --init, or a fresh one.
-
-    Raises:
-        UsageError: if other options ask for another one.
-    """
-    preset, scale = given.get("preset"), given.get("scale")
-    init: Path | None = given.get("init")
-    if state is not None:
-        what = f"the run in {out}"
-        model = DVMSR(DVMSRConfig.from_json(state.config))
-        begun_with = state.origin["init_sha256"]
-        if init is not None and checkpoint.sha256(init) != begun_with:
-            start = state.origin["init"] if begun_with else "new weights"
-            raise UsageError(
-                f"{what} began with {start}, not with what {init} holds now; leave --init out"
-            )
-    elif init is not None:
-        what, model = str(init), checkpoint.load(init)
-    else:
-        fresh = named_preset(preset or "student")
-        return DVMSR(replace(fresh, scale=scale or fresh.scale))
-    config = model.config
-    wanted = replace(named_preset(preset), scale=config.scale) if preset else config
-    if wanted != config:
-        raise UsageError(
-            f"{what} is not a {preset} network ({describe_difference(config, wanted)}); "
-            "leave --preset out"
-        )
-    if scale not in (None, config.scale):
-        raise UsageError(f"{what} upscales by {config.scale}, not {scale}; leave --scale out")
-    return model
 
 
 def _images(origin: Options, scale: int) -> tuple[Sequence[Source], list[Pair]]:

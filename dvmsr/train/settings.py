@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ MOST = 1e12
 PATCH = 32
 """Side of a low-resolution patch in pixels, unless told otherwise."""
 REPORTS = ("log_every", "save_every", "validate_every")
+POSITIONS = ("end", "mid", "both")
+DISTANCES = ("l1", "l2")
+DT_INITS = ("mamba", "official")
+PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,14 @@ class Settings:
     warmup: int = 100
     """Steps over which the rate grows from near zero."""
     clip: float = 0.5
-    """Largest norm of the gradient of all weights together; longer ones are shortened to it."""
+    """Largest norm of the gradient of all weights together; longer ones are shortened to it.
+    0: any."""
     ema: float = 0.999
     """Decay per step of the averaged weights that are validated and shipped."""
     seed: int = 0
+    dt_init: str = "mamba"
+    """How the projection to delta begins: as in Mamba, or reset like any other linear layer, as
+    the official code does."""
     log_every: int = 100
     save_every: int = 500
     validate_every: int = 1000
@@ -45,12 +53,15 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise UsageError("give either --steps or --minutes")
-        for name in (*LENGTHS, "batch", "lr", "clip", *REPORTS):
+        for name in (*LENGTHS, "batch", "lr", *REPORTS):
             value = getattr(self, name)
             if value is not None and not 0 < value <= MOST:
                 raise UsageError(
                     f"{option(name)} must be positive and at most {MOST:g}, not {value}"
                 )
+        if not 0 <= self.clip <= MOST:
+            raise UsageError(f"--clip must be from 0 to {MOST:g}, not {self.clip}")
+        check_choice("dt_init", self.dt_init, DT_INITS)
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
         if not 0 <= self.seed < 2**63:
@@ -68,6 +79,49 @@ class Settings:
         return float(getattr(self, self.unit))
 
 
+@dataclass(frozen=True)
+class Distillation:
+    """What a student learns from its teacher; see `dvmsr.train.objective`.
+
+    Raises:
+        UsageError: if a value makes no sense.
+    """
+
+    position: str = "end"
+    """Where the two are compared."""
+    distance: str = "l1"
+    lambda_dis: float = 1.0
+    """Weight of the distance to the teacher."""
+    lambda_1: float = 1.0
+    """Weight of the L1 distance to the photographs."""
+    teacher_precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("position", POSITIONS),
+            ("distance", DISTANCES),
+            ("teacher_precision", PRECISIONS),
+        ):
+            check_choice(name, getattr(self, name), choices)
+        for name in ("lambda_dis", "lambda_1"):
+            if not 0 <= getattr(self, name) <= MOST:
+                raise UsageError(
+                    f"{option(name)} must be from 0 to {MOST:g}, not {getattr(self, name)}"
+                )
+        if not self.lambda_dis + self.lambda_1:
+            raise UsageError("--lambda-dis and --lambda-1 must not both be 0")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Whether an option has one of its values.
+
+    Raises:
+        UsageError: if not.
+    """
+    if value not in choices:
+        raise UsageError(f"{option(name)} must be one of {', '.join(choices)}, not {value!r}")
+
+
 def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Whether the run in `out`, begun with the settings `then`, may go on with those of `now`.
 
@@ -82,7 +136,7 @@ def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) ->
         UsageError: if it may not.
     """
     for name, value in now.items():
-        before = then[name]
+        before = then.get(name, value)  # a setting that came later has kept its default
         if name in REPORTS or value == before:
             continue
         remedy = "to go on, or start anew in another --out"

@@ -24,7 +24,7 @@ except ImportError:  # no POSIX
 
 FILE_NAME = "resume.pt"
 LOG_NAME = "log.jsonl"
-FORMAT = 2
+FORMAT = 3
 
 Fingerprint = tuple[int, str]
 """How many images, and a SHA-256 of what is in them."""
@@ -42,13 +42,15 @@ class TrainState:
     config: str
     """The network, `DVMSRConfig.to_json()`."""
     settings: dict[str, Any]
-    """The fields of `Settings`, and `patch`."""
+    """The fields of `Settings`, `patch`, and those of `Distillation` where there is a teacher."""
     origin: dict[str, Any]
     """What else the caller of `Trainer` wants to find again."""
     data: Fingerprint
     validation: Fingerprint
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
+    objective: dict[str, Tensor]
+    """What is trained besides the network; see `dvmsr.train.objective`."""
     optimizer: dict[str, Any]
     best_psnr: float | None
     last_psnr: float | None
@@ -78,6 +80,8 @@ class TrainState:
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
             version = values.pop("format")
+            if version == 2:  # it knew no teachers
+                version, values["objective"] = FORMAT, {}
             if version != FORMAT:
                 raise IncompatibleModelError(
                     f"{path} has format {version}, this version of dvmsr reads {FORMAT}; "

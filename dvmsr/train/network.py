@@ -1,0 +1,110 @@
+"""The networks of a run: the one to train, and its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from dvmsr import checkpoint
+from dvmsr.config import DVMSRConfig
+from dvmsr.config import preset as named_preset
+from dvmsr.errors import UsageError
+from dvmsr.model import DVMSR, reset_delta_projections
+from dvmsr.train.state import TrainState
+
+FIELDS = fields(DVMSRConfig)
+
+
+def build_network(
+    given: Mapping[str, Any], out: Path, state: TrainState | None, dt_init: str
+) -> DVMSR:
+    """The network of the run to resume, of --init, or a fresh one.
+
+    Args:
+        given: `preset`, `scale`, `network` (fields of `DVMSRConfig`) and `init`, where given.
+        dt_init: see `dvmsr.train.settings.Settings`.
+
+    Raises:
+        UsageError: if other options ask for another one.
+    """
+    init: Path | None = given.get("init")
+    if state is not None:
+        what = f"the run in {out}"
+        model = DVMSR(DVMSRConfig.from_json(state.config))
+        begun_with = state.origin["init_sha256"]
+        if init is not None and checkpoint.sha256(init) != begun_with:
+            start = state.origin["init"] if begun_with else "new weights"
+            raise UsageError(
+                f"{what} began with {start}, not with what {init} holds now; leave --init out"
+            )
+    elif init is not None:
+        what, model = str(init), checkpoint.load(init)
+    else:
+        model = DVMSR(wanted_config(given, named_preset("student")))
+        if dt_init == "official":
+            reset_delta_projections(model)
+        return model
+    check_network(given, what, model.config)
+    return model
+
+
+def wanted_config(given: Mapping[str, Any], otherwise: DVMSRConfig) -> DVMSRConfig:
+    """The network that options ask for; where they do not say, `otherwise`.
+
+    Raises:
+        UsageError: if there is no such network.
+    """
+    base = named_preset(given["preset"]) if given.get("preset") else otherwise
+    scale = otherwise.scale if given.get("scale") is None else given["scale"]
+    return DVMSRConfig.from_dict({**base.to_dict(), "scale": scale, **given.get("network", {})})
+
+
+def check_network(given: Mapping[str, Any], what: str, config: DVMSRConfig) -> None:
+    """Whether options ask for the network that there is, that of `what`.
+
+    Raises:
+        UsageError: if not.
+    """
+    if given.get("scale") not in (None, config.scale):
+        raise UsageError(
+            f"{what} upscales by {config.scale}, not {given['scale']}; leave --scale out"
+        )
+    wanted = wanted_config(given, config)
+    if wanted != config:
+        name = given.get("preset")
+        asked = f"{name} network" if name else "network as asked for"
+        raise UsageError(
+            f"{what} is not a {asked} ({describe_difference(config, wanted)}); "
+            f"leave {'--preset' if name else 'it'} out"
+        )
+
+
+def load_teacher(
+    given: Mapping[str, Any], origin: dict[str, Any], out: Path, state: TrainState | None
+) -> DVMSR | None:
+    """The teacher of the run, if it has one; what it is goes into `origin`.
+
+    Raises:
+        UsageError: if it is not the one that the run to resume began with.
+        DvmsrError: if it cannot be read.
+    """
+    if state is not None and "teacher" in given and origin["teacher_sha256"] is None:
+        raise UsageError(f"the run in {out} has no teacher; leave --teacher out")
+    path = origin["teacher"]
+    if path is None:
+        return None
+    digest = checkpoint.sha256(path)
+    if state is not None and digest != origin["teacher_sha256"]:
+        raise UsageError(
+            f"{path} is not the teacher that the run in {out} began with; name that with --teacher"
+        )
+    origin["teacher_sha256"] = digest
+    return checkpoint.load(path)
+
+
+def describe_difference(then: DVMSRConfig, now: DVMSRConfig) -> str:
+    """What two networks differ in: `channels 60, not 48; scale 4, not 2`."""
+    pairs = ((field.name, getattr(then, field.name), getattr(now, field.name)) for field in FIELDS)
+    return "; ".join(f"{name} {one}, not {other}" for name, one, other in pairs if one != other)
