@@ -83,6 +83,9 @@ def train(
     dt_init: Annotated[
         str, typer.Option(help="How delta's projection begins: mamba, or official (reset).")
     ] = Settings.dt_init,
+    precision: Annotated[
+        str, typer.Option(help="What layers compute in: fp32, bf16 or fp16 (the scan in FP32).")
+    ] = Settings.precision,
     log_every: Annotated[int, typer.Option(help="Steps between log rows.")] = Settings.log_every,
     save_every: Annotated[
         int, typer.Option(help="Steps between resume states.")
@@ -90,6 +93,9 @@ def train(
     validate_every: Annotated[
         int, typer.Option(help="Steps between validations, with checkpoints.")
     ] = Settings.validate_every,
+    keep: Annotated[
+        int, typer.Option(help="Checkpoints kept besides best and last.")
+    ] = Settings.keep,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="one per core")
     ] = None,

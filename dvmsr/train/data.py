@@ -146,6 +146,7 @@ class Patches:
         self.scale = scale
         self.patch = patch
         self.pairs: list[Pair] = []
+        self.names: list[str] = []
         digest = hashlib.sha256()
         small = 0
         side = patch * scale
@@ -160,7 +161,7 @@ class Patches:
 
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            for loaded in pool.map(load, sources):
+            for source, loaded in zip(sources, pool.map(load, sources), strict=True):
                 progress()
                 if isinstance(loaded, str):
                     report(f"left out: {loaded}")
@@ -168,6 +169,7 @@ class Patches:
                     small += 1
                 else:
                     self.pairs.append(loaded[0])
+                    self.names.append(str(source))
                     digest.update(loaded[1])
         except MemoryError:
             raise DvmsrError(
@@ -201,14 +203,22 @@ class Patches:
         lrs = np.empty((size, self.patch, self.patch, 3), np.uint8)
         hrs = np.empty((size, side, side, 3), np.uint8)
         for i in range(size):
-            epoch, place = divmod(step * size + i, len(self.pairs))
-            pair = self.pairs[self._permutation(seed, epoch)[place]]
+            pair = self.pairs[self._photograph(seed, step * size + i)]
             top, left = (int(rng.integers(n - self.patch + 1)) for n in pair.lr.shape[:2])
             turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
             lr = _window(pair.lr, top, left, self.patch)
             hr = _window(pair.hr, top * self.scale, left * self.scale, side)
             lrs[i], hrs[i] = _turn(lr, turns, mirror), _turn(hr, turns, mirror)
         return lrs, hrs
+
+    def files(self, seed: int, step: int, size: int) -> list[str]:
+        """The names of the photographs in that batch."""
+        return [self.names[self._photograph(seed, step * size + i)] for i in range(size)]
+
+    def _photograph(self, seed: int, count: int) -> int:
+        """Which one is taken after `count` others."""
+        epoch, place = divmod(count, len(self.pairs))
+        return int(self._permutation(seed, epoch)[place])
 
     def _permutation(self, seed: int, epoch: int) -> NDArray[np.intp]:
         """The order of the photographs in one pass; only the latest is kept."""

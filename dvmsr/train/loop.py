@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import signal
 import threading
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dvmsr import checkpoint
 from dvmsr.cli_support import SIGNALLED, notice
@@ -24,25 +22,28 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair
+from dvmsr.paths import exists
 from dvmsr.train.data import Patches
 from dvmsr.train.network import describe_difference
 from dvmsr.train.objective import Objective
+from dvmsr.train.optimiser import DivergedError, Optimiser
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
 from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState, exclusive, open_run
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 
-ADAM_BETAS = (0.9, 0.99)
+SHOWN = 3
+"""How many files of a batch are named in a message."""
 LONGEST = 1e10  # seconds of ETA that are told
 
 
 class Trainer:
     """A run in the folder `out`.
 
-    It holds `last.safetensors` and `best.safetensors` (averaged weights, with steps, data and
-    scores as metadata), `log.jsonl`, and `resume.pt`, from which a later session goes on: on a CPU
-    with the same number of threads to bit-equal weights.
+    It holds `last.safetensors`, `best.safetensors` and the last few `step-N.safetensors` (averaged
+    weights, with steps, data and scores as metadata), `log.jsonl`, and `resume.pt`, from which a
+    later session goes on: on a CPU with the same number of threads to bit-equal weights.
 
     Args:
         model: the network; trained in place.
@@ -81,13 +82,11 @@ class Trainer:
         self.model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.objective = objective(self.model)
-        self.trained = [p for p in self.objective.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.trained, lr=settings.lr, betas=ADAM_BETAS, fused=True
-        )
+        self.optimiser = Optimiser(self.objective, settings)
         self.data: Fingerprint = (len(patches.pairs), patches.fingerprint)
         self.held_out = fingerprint(validation)
         self.step = 0
+        self.log: RunLog | None = None
         self.finished = False
         """Whether there is nothing left to do."""
         self.earlier_seconds = 0.0
@@ -121,8 +120,8 @@ class Trainer:
 
         Raises:
             UsageError: if another process trains in the same folder.
-            DvmsrError: if the loss is no longer finite, a step needs more memory than there is,
-                or a file cannot be written.
+            DvmsrError: if the loss is no longer finite or diverges, a step needs more memory than
+                there is, or a file cannot be written.
         """
         if self.finished:
             return
@@ -180,23 +179,28 @@ class Trainer:
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        parts = self.objective(to_tensor(lr, self.device), to_tensor(hr, self.device))
-        values = {name: part.item() for name, part in parts.items()}
-        if not math.isfinite(values["loss"]):
-            raise DvmsrError(
-                f"the loss became {values['loss']} at step {self.step}; "
-                "restart with a lower --lr or --clip"
+        try:
+            values = self.optimiser.step(
+                to_tensor(lr, self.device), to_tensor(hr, self.device), rate
             )
-        self.optimizer.zero_grad()
-        parts["loss"].backward()
-        if self.settings.clip:
-            nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
-        self.optimizer.step()
+        except DivergedError as error:
+            raise self._explain(error) from None
         self._update_average()
         self.step += 1
         return values
+
+    def _explain(self, error: DivergedError) -> DvmsrError:
+        """Name the step, the photographs and what to go on from; all of them go into the log."""
+        files = self.patches.files(self.settings.seed, self.step, self.settings.batch)
+        text = f"{error} at step {self.step} with {', '.join(files[:SHOWN])}"
+        start = "start anew"
+        if self.log is not None:
+            self.log.append({"step": self.step, "error": str(error), "files": files})
+            if len(files) > SHOWN:
+                text += f" and {len(files) - SHOWN} more, listed in {self.log.path}"
+            if exists(last := self.out / "last.safetensors"):
+                start += f" from {last} with --init"
+        return DvmsrError(f"{text}; {start} and a lower --lr or --clip")
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -212,7 +216,7 @@ class Trainer:
         self, screen: Screen, losses: list[dict[str, float]], rate: float, speed: float
     ) -> None:
         means = {name: sum(loss[name] for loss in losses) / len(losses) for name in losses[0]}
-        self.log.append(
+        self._append(
             {
                 "step": self.step,
                 "seconds": round(self.seconds, 2),
@@ -232,6 +236,10 @@ class Trainer:
         if not screen.live:
             notice(text)
 
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.append(row)
+
     def _validate(self) -> None:
         improved = False
         if self.validation:
@@ -241,11 +249,15 @@ class Trainer:
             if improved:
                 self.best_psnr = self.last_psnr
             seconds = round(self.seconds, 2)
-            self.log.append({"step": self.step, "seconds": seconds, "psnr_y": self.last_psnr})
+            self._append({"step": self.step, "seconds": seconds, "psnr_y": self.last_psnr})
             best = " (best)" if improved else ""
             notice(f"step {self.step}  PSNR-Y {self.last_psnr:.3f} dB{best}")
-        for name in ["last"] + ["best"] * improved:
+        kept = [f"step-{self.step:08}"] if self.settings.keep else []
+        for name in [*kept, "last", *["best"] * improved]:
             self._save_weights(self.out / f"{name}.safetensors")
+        numbered = sorted(self.out.glob(f"step-{'[0-9]' * 8}.safetensors"))
+        for old in numbered[: -self.settings.keep or None]:
+            old.unlink()
         self._save_state()
 
     def _save_weights(self, path: Path) -> None:
@@ -272,7 +284,7 @@ class Trainer:
             weights=self.model.state_dict(),
             ema=self.average.state_dict(),
             objective=self.objective.own_state(),
-            optimizer=self.optimizer.state_dict(),
+            optimiser=self.optimiser.state(),
             best_psnr=self.best_psnr,
             last_psnr=self.last_psnr,
         ).save(self.out / FILE_NAME)
@@ -294,7 +306,7 @@ class Trainer:
         self.model.load_state_dict(state.weights)
         self.average.load_state_dict(state.ema)
         self.objective.load_own_state(state.objective)
-        self.optimizer.load_state_dict(state.optimizer)
+        self.optimiser.load_state(state.optimiser)
         self.step, self.earlier_seconds = state.step, state.seconds
         self.best_psnr, self.last_psnr = state.best_psnr, state.last_psnr
         self.finished = state.finished and self.progress == 1

@@ -15,6 +15,8 @@ MOST = 1e12
 PATCH = 32
 """Side of a low-resolution patch in pixels, unless told otherwise."""
 REPORTS = ("log_every", "save_every", "validate_every")
+FREE = (*REPORTS, "keep")
+"""What a resumed run may change at will."""
 POSITIONS = ("end", "mid", "both")
 DISTANCES = ("l1", "l2")
 DT_INITS = ("mamba", "official")
@@ -46,9 +48,13 @@ class Settings:
     dt_init: str = "mamba"
     """How the projection to delta begins: as in Mamba, or reset like any other linear layer, as
     the official code does."""
+    precision: str = "fp32"
+    """What layers compute in; see `dvmsr.train.optimiser`."""
     log_every: int = 100
     save_every: int = 500
     validate_every: int = 1000
+    keep: int = 3
+    """How many checkpoints to keep besides the best and the last."""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -61,6 +67,9 @@ class Settings:
                 )
         if not 0 <= self.clip <= MOST:
             raise UsageError(f"--clip must be from 0 to {MOST:g}, not {self.clip}")
+        if not 0 <= self.keep <= MOST:
+            raise UsageError(f"--keep must be from 0 to {MOST:g}, not {self.keep}")
+        check_choice("precision", self.precision, PRECISIONS)
         check_choice("dt_init", self.dt_init, DT_INITS)
         if not 0 <= self.ema < 1:
             raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
@@ -137,7 +146,7 @@ def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) ->
     """
     for name, value in now.items():
         before = then.get(name, value)  # a setting that came later has kept its default
-        if name in REPORTS or value == before:
+        if name in FREE or value == before:
             continue
         remedy = "to go on, or start anew in another --out"
         if name not in LENGTHS:

@@ -51,7 +51,8 @@ class TrainState:
     ema: dict[str, Tensor]
     objective: dict[str, Tensor]
     """What is trained besides the network; see `dvmsr.train.objective`."""
-    optimizer: dict[str, Any]
+    optimiser: dict[str, Any]
+    """`Optimiser.state`."""
     best_psnr: float | None
     last_psnr: float | None
 
@@ -80,8 +81,9 @@ class TrainState:
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
             version = values.pop("format")
-            if version == 2:  # it knew no teachers
-                version, values["objective"] = FORMAT, {}
+            if version == 2:  # it knew Adam only
+                adam = {"adam": values.pop("optimizer"), "scaler": {}, "watch": {}}
+                version, values["optimiser"], values["objective"] = FORMAT, adam, {}
             if version != FORMAT:
                 raise IncompatibleModelError(
                     f"{path} has format {version}, this version of dvmsr reads {FORMAT}; "

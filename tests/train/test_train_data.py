@@ -194,7 +194,7 @@ def test_an_interrupted_reading_does_not_read_the_rest(
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         Patches(find_sources([folder]), 4, 8, print, interrupt)
-    assert len(read) == 2
+    assert len(read) <= 2 < len(list(folder.iterdir()))
 
 
 def test_unusable_images_are_reported_once_and_left_out(folder: Path) -> None:

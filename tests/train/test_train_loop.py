@@ -47,6 +47,7 @@ class MemoryPatches(Patches):
         self.signal = signal
         self.scale, self.patch, self.fingerprint = 2, 6, "stripes"
         self.pairs = [stripes(i) for i in range(3)]
+        self.names = ["a.png", "b.png", "c.png"]
         self.stop_at, self._order_of, self._order = stop_at, None, np.arange(0)
 
     def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,6 +103,7 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_a_run_leaves_log_and_loadable_checkpoints(whole: Path) -> None:
     assert sorted(file.name for file in whole.iterdir()) == [
         "best.safetensors", "last.safetensors", "log.jsonl", FILE_NAME,
+        "step-00000005.safetensors", "step-00000010.safetensors", "step-00000012.safetensors",
     ]  # fmt: skip
     assert [row["step"] for row in rows(whole) if "loss" in row] == [2, 4, 6, 8, 10, 12]
     assert [row["step"] for row in rows(whole) if "psnr_y" in row] == [5, 10, 12]
@@ -135,6 +137,8 @@ def test_a_stopped_run_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> Non
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     trainer(tmp_path, resume=True).run()
     assert_equal_runs(whole, tmp_path)
+    first, second = (TrainState.load(folder / FILE_NAME) for folder in (whole, tmp_path))
+    assert first.optimiser["watch"] == second.optimiser["watch"]
 
 
 def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
@@ -330,11 +334,90 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     trainer(tmp_path, resume=True, steps=13).run()
 
 
+def test_the_last_few_checkpoints_are_kept(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=4, validate_every=1, keep=2).run()
+    numbered = [f"step-0000000{step}.safetensors" for step in (3, 4)]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == numbered
+    last = checkpoint.load(tmp_path / "last.safetensors").state_dict()
+    fourth = checkpoint.load(tmp_path / numbered[1]).state_dict()
+    torch.testing.assert_close(fourth, last, rtol=0, atol=0)
+    trainer(tmp_path, resume=True, steps=5, keep=0).run()
+    assert not list(tmp_path.glob("step-*"))
+
+
+class Spoiled(MemoryPatches):
+    """From some step on, the network has a bad weight when it gets a batch."""
+
+    model: DVMSR
+    at = 7
+
+    def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        if step == self.at:
+            with torch.no_grad():
+                self.model.conv_first.bias.fill_(torch.nan)
+        return super().batch(seed, step, size)
+
+
+def test_divergence_names_step_files_and_the_last_good_checkpoint(tmp_path: Path) -> None:
+    patches = Spoiled()
+    run = trainer(tmp_path, patches=patches, batch=4)
+    patches.model = run.model
+    with pytest.raises(DvmsrError) as caught:
+        run.run()
+    files = patches.files(0, 7, 4)
+    assert str(caught.value) == (
+        f"the loss became nan at step 7 with {', '.join(files[:3])} and 1 more, listed in "
+        f"{tmp_path}/log.jsonl; start anew from {tmp_path}/last.safetensors with --init and a "
+        "lower --lr or --clip"
+    )
+    row = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])
+    assert row == {"step": 7, "error": "the loss became nan", "files": files}
+    assert checkpoint.load(tmp_path / "last.safetensors")
+    assert TrainState.load(tmp_path / FILE_NAME).step == 6
+
+
+def test_a_bad_gradient_spoils_no_weights(tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.model.conv_first.bias.register_hook(lambda gradient: gradient * torch.inf)
+    before = [parameter.detach().clone() for parameter in run.model.parameters()]
+    with pytest.raises(DvmsrError, match=r"the gradient became (inf|nan) at step 0"):
+        run.run()
+    for now, then in zip(run.model.parameters(), before, strict=True):
+        assert torch.equal(now, then)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_and_goes_on_to_equal_bits(tmp_path: Path, precision: str) -> None:
+    options: dict[str, Any] = {"precision": precision, "steps": 24, "lr": 5e-3}
+    trainer(tmp_path / "whole", **options).run()
+    losses = [row["loss"] for row in rows(tmp_path / "whole") if "loss" in row]
+    assert losses[-1] < 0.8 * losses[0]
+    state = TrainState.load(tmp_path / "whole" / FILE_NAME)
+    assert {tensor.dtype for tensor in state.weights.values()} == {torch.float32}
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "parts", patches=MemoryPatches(stop_at=6), **options).run()
+    trainer(tmp_path / "parts", resume=True, **options).run()
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_of_the_format_before_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
+    values = vars(TrainState.load(tmp_path / FILE_NAME)) | {"format": 2}
+    values["optimizer"] = values.pop("optimiser")["adam"]
+    del values["objective"]
+    for name in ("keep", "precision", "dt_init"):
+        del values["settings"][name]
+    torch.save(values, tmp_path / FILE_NAME)
+    trainer(tmp_path, resume=True).run()
+    assert_equal_runs(whole, tmp_path)
+
+
 def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     with torch.no_grad():
         run.model.conv_first.bias.fill_(torch.nan)
-    with pytest.raises(DvmsrError, match="the loss became nan at step 0"):
+    with pytest.raises(DvmsrError, match=r"the loss became nan at step 0 with [abc]\.png"):
         run.run()
     assert not list(tmp_path.iterdir())  # nothing in the way of the next try
 
@@ -363,7 +446,8 @@ def assert_equal_runs(a: Path, b: Path) -> None:
         torch.testing.assert_close(x, y, rtol=0, atol=0)
     first, second = (TrainState.load(folder / FILE_NAME) for folder in (a, b))
     torch.testing.assert_close(first.weights, second.weights, rtol=0, atol=0)
-    torch.testing.assert_close(first.optimizer["state"], second.optimizer["state"], rtol=0, atol=0)
+    moments = (state.optimiser["adam"]["state"] for state in (first, second))
+    torch.testing.assert_close(*moments, rtol=0, atol=0)
     assert (first.step, first.best_psnr) == (second.step, second.best_psnr)
     known = {row["step"]: row for row in rows(a) if "psnr_y" in row}
     assert {row["step"]: row for row in rows(b) if "psnr_y" in row} == known

@@ -1,0 +1,118 @@
+"""One step of training: forward, backward, clipping, Adam; and when to give up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dvmsr.train.objective import PRECISIONS, Objective
+from dvmsr.train.settings import Settings
+
+ADAM_BETAS = (0.9, 0.99)
+"""The paper's."""
+MEMORY = 0.98
+"""How much of `Watch.smooth` stays at each step: it spans about 50."""
+WORST = 5.0
+"""A smoothed loss this many times its lowest value diverges. In a sound run it stays below 2."""
+
+
+class DivergedError(Exception):
+    """Training cannot go on; the message says what is wrong, as `the loss became nan`."""
+
+
+@dataclass
+class Watch:
+    """Follows the loss, and notices when it is no number or grows without end."""
+
+    smooth: float = 0.0
+    """Mean of the losses, later ones weighing more."""
+    seen: int = 0
+    lowest: float = math.inf
+
+    def check(self, loss: float) -> None:
+        """Take the loss of one more step.
+
+        Raises:
+            DivergedError: if it is not finite, or has been far above its best for long.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(f"the loss became {loss}")
+        self.seen += 1
+        new = max(1 - MEMORY, 1 / self.seen)
+        self.smooth += new * (loss - self.smooth)
+        if self.seen < 1 / (1 - MEMORY):
+            return
+        self.lowest = min(self.lowest, self.smooth)
+        if self.smooth > WORST * self.lowest:
+            raise DivergedError(f"the loss grew to {self.smooth:.4g} from {self.lowest:.4g}")
+
+
+class Optimiser:
+    """Adam on what an objective trains.
+
+    Under `fp16` and `bf16` the layers compute in that type by autocast; weights, their
+    averages, norms, A, D and the state of the scan stay FP32. `fp16` scales the loss, and skips
+    steps whose gradients overflow.
+
+    Args:
+        objective: what to minimise, on its device.
+        settings: `lr`, `clip` and `precision` count.
+    """
+
+    def __init__(self, objective: Objective, settings: Settings) -> None:
+        self.objective, self.settings = objective, settings
+        self.trained = [p for p in objective.parameters() if p.requires_grad]
+        self.device = self.trained[0].device.type
+        self.dtype = PRECISIONS[settings.precision]
+        self.adam = torch.optim.Adam(self.trained, lr=settings.lr, betas=ADAM_BETAS, fused=True)
+        self.scaler = torch.amp.GradScaler(self.device, enabled=settings.precision == "fp16")
+        self.watch = Watch()
+
+    def step(self, lr: Tensor, hr: Tensor, rate: float) -> dict[str, float]:
+        """Learn from one batch.
+
+        Args:
+            lr: (b, 3, h, w) in [0, 1].
+            hr: (b, 3, s*h, s*w).
+            rate: the learning rate.
+
+        Returns:
+            The loss and its parts.
+
+        Raises:
+            DivergedError: if the loss or the gradient is no longer sound; the weights are those
+                before the step.
+        """
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+            parts = self.objective(lr, hr)
+        values = {name: part.item() for name, part in parts.items()}
+        self.watch.check(values["loss"])
+        self.adam.zero_grad()
+        self.scaler.scale(parts["loss"]).backward()
+        self.scaler.unscale_(self.adam)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)
+        if not self.scaler.is_enabled() and not math.isfinite(length := norm.item()):
+            raise DivergedError(f"the gradient became {length}")
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        return values
+
+    def state(self) -> dict[str, Any]:
+        """What goes on with a resumed run."""
+        return {
+            "adam": self.adam.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "watch": vars(self.watch).copy(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.adam.load_state_dict(state["adam"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.watch = Watch(**state["watch"])
