@@ -250,7 +250,10 @@ def _precision(request: Request, path: Path) -> str:
     """What was asked for, which an ONNX file must be already."""
     if path.suffix.lower() in CHECKPOINTS:
         return request.precision or "fp32"
-    precision = read_header(path).precision
+    header = read_header(path)
+    precision = header.precision
+    if header.streaming:
+        raise UsageError(f"{path} computes strips of rows; name its checkpoint")
     if request.precision not in (None, precision):
         raise UsageError(
             f"{path} computes in {precision}; name its checkpoint, or leave out "

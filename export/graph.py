@@ -130,7 +130,7 @@ class NetworkGraph(GraphBuilder):
         self.batch = self.image_shape[0]
         self.length = static_shape[1] * static_shape[2] if static_shape else "tokens"
         self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
-        self.pixels_shape = "shape/pixels"  # made where its value is first known
+        self.pixels_shape = "shape/pixels"
         self.zeros_made: set[str] = set()
 
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
@@ -185,7 +185,7 @@ class NetworkGraph(GraphBuilder):
         centred = self.node("Sub", "subtract_mean", "input", mean)
         shallow = self.conv3x3("conv_first", centred, "conv_first")  # (B, C, H, W)
         pixels = self.to_pixels("patch_embed", shallow)  # (B, H, W, C)
-        self.make_pixels_shape(pixels)
+        self.make_pixels_shape()
         x = self.to_tokens("patch_embed", pixels)  # (B, L, C)
         x = self.layer_norm("patch_embed/norm", x, "patch_embed.norm")
         for i, depth in enumerate(self.config.depths):
@@ -194,11 +194,17 @@ class NetworkGraph(GraphBuilder):
         deep = self.conv3x3_of_tokens("conv_after_body", x, "conv_after_body")
         return self.upsampler(self.skip_image("skip", deep, shallow))
 
-    def make_pixels_shape(self, pixels: str) -> None:
+    def make_pixels_shape(self) -> None:
+        """(0, H, W, C): the batch stays. Of the input, because ONNX Runtime would change the layout
+        of a whole image of features to take its shape."""
+        channels = self.config.channels
         if self.static_shape:
-            self.integers(self.pixels_shape, [*self.static_shape, self.config.channels])
-        else:
-            self.node("Shape", self.pixels_shape, pixels)
+            self.integers(self.pixels_shape, [*self.static_shape, channels])
+            return
+        size = self.node("Shape", "shape/height_width", "input", start=2)
+        batch = self.integers("shape/batch", [0])
+        last = self.integers("shape/channels", [channels])
+        self.node("Concat", self.pixels_shape, batch, size, last, axis=0)
 
     def rssb(self, name: str, x: str, key: str, depth: int) -> str:
         """(B, L, C) -> (B, L, C)"""

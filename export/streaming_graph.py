@@ -20,6 +20,8 @@ from dvmsr.export.graph import NetworkGraph, Weights, tensor
 from dvmsr.strips import BOTTOM, CACHED_ROWS, TOP, State, states
 
 _END = np.iinfo(np.int64).max
+_BEYOND = 2**30
+"""More than the rows of any image."""
 
 
 def build_streaming_model(
@@ -46,6 +48,7 @@ class StreamingGraph(NetworkGraph):
         self.below: dict[tuple[int, ...], str] = {}
         self.first = self.integers("rows/first", [0])
         self.end = self.integers("rows/end", [_END])
+        self.beyond = self.integers("rows/beyond", [_BEYOND])
         self.axis = self.integers("rows/axis", [1])
         self.cached = self.integers("rows/cached", [-CACHED_ROWS])
 
@@ -69,10 +72,10 @@ class StreamingGraph(NetworkGraph):
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
         return name, self.states[name].next
 
-    def make_pixels_shape(self, pixels: str) -> None:
+    def make_pixels_shape(self) -> None:
         """(0, -1, W, C): the batch stays, and the rows follow."""
         ends = self.integers("shape/batch_rows", [0, -1])
-        rest = self.node("Shape", "shape/width_channels", pixels, start=2)
+        rest = self.node("Shape", "shape/width_channels", "conv_after_body.rows", start=2)
         self.node("Concat", self.pixels_shape, ends, rest, axis=0)
 
     def conv3x3(self, name: str, x: str, key: str, *rest: Any, **more: Any) -> str:
@@ -105,16 +108,16 @@ class StreamingGraph(NetworkGraph):
         return self.below[key]
 
     def skip_tokens(self, name: str, deep: str, x: str) -> str:
-        rows = self.delayed(name, self.from_tokens(name, x), deep)
+        rows = self.delayed(name, self.from_tokens(name, x))
         return self.to_tokens(name, self.node("Add", name, deep, rows))
 
     def skip_image(self, name: str, deep: str, x: str) -> str:
         pixels = self.to_pixels(f"{name}/deep", deep)
-        rows = self.delayed(name, self.to_pixels(name, x), pixels)
+        rows = self.delayed(name, self.to_pixels(name, x))
         return self.from_pixels(name, self.node("Add", name, pixels, rows))
 
-    def delayed(self, name: str, rows: str, deep: str) -> str:
-        """Of rows that wait for `deep`, which lags, those that belong to it."""
+    def delayed(self, name: str, rows: str) -> str:
+        """Rows later by as many as wait; at the bottom all that are left."""
         state = self.states[f"{name}.rows"]
         waiting = self.integers(f"{name}/waiting", [state.sizes[0]])
         start = self.node("Mul", f"{name}/start", TOP, waiting)  # before the top nothing waits
@@ -122,8 +125,10 @@ class StreamingGraph(NetworkGraph):
         queue = self.node("Concat", f"{name}/queue", before, rows, axis=1)
         last = self.integers(f"{name}/last", [-state.sizes[0]])
         self.rows(f"{name}/next", queue, last, self.end, output=state.next)
-        count = self.node("Shape", f"{name}/count", deep, start=1, end=2)
-        return self.rows(f"{name}/due", queue, self.first, count)
+        more = self.node("Mul", f"{name}/more", BOTTOM, self.beyond)
+        return self.rows(
+            f"{name}/due", queue, self.first, self.node("Add", f"{name}/end", last, more)
+        )
 
     def rows(self, name: str, x: str, start: str, end: str, output: str = "") -> str:
         """x[:, start:end]"""

@@ -63,13 +63,15 @@ def run(
     threads: int | None,
     overwrite: bool,
     as_json: bool,
+    strip: int | None = None,
+    memory_limit: int | None = None,
 ) -> None:
     """The command: load, enlarge, report; ends the process if an image failed."""
     from dvmsr.runtime.upscaler import Upscaler
 
     outcomes: list[Result | Failure] = []
     with warnings_as_notices():
-        upscaler = Upscaler.from_file(model, backend, threads)
+        upscaler = Upscaler.from_file(model, backend, threads, strip, memory_limit)
         jobs = plan(inputs, output, upscaler.scale)
         try:
             enlarge_all(upscaler, jobs, overwrite, outcomes)

@@ -17,6 +17,7 @@ Examples:
   dvmsr-infer holiday/ extra.webp -o enlarged/
   dvmsr-infer photo.jpg --model my_model.onnx --backend portable
   dvmsr-infer *.png -o enlarged/ --json > report.json
+  dvmsr-infer panorama.tif --memory 2G
   dvmsr-infer photo.jpg --engine half.engine
 """
 
@@ -71,6 +72,23 @@ def infer(
         int | None,
         typer.Option(min=1, metavar="N", help="Default: all cores.", show_default=False),
     ] = None,
+    strip: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="ROWS",
+            help="Compute so many rows at once. Default: what is fast and fits.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Most memory for an image, such as 2G. Default: half of what is free.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
@@ -84,14 +102,19 @@ def infer(
     has an extension that says otherwise. Colour profiles and transparency are kept; EXIF data is
     not, but its orientation is applied.
 
+    Images are computed in strips of rows, with the same result as at once, by models that stream:
+    the bundled one, checkpoints, and what dvmsr-export onnx --streaming writes.
+
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
     from dvmsr.errors import UsageError
     from dvmsr.runtime.batch import run
+    from dvmsr.runtime.memory import parse_size
 
     if engine is not None:
         if model != DEFAULT or backend not in ("auto", "tensorrt"):
             raise UsageError("--engine names model and backend; leave out --model and --backend")
         model, backend = engine, "tensorrt"
-    run(inputs, output, model, backend, threads, overwrite, as_json)
+    limit = None if memory is None else parse_size(memory)
+    run(inputs, output, model, backend, threads, overwrite, as_json, strip, limit)

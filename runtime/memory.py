@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.strips import least_rows
 
 _INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
 """Peak memory in (L, D) FP32 tensors: what was measured for networks of 60 and 192 channels on
@@ -17,6 +18,11 @@ _BACKWARD_TENSORS = 3
 _FLOAT = 4
 _OUTPUT_BYTES = 33
 """Per output pixel: two FP32 copies and three of 8 bits, three channels each."""
+_STREAMED_OUTPUT_BYTES = 13
+"""Per output pixel by strips: four copies of 8 bits, three channels each, one padded to four."""
+_STRIP_MARGIN, _STRIP_BASE = 1.6, 24 << 20
+"""What the activations of a strip are multiplied by, and bytes added: states, rows that are copied,
+and what the allocator rounds up."""
 
 _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -27,6 +33,11 @@ _CGROUP_FILES = (
 )
 
 
+def known(backend: str) -> bool:
+    """Whether its memory is this machine's; that of a GPU says itself what it has no room for."""
+    return backend in _INNER_TENSORS
+
+
 def estimate(config: DVMSRConfig, backend: str, height: int, width: int) -> int:
     """Peak memory in bytes for an image of that size, from above."""
     inner_tensors = _INNER_TENSORS[backend] + _BACKWARD_TENSORS * config.bidirectional
@@ -34,6 +45,13 @@ def estimate(config: DVMSRConfig, backend: str, height: int, width: int) -> int:
     enlarged = config.scale**2
     upsampled = 3 * UPSAMPLER_CHANNELS * enlarged if config.upsampler == "pixelshuffle" else 0
     return height * width * (_FLOAT * max(tokens, upsampled) + _OUTPUT_BYTES * enlarged)
+
+
+def estimate_strips(config: DVMSRConfig, backend: str, height: int, width: int, rows: int) -> int:
+    """The same for an image of that size that is computed in strips of so many rows."""
+    strip = estimate(config, backend, max(rows, least_rows(config)), width)
+    result = height * width * _STREAMED_OUTPUT_BYTES * config.scale**2
+    return int(_STRIP_MARGIN * strip) + _STRIP_BASE + result
 
 
 def available() -> int | None:
@@ -53,20 +71,61 @@ def available() -> int | None:
     return min(amounts, default=None)
 
 
-def check(config: DVMSRConfig, backend: str, height: int, width: int, name: str) -> None:
+def check(
+    config: DVMSRConfig,
+    backend: str,
+    height: int,
+    width: int,
+    name: str,
+    rows: int | None = None,
+    limit: int | None = None,
+) -> None:
     """Whether an image of that size, called `name` in the message, fits.
 
+    Args:
+        rows: of the strips in which it is computed; None means at once.
+        limit: bytes that it may take; None means all that are free.
+
     Raises:
-        DvmsrError: if it needs more than there is.
+        DvmsrError: if it needs more.
     """
-    if backend not in _INNER_TENSORS:  # on a GPU, which says itself what it has no room for
+    if not known(backend):
         return
-    needed, there = estimate(config, backend, height, width), available()
+    if rows is None:
+        needed = estimate(config, backend, height, width)
+        remedy = "cut it into parts, make it smaller or use a model that streams"
+    else:
+        needed = estimate_strips(config, backend, height, width, rows)
+        remedy = "cut it into parts or make it smaller"
+    there = available() if limit is None else limit
     if there is not None and needed > there:
         raise DvmsrError(
             f"{name} has {width}x{height} pixels, which need about {needed / 1e9:.1f} GB of memory "
-            f"where {max(there, 0) / 1e9:.1f} GB are free; cut it into parts or make it smaller"
+            f"where {max(there, 0) / 1e9:.1f} GB are {'free' if limit is None else 'allowed'}; "
+            f"{remedy}"
         )
+
+
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
+
+
+def parse_size(text: str) -> int:
+    """`2G`, `1.5GiB` or `800 MB` -> bytes; units are powers of 1024.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    exponent = _UNITS.get(number[-1:])
+    try:
+        size = float(number[:-1] if exponent else number) * 2 ** (exponent or 0)
+        if size < 1:
+            raise ValueError
+        return int(size)
+    except (ValueError, OverflowError):  # infinite ones, too
+        raise UsageError(
+            f"an amount of memory is a number such as 2G or 800M, not {text!r}"
+        ) from None
 
 
 def _reclaimable(group: Path) -> int:

@@ -13,14 +13,19 @@ from dvmsr.runtime import engine_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
+BUNDLED_STREAMING = {"student": "dvmsr_x4.streaming.onnx"}
+"""The same networks as steps over strips of rows."""
 DEFAULT = "student"
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 SUFFIXES = (".onnx", *CHECKPOINTS, engine_file.SUFFIX)
 
 
-def find_model(model: str | os.PathLike[str]) -> Path:
+def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     """The file of a bundled model's name, or the file itself.
+
+    Args:
+        streaming: of a bundled model the file that streams.
 
     Raises:
         UsageError: if it is neither a known name nor looks like a model file, or does not exist.
@@ -30,7 +35,8 @@ def find_model(model: str | os.PathLike[str]) -> Path:
     name = os.fspath(model)
     if name in BUNDLED:
         for folder in dvmsr.__path__:
-            path = Path(folder) / "weights" / BUNDLED[name]
+            files = BUNDLED_STREAMING if streaming else BUNDLED
+            path = Path(folder) / "weights" / files[name]
             if is_file(path):
                 return path
         raise MissingComponentError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from dvmsr import native
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime import engine_file, memory, models
+from dvmsr.runtime import engine_file, memory, models, strip_height
 from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network, PixelNetwork
 from dvmsr.runtime.pixels import check_values, from_planes, to_planes
@@ -31,7 +32,14 @@ class Upscaler:
     """
 
     def __init__(
-        self, network: Network, config: DVMSRConfig, backend: str, precision: str, model: str
+        self,
+        network: Network,
+        config: DVMSRConfig,
+        backend: str,
+        precision: str,
+        model: str,
+        strip: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self.network: Network = network
         """What computes, without conversions, rounding or clipping."""
@@ -43,6 +51,19 @@ class Upscaler:
         """Type of the activations: `fp32`, `fp16` or `bf16`."""
         self.model: str = model
         """The model's file."""
+        self.strip: int | None = strip
+        """Rows that are computed at once; None leaves it to `rows_at_once`."""
+        self.memory_limit: int | None = memory_limit
+        """Bytes that an image may take; None where that is not limited."""
+        if (strip or memory_limit) and isinstance(network, PixelNetwork):
+            raise UsageError(
+                f"{model} computes on a GPU; leave out the height of strips and the memory limit"
+            )
+        if strip and not network.streams:
+            raise UsageError(
+                f"{model} computes whole images only; leave out the height of strips, or export a "
+                "model with --streaming"
+            )
 
     @classmethod
     def from_file(
@@ -50,6 +71,8 @@ class Upscaler:
         model: str | os.PathLike[str] = models.DEFAULT,
         backend: str = "auto",
         threads: int | None = None,
+        strip: int | None = None,
+        memory_limit: int | None = None,
     ) -> Upscaler:
         """Load a model.
 
@@ -62,10 +85,14 @@ class Upscaler:
                 else `native`, else `portable` with a warning.
             threads: how many to compute with, at most one per processor; None leaves it to the
                 backend.
+            strip: rows of the image to compute at once, for models that stream (the bundled one,
+                checkpoints, and files exported for that); None takes what is fast and fits.
+            memory_limit: bytes that an image may take, about; None means half of what is free for
+                models that stream, and else all that is free.
 
         Raises:
             UsageError: if there is no such model, backend or number of threads, or they do not
-                fit.
+                fit, or the model does not stream and is to.
             DvmsrError: if the file cannot be read.
             IncompatibleModelError: if it is not a model of this network, or an engine for another
                 GPU, TensorRT or plugin.
@@ -94,7 +121,8 @@ class Upscaler:
             from dvmsr.runtime.torch_network import TorchNetwork
 
             torch_network = TorchNetwork(path, threads)
-            return cls(torch_network, torch_network.config, "torch", "fp32", str(path))
+            config = torch_network.config
+            return cls(torch_network, config, "torch", "fp32", str(path), strip, memory_limit)
         if backend == "torch":
             raise UsageError(f"backend torch runs checkpoints, not {path}; leave out the backend")
         from dvmsr.runtime.streaming import open_onnx
@@ -107,8 +135,13 @@ class Upscaler:
                     f"which are several times slower; {native.REMEDY}",
                     stacklevel=2,
                 )
+        if backend != "cuda" and os.fspath(model) in models.BUNDLED:
+            path = models.find_model(model, streaming=True)
         network = open_onnx(path, backend, threads)
-        return cls(network, network.header.config, backend, network.header.precision, str(path))
+        header = network.header
+        return cls(
+            network, header.config, backend, header.precision, str(path), strip, memory_limit
+        )
 
     @property
     def scale(self) -> int:
@@ -126,7 +159,17 @@ class Upscaler:
         """
         if isinstance(self.network, PixelNetwork):
             self.network.check_size(height, width, name)
-        memory.check(self.config, self.backend, height, width, name)
+        rows = self.rows_at_once(height, width)
+        strips = None if rows == height else rows
+        memory.check(self.config, self.backend, height, width, name, strips, self.memory_limit)
+
+    def rows_at_once(self, height: int, width: int) -> int:
+        """Rows of an image of that size that are computed at once; `height` for all."""
+        if not self.network.streams:
+            return height
+        if self.strip:
+            return min(self.strip, height)
+        return strip_height.choose(self.config, self.backend, height, width, self.memory_limit)
 
     def __call__(self, image: ImageLike) -> ImageLike:
         """Enlarge one image.
@@ -170,13 +213,36 @@ class Upscaler:
             check_values(image)
             exact = image if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32)
             return self.network.enlarge(exact).astype(image.dtype, copy=False)
-        output = self.network(to_planes(image))  # (1, 3, s*H, s*W)
-        expected = (1, 3, *(self.scale * side for side in image.shape[:2]))
-        if output.shape != expected:
-            raise IncompatibleModelError(
-                f"{self.model} makes an output of shape {output.shape} where its scale of "
-                f"{self.scale} promises {expected}; export it again"
-            )
-        if not np.isfinite(output).all():
-            raise DvmsrError(f"{self.model} computes values that are not finite; export it again")
-        return from_planes(output, image.dtype)
+        height, width = image.shape[:2]
+        rows = self.rows_at_once(height, width)
+        if rows == height:
+            return self._assembled([self.network(to_planes(image))], image)
+        strips = (to_planes(image[start : start + rows]) for start in range(0, height, rows))
+        return self._assembled(self.network.stream(strips), image)
+
+    def _assembled(
+        self, pieces: Iterable[NDArray[np.float32]], image: NDArray[Any]
+    ) -> NDArray[Any]:
+        """The result, of the image's type, from its rows (1, 3, some, s*W)."""
+        height, width = (self.scale * side for side in image.shape[:2])
+        result = np.empty((height, width, 3), image.dtype)
+        done = 0
+        for piece in pieces:
+            batch, channels, rows, columns = piece.shape
+            if (batch, channels, columns) != (1, 3, width) or done + rows > height:
+                raise self._misfit(piece.shape, height, width)
+            if not np.isfinite(piece).all():
+                raise DvmsrError(
+                    f"{self.model} computes values that are not finite; export it again"
+                )
+            result[done : done + rows] = from_planes(piece, image.dtype)
+            done += rows
+        if done != height:
+            raise self._misfit((1, 3, done, width), height, width)
+        return result
+
+    def _misfit(self, shape: tuple[int, ...], height: int, width: int) -> IncompatibleModelError:
+        return IncompatibleModelError(
+            f"{self.model} makes an output of shape {shape} where its scale of {self.scale} "
+            f"promises {(1, 3, height, width)}; export it again"
+        )

@@ -40,6 +40,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return result
 
 
+@pytest.fixture(scope="session")
+def streaming_file(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network as a step over strips of rows."""
+    path = tmp_path_factory.mktemp("streaming") / "small.onnx"
+    export_onnx(models.network, path, streaming=True, verify=False)
+    return path
+
+
 @pytest.fixture
 def folder(tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, but for the model `m.onnx`."""

@@ -158,6 +158,9 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", *MODEL[:2], "--backend", "vulkan"], 2, "no backend vulkan"),
         (["p.png", *MODEL[:2], "--threads", "0"], 2, "--threads"),
         (["p.png", "--fast"], 2, "--fast"),
+        (["p.png", *MODEL, "--strip", "8"], 2, "m.onnx computes whole images only"),
+        (["p.png", *MODEL, "--strip", "0"], 2, "--strip"),
+        (["p.png", *MODEL, "--memory", "much"], 2, "an amount of memory is a number such as 2G"),
         ([], 2, "Missing argument"),
         (["void", *MODEL], 2, "void has no images"),
         (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),
@@ -190,6 +193,26 @@ def test_refuses_with_one_sentence(
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert names(folder) == before
+
+
+def test_by_strips(folder: Path, infer: Infer, streaming_file: Path) -> None:
+    """The same picture, also where the whole would need more memory than there may be."""
+    picture("p.png", 60, 7)
+    model = ["--model", str(streaming_file), "--threads", "1"]
+    assert infer("p.png", "-o", "whole.png", *model) == 0
+    for name, option in (
+        ("a", ["--strip", "1"]),
+        ("b", ["--strip", "9"]),
+        ("c", ["--memory", "30M"]),
+    ):
+        assert infer("p.png", "-o", f"{name}.png", *model, *option) == 0
+        difference = pixels_of(folder / f"{name}.png") - pixels_of(folder / "whole.png")
+        assert np.abs(difference).max() <= 1
+    assert infer("p.png", "-o", "d.png", *model, "--memory", "10K") == 1
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
 
 
 def test_a_picture_too_large_for_the_memory(

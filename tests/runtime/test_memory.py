@@ -9,7 +9,7 @@ import pytest
 from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.config import PRESETS, DVMSRConfig
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime import memory
 
 
@@ -66,6 +66,45 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: -5)
     with pytest.raises(DvmsrError, match=r"p\.png has 200x100 pixels, .* 0\.1 GB .* 0\.0 GB are"):
         memory.check(DVMSRConfig(), "native", 100, 200, "p.png")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_strips_need_less_than_estimated(
+    streaming_file: Path, models: Models, backend: str
+) -> None:
+    """And far less than the whole image does."""
+    code = (
+        "import re, sys, numpy as np\n"
+        "from dvmsr.runtime import Upscaler\n"
+        "def peak():\n"
+        "    status = open('/proc/self/status').read()\n"
+        "    return 1024 * int(re.search(r'VmHWM:\\s+(\\d+)', status).group(1))\n"
+        "upscaler = Upscaler.from_file(sys.argv[1], sys.argv[2], threads=1, strip=8)\n"
+        "upscaler(np.zeros((8, 8, 3), np.uint8))\n"
+        "before = peak()\n"
+        "upscaler(np.zeros((600, 500, 3), np.uint8))\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", code, str(streaming_file), backend]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    config = models.network.config
+    assert int(result.stdout) < memory.estimate_strips(config, backend, 600, 500, 8)
+    assert 5 * int(result.stdout) < memory.estimate(config, backend, 600, 500)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2G", 2 << 30), ("1.5GiB", 3 << 29), ("800 MB", 800 << 20), ("4096", 4096), ("1k", 1024)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert memory.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "G", "much", "-1G", "0", "nan", "inf", "1e999G", "2X"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(UsageError, match="such as 2G or 800M, not"):
+        memory.parse_size(text)
 
 
 def test_falls_back_to_the_size_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,20 +10,12 @@ import torch
 from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError
-from dvmsr.export.onnx_export import export_onnx
 from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.session import OnnxNetwork
 from dvmsr.runtime.streaming import StreamingNetwork, open_onnx
 from dvmsr.runtime.torch_network import TorchNetwork
 
 LIMIT = 1e-5
-
-
-@pytest.fixture(scope="module")
-def streaming_file(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("streaming") / "small.onnx"
-    export_onnx(models.network, path, streaming=True, verify=False)
-    return path
 
 
 def truth(models: Models, image: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from dvmsr.errors import (
     UsageError,
 )
 from dvmsr.runtime import Upscaler
+from dvmsr.runtime.network import Network
 
 SIZES = [(1, 1), (3, 40), (17, 16)]
 
@@ -163,7 +164,11 @@ def test_refuses_what_does_not_fit_the_memory(
 
 
 def test_refuses_to_pass_on_nan() -> None:
-    broken = Upscaler(lambda x: np.full((1, 3, 8, 8), np.nan), CONFIG, "native", "fp32", "b.onnx")
+    class Broken(Network):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            return np.full((1, 3, 8, 8), np.nan, np.float32)
+
+    broken = Upscaler(Broken(), CONFIG, "native", "fp32", "b.onnx")
     with pytest.raises(DvmsrError, match=r"b\.onnx .* not finite"):
         broken(np.zeros((4, 4, 3), np.uint8))
 
@@ -286,3 +291,37 @@ def test_cuda_without_its_provider_is_said(models: Models, monkeypatch: pytest.M
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(MissingComponentError, match=r"no CUDA provider; .*onnxruntime-gpu"):
         Upscaler.from_file(models.onnx, "cuda")
+
+
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_strips_give_the_same_picture(models: Models, streaming_file: Path, backend: str) -> None:
+    pixels = random_pixels(21, 6)
+    expected = Upscaler.from_file(streaming_file, backend, threads=1)(pixels)
+    for strip in (1, 9, 20, 21, 50):
+        upscaler = Upscaler.from_file(streaming_file, backend, threads=1, strip=strip)
+        assert upscaler.rows_at_once(21, 6) == min(strip, 21)
+        assert np.abs(upscaler(pixels).astype(int) - expected).max() <= 1
+    assert np.abs(expected.astype(int) - reference(models.network, pixels)).max() <= 1
+
+
+def test_a_checkpoint_streams_where_the_whole_does_not_fit(models: Models) -> None:
+    pixels = random_pixels(6000, 8)
+    upscaler = Upscaler.from_file(models.safetensors, memory_limit=34 << 20)
+    assert upscaler.rows_at_once(6000, 8) < 6000
+    assert np.abs(upscaler(pixels).astype(int) - reference(models.network, pixels)).max() <= 1
+
+
+def test_limits_the_memory(models: Models, streaming_file: Path) -> None:
+    with pytest.raises(DvmsrError, match=r"0\.0 GB are allowed; cut it into parts or make it"):
+        Upscaler.from_file(streaming_file, memory_limit=1000)(random_pixels(500, 50))
+    with pytest.raises(DvmsrError, match=r"allowed; .* or use a model that streams"):
+        Upscaler.from_file(models.onnx, memory_limit=1000)(random_pixels(9, 9))
+
+
+def test_an_ordinary_file_has_no_strips(models: Models) -> None:
+    with pytest.raises(UsageError, match=r"small\.onnx computes whole images only; .* --streaming"):
+        Upscaler.from_file(models.onnx, strip=8)
+
+
+def test_the_bundled_model_streams() -> None:
+    assert Upscaler.from_file("student", threads=1).network.streams
