@@ -21,7 +21,7 @@ from dvmsr import gpu
 from dvmsr.cli_support import notice
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
-from dvmsr.export import engine_layers, onnx_export, plugin_build, tensorrt_version
+from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build, tensorrt_version
 from dvmsr.export.engine_progress import BuildDisplay
 from dvmsr.paths import exists
 from dvmsr.runtime import engine_file, plugin_library
@@ -124,6 +124,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         UsageError: if options contradict each other or the model, or another file is in the way.
         MissingComponentError: if TensorRT, a GPU or what compiles the plugin is missing.
         IncompatibleModelError: if the model is not this network, or TensorRT cannot parse it.
+        ParityError: if the engine, run on the GPU, differs from the model.
         DvmsrError: if building fails, or the engine would not be what was asked for.
     """
     _check_options(request)
@@ -183,6 +184,11 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         command=request.command,
         dvmsr=dvmsr.__version__,
     )
+    if on:
+        with tempfile.TemporaryDirectory(prefix="dvmsr-") as folder:
+            unproven = Path(folder) / output.name
+            engine_file.write_engine(unproven, plan, info, overwrite=False)
+            engine_parity.check(unproven, path, profile, progress)
     engine_file.write_engine(output, plan, info, request.force)
     return BuildReport(output, info, True, built["peak_bytes"])
 

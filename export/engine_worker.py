@@ -110,8 +110,9 @@ def _config(
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "progress_monitor": Monitor(),
         "version_compatible": job["version_compatible"],
-        "load_timing_cache": job["timing_cache"],
     }
+    if job["timing_cache"] and Path(job["timing_cache"]).exists():
+        options["load_timing_cache"] = job["timing_cache"]
     if job["workspace_mib"] is not None:
         pool = trt.MemoryPoolType.WORKSPACE
         options["memory_pool_limits"] = {pool: job["workspace_mib"] << 20}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -18,13 +19,21 @@ from tensorrt_library import build as build_plugin
 
 from dvmsr import checkpoint, gpu
 from dvmsr.config import PRESETS
-from dvmsr.errors import UsageError
-from dvmsr.export import cli, engine_build, export_onnx, plugin_build, tensorrt_version
+from dvmsr.errors import MissingComponentError, ParityError, UsageError
+from dvmsr.export import (
+    cli,
+    engine_build,
+    engine_parity,
+    export_onnx,
+    plugin_build,
+    tensorrt_version,
+)
 from dvmsr.export.capabilities import spread
 from dvmsr.export.trt_command import parse_batch, parse_size, rebuilding
 from dvmsr.model import DVMSR
 from dvmsr.runtime import plugin_library
 from dvmsr.runtime.engine_file import Profile, info_path, read_engine
+from dvmsr.runtime.upscaler import Upscaler
 
 RTX = ["--target", "rtx", "--compute-capability", "8.6", "8.9", "12.0"]
 
@@ -257,6 +266,115 @@ def test_a_crash_of_tensorrt_is_an_error(
     assert "TensorRT: last" in message
     assert f"TensorRT crashed ({signal.Signals.SIGABRT.name})" in message
     assert not list(Path().glob("*.engine*"))
+
+
+STAND_IN = """
+import json
+from tensorrt_rtx_bindings import *
+from tensorrt_rtx_bindings import Builder, ComputeCapability
+
+__version__ = "10.14.1.48"
+create_config = Builder.create_builder_config
+
+
+def for_one_card(builder):
+    config = create_config(builder)
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(ComputeCapability.SM89, 0)
+    return config
+
+
+class Engine:
+    def __init__(self, plan):
+        assert len(plan) > 1000
+
+    create_execution_context = create_engine_inspector = lambda self: self
+
+    def set_input_shape(self, name, shape):
+        assert (name, shape) == ("input", (1, 3, 64, 64))
+
+    def get_engine_information(self, form):
+        half = [{"Format/Datatype": "Half"}]
+        layers = [("scan", "PluginV3"), ("conv1d", "PluginV3"), ("conv_first", "CaskConvolution")]
+        return json.dumps({"Layers": [{"Name": name, "LayerType": kind, "Inputs": half}
+                                      for name, kind in layers]})
+
+
+class Runtime:
+    def __init__(self, logger):
+        pass
+
+    def deserialize_cuda_engine(self, plan):
+        return Engine(plan)
+
+
+Builder.create_builder_config = for_one_card
+"""
+
+
+def test_for_the_gpu_at_hand(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With TensorRT's own part played by TensorRT for RTX under another name, whose engines
+    nobody can load here."""
+    Path("link").mkdir()
+    engine_build.link_rtx(Path("link"))
+    Path("link/tensorrt.py").write_text(STAND_IN)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "link")
+    monkeypatch.setenv("PYTHONPATH", "link")
+    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target: "10.14.1.48")
+    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("A GPU", "8.9"))
+    compared: list[object] = []
+    monkeypatch.setattr(engine_build.engine_parity, "check", lambda *args: compared.append(args))
+    options = ["--fp16", "--max", "64x64", "--workspace", "256", "--timing-cache", "cache"]
+    assert run(monkeypatch, small, *options) == 0
+    assert "building with TensorRT 10.14.1.48 on A GPU" in capsys.readouterr().err
+    info, _ = read_engine(Path("net.fp16.engine"))
+    assert (info.gpu, info.compute_capabilities) == ("A GPU", ("8.9",))
+    assert info.layers == {"fp16": 3}
+    assert Path("cache").stat().st_size > 0
+    assert len(compared) == 1
+    assert run(monkeypatch, small, *options) == 0
+    assert len(compared) == 1, "it was there already"
+
+
+class Played:
+    """An engine's or a model's network."""
+
+    scale, config, backend, precision, model = 2, random_network().config, "native", "fp16", "x"
+
+    def __init__(self, error: float) -> None:
+        self.error = error
+        self.network = lambda image: image.repeat(2, 2).repeat(2, 3) + self.error
+
+
+@pytest.mark.parametrize("error", [1e-4, 1e-2])
+def test_an_engine_is_compared(small: Path, monkeypatch: pytest.MonkeyPatch, error: float) -> None:
+    both = {"x.engine": Played(error), str(small): Played(0)}
+    monkeypatch.setattr(Upscaler, "from_file", lambda path: both[str(path)])
+    said: list[str] = []
+    arguments = (Path("x.engine"), small, Profile((1, 16, 100), (1, 64, 128), (1, 80, 128)))
+    if error > 1e-3:
+        with pytest.raises(ParityError, match=r"differs from .* 40\.0 dB, where at least 60 dB"):
+            engine_parity.check(*arguments, said.append)
+    else:
+        engine_parity.check(*arguments, said.append)
+    assert said == [
+        f"engine against native at 1x80x128: max abs {error:.1e}, {-20 * np.log10(error):.1f} dB"
+    ]
+
+
+def test_a_comparison_that_is_impossible_is_mentioned(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(path: Path) -> None:
+        raise MissingComponentError("no nvcc")
+
+    monkeypatch.setattr(Upscaler, "from_file", missing)
+    said: list[str] = []
+    profile = Profile((1, 16, 16), (1, 16, 16), (1, 16, 16))
+    engine_parity.check(Path("x.engine"), small, profile, said.append)
+    assert said == [f"warning: the engine was not compared with {small} (no nvcc)"]
 
 
 def test_missing_libraries_are_named(
