@@ -90,13 +90,19 @@ def build(architectures: Sequence[str]) -> Path:
 
             def compile_one(source: Path) -> str:
                 made = f"{name}/{source.name}.o"
-                _run([str(compiler.path), *options, "-c", str(source), "-o", made], target)
+                _run(
+                    [str(compiler.path), *options, "-c", str(source), "-o", made], target, compiler
+                )
                 return made
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 objects = list(pool.map(compile_one, units()))
             linked = Path(name) / NAME
-            _run([str(compiler.path), *options, "-shared", *objects, "-o", str(linked)], target)
+            _run(
+                [str(compiler.path), *options, "-shared", *objects, "-o", str(linked)],
+                target,
+                compiler,
+            )
             linked.replace(target)
     except OSError as error:
         raise DvmsrError(
@@ -144,8 +150,10 @@ def _code_options(architectures: Sequence[str]) -> list[str]:
     return [*codes, f"-gencode=arch=compute_{a}{b},code=compute_{a}{b}"]
 
 
-def _run(command: Sequence[str], target: Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+def _run(command: Sequence[str], target: Path, compiler: nvcc.Nvcc) -> None:
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=compiler.environment()
+    )
     if done.returncode:
         log = target.with_name("failed.log")
         log.write_text(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

@@ -33,6 +33,12 @@ class Nvcc:
     def __str__(self) -> str:
         return ".".join(map(str, self.version))
 
+    def environment(self) -> dict[str, str]:
+        """To run it in: the package index's 13.0 does not tell the linker of its own libraries."""
+        libraries = self.path.resolve().parents[1] / "lib"
+        paths = [str(libraries), os.environ.get("LIBRARY_PATH", "")]
+        return {**os.environ, "LIBRARY_PATH": ":".join(filter(None, paths))}
+
 
 def find() -> Nvcc:
     """The environment's CUDACXX, that on the PATH, the CUDA toolkit's, or the package index's.

@@ -176,10 +176,11 @@ def _compile(
     generator = ["-G", "Ninja"] if "CMAKE_MAKE_PROGRAM" in settings else []
     source, objects = nvcc.sources() / "tensorrt", folder / "build"
     options = [f"-D{name}={value}" for name, value in settings.items()]
-    log = _run([cmake, "-S", str(source), "-B", str(objects), *generator, *options])
+    environment = compiler.environment()
+    log = _run([cmake, "-S", str(source), "-B", str(objects), *generator, *options], environment)
     # More would not help: there are as many kernel files.
     jobs = str(min(8, os.cpu_count() or 1))
-    log += _run([cmake, "--build", str(objects), "--parallel", jobs], log)
+    log += _run([cmake, "--build", str(objects), "--parallel", jobs], environment, log)
     shutil.rmtree(objects)
     built = sorted(path.name for path in folder.glob("libdvmsr_trt*.so"))
     if f"libdvmsr_trt{major}.so" not in built:
@@ -189,13 +190,18 @@ def _compile(
         )
 
 
-def _run(command: list[str], log: str = "") -> str:
+def _run(command: list[str], environment: dict[str, str], log: str = "") -> str:
     """Run a step with its progress on the terminal, and return what it printed."""
     lines = []
     with (
         stderr_console().status("compiling the plugin") as status,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=environment,
         ) as process,
     ):
         assert process.stdout

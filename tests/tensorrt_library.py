@@ -93,12 +93,13 @@ def build(headers: str, architectures: str = "90") -> Library:
     settings = [f"-D{key}={value}" for key, value in options.items()]
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
     configured = _run(
-        [cmake, "-S", str(PLUGINS / "tensorrt"), "-B", str(folder), *generator, *settings]
+        [cmake, "-S", str(PLUGINS / "tensorrt"), "-B", str(folder), *generator, *settings],
+        compiler.environment(),
     )
     if "headers were not found" in configured.stderr:
         pytest.skip("there are no headers of TensorRT, and none could be downloaded")
     assert configured.returncode == 0, configured.stderr
-    built = _run([cmake, "--build", str(folder)])
+    built = _run([cmake, "--build", str(folder)], compiler.environment())
     assert built.returncode == 0, built.stdout + built.stderr
     cache = (folder / "CMakeCache.txt").read_text()
     include = re.findall("^DVMSR_INCLUDE_DIRS:INTERNAL=(.*)$", cache, re.M)[0].split(";")
@@ -107,5 +108,7 @@ def build(headers: str, architectures: str = "90") -> Library:
     return Library(pure, registering, tuple(f"-isystem{path}" for path in include))
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(
+    command: list[str], environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
