@@ -115,7 +115,7 @@ def build(architectures: Sequence[str]) -> Path:
 def units() -> list[Path]:
     """The files that nvcc compiles."""
     root = nvcc.sources()
-    patterns = ("cuda/*.cu", "cuda_library/*.cu", "cuda_library/*.cpp")
+    patterns = ("cuda/*.cu", "cuda_library/*.cu", "ort/custom_ops.cpp")
     return [path for pattern in patterns for path in sorted(root.glob(pattern))]
 
 

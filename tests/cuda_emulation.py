@@ -16,7 +16,12 @@ from vectors import CONV_INPUTS, SCAN_INPUTS
 PLUGINS = Path(__file__).parents[1] / "plugins" / "cuda"
 HOST = Path(__file__).parent / "plugins" / "cuda"
 LIBRARY = PLUGINS.with_name("cuda_library")
-SOURCES = [*sorted(PLUGINS.glob("*.cu")), *sorted(LIBRARY.glob("*.cu"))]
+ORT = PLUGINS.with_name("ort")
+SOURCES = [
+    *sorted(PLUGINS.glob("*.cu")),
+    *sorted(LIBRARY.glob("*.cu")),
+    ORT / "custom_ops.cpp",
+]
 WHOLE = 2**31 - 1
 """The chunk length that makes the whole sequence one chunk."""
 
@@ -27,7 +32,7 @@ _GUARD = 64
 
 def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
     """The kernels compiled with these options. `folder` keeps them for the next time."""
-    files = sorted([*PLUGINS.iterdir(), *LIBRARY.iterdir(), *HOST.iterdir()])
+    files = sorted([*PLUGINS.iterdir(), *LIBRARY.iterdir(), *ORT.iterdir(), *HOST.iterdir()])
     digest = hashlib.sha256("\0".join([compiler, *options]).encode())
     for file in files:
         if file.is_file():
@@ -46,6 +51,9 @@ def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
             f"-I{HOST}",
             f"-I{PLUGINS}",
             f"-I{LIBRARY}",
+            f"-I{ORT}",
+            "-DDVMSR_ORT_PROVIDER=nullptr",  # the CPU's
+            '-DDVMSR_ORT_MEMORY="Cpu"',
         ]
         partial = target.with_suffix(".partial")
         done = subprocess.run(

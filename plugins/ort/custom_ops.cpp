@@ -1,6 +1,8 @@
-// SelectiveScan and CausalConv1d as ONNX Runtime custom operators (domain "dvmsr") over the CPU
-// kernels, on the session's own threads. Each is registered twice: with FP32 and with FP16
-// activations; parameters and state are FP32 in both.
+// SelectiveScan and CausalConv1d as ONNX Runtime custom operators (domain "dvmsr") over the kernels of a
+// device. Each is registered twice: with FP32 and with FP16 activations; parameters and state are FP32
+// in both.
+#include "custom_ops.h"
+
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -14,8 +16,7 @@
 #include <utility>
 #include <vector>
 
-#include "dvmsr_ops.h"
-#include "ort_abi.h"
+using namespace dvmsr::ort;
 
 namespace {
 
@@ -23,40 +24,12 @@ constexpr const char *domain_name = "dvmsr";
 // ONNX Runtime's own key for the size of a session's thread pool; the pool cannot be asked.
 constexpr const char *threads_key = "session.intra_op_num_threads";
 
-enum Kind { activation, parameter };
-
-// One letter per dimension, as in the operators' definition; 'k' stands for K - 1.
-struct Port {
-  const char *name;
-  const char *axes;
-  Kind kind;
-};
-
-// The size of each axis, by letter.
-using Sizes = std::array<int64_t, 128>;
 using Shape = std::vector<int64_t>;
-using Run = dvmsr_status (*)(dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
-                             const dvmsr_executor *executor);
-
-// A constant array of ports.
-class Ports {
- public:
-  template <size_t count>
-  constexpr Ports(const Port (&ports)[count]) : first_(ports), count_(count) {}
-  const Port *begin() const { return first_; }
-  const Port *end() const { return first_ + count_; }
-  size_t size() const { return count_; }
-  const Port &operator[](size_t i) const { return first_[i]; }
-
- private:
-  const Port *first_;
-  size_t count_;
-};
 
 struct Definition {
   const char *name;
   Ports inputs, outputs;
-  Run run;
+  void (*run)(const Call &call);
 };
 
 constexpr Port scan_inputs[] = {
@@ -65,16 +38,7 @@ constexpr Port scan_inputs[] = {
     {"z", "BLD", activation},  {"delta_bias", "D", parameter},  {"h0", "BDN", parameter}};
 constexpr Port scan_outputs[] = {{"y", "BLD", activation}, {"h_last", "BDN", parameter}};
 
-constexpr Definition selective_scan = {
-    "SelectiveScan", scan_inputs, scan_outputs,
-    [](dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
-       const dvmsr_executor *executor) {
-      const dvmsr_scan_inputs inputs = {dtype, size['B'], size['L'], size['D'], size['N'],
-                                        in[0], in[1],     in[2],     in[3],     in[4],
-                                        in[5], in[6],     in[7],     in[8]};
-      const dvmsr_scan_outputs outputs = {out[0], out[1]};
-      return dvmsr_selective_scan_forward(&inputs, &outputs, executor);
-    }};
+constexpr Definition selective_scan = {"SelectiveScan", scan_inputs, scan_outputs, run_selective_scan};
 
 constexpr Port conv_inputs[] = {{"x", "BLD", activation},
                                 {"weight", "DK", parameter},
@@ -82,24 +46,7 @@ constexpr Port conv_inputs[] = {{"x", "BLD", activation},
                                 {"tail", "BkD", activation}};
 constexpr Port conv_outputs[] = {{"y", "BLD", activation}, {"new_tail", "BkD", activation}};
 
-constexpr Definition causal_conv1d = {
-    "CausalConv1d", conv_inputs, conv_outputs,
-    [](dvmsr_dtype dtype, const Sizes &size, void *const *in, void *const *out,
-       const dvmsr_executor *executor) {
-      const dvmsr_conv_inputs inputs = {dtype, size['B'], size['L'], size['D'], size['K'],
-                                        in[0], in[1],     in[2],     in[3]};
-      const dvmsr_conv_outputs outputs = {out[0], out[1]};
-      return dvmsr_causal_conv1d_forward(&inputs, &outputs, executor);
-    }};
-
-// A failed call into ONNX Runtime, which owns the message.
-struct CallFailed {
-  OrtStatus *status;
-};
-
-void check(OrtStatus *status) {
-  if (status) throw CallFailed{status};
-}
+constexpr Definition causal_conv1d = {"CausalConv1d", conv_inputs, conv_outputs, run_causal_conv1d};
 
 // Runs body(); what it throws becomes a status, so that no exception reaches C.
 template <class Body>
@@ -119,16 +66,16 @@ OrtStatus *guarded(const OrtApi &api, const Body &body) noexcept {
 }
 
 struct CustomOp : OrtCustomOp {
-  CustomOp(const OrtApi &api, const Definition &definition, dvmsr_dtype dtype, int threads);
+  CustomOp(const OrtApi &api, const Definition &definition, bool half, int threads);
 
   ONNXTensorElementDataType type_of(const Port &port) const {
-    return dtype == DVMSR_F16 && port.kind == activation ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
+    return half && port.kind == activation ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
                                                          : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
 
   const OrtApi &api;
   const Definition &definition;
-  dvmsr_dtype dtype;
+  bool half;
   int threads;  // of the session; 0: unknown
 };
 
@@ -220,19 +167,6 @@ void *data_of(const OrtApi &api, const OrtValue *value) {
   return data;
 }
 
-// The session's thread pool as an executor's parallel_for.
-struct SessionThreads {
-  const OrtApi &api;
-  const OrtKernelContext *context;
-  OrtStatus *failure = nullptr;
-
-  static void parallel_for(void *self, void (*task)(void *, size_t), size_t count, void *data) {
-    auto &threads = *static_cast<SessionThreads *>(self);
-    if (!threads.failure)
-      threads.failure = threads.api.KernelContext_ParallelFor(threads.context, task, count, 0, data);
-  }
-};
-
 void compute(const CustomOp &op, OrtKernelContext *context) {
   const OrtApi &api = op.api;
   const Definition &definition = op.definition;
@@ -253,14 +187,7 @@ void compute(const CustomOp &op, OrtKernelContext *context) {
     out.push_back(data_of(api, value));
   }
 
-  SessionThreads threads{api, context};
-  const dvmsr_executor executor = {op.threads, SessionThreads::parallel_for, &threads};
-  const dvmsr_status status = definition.run(op.dtype, axes.sizes(), in.data(), out.data(), &executor);
-  check(threads.failure);
-  if (status == DVMSR_OUT_OF_MEMORY) throw std::bad_alloc();
-  if (status != DVMSR_OK)
-    throw std::runtime_error(std::string("dvmsr ") + definition.name + ": the kernel refused with status " +
-                             std::to_string(status));
+  definition.run({api, context, op.half, op.threads, axes.sizes(), in.data(), out.data()});
 }
 
 // Every output has the shape of an input, symbolic sizes included, which lets the runtime share memory
@@ -285,11 +212,11 @@ void infer_shapes(const CustomOp &op, OrtShapeInferContext *context) {
   }
 }
 
-CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, dvmsr_dtype dtype_, int threads_)
-    : OrtCustomOp{}, api(api_), definition(definition_), dtype(dtype_), threads(threads_) {
+CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, bool half_, int threads_)
+    : OrtCustomOp{}, api(api_), definition(definition_), half(half_), threads(threads_) {
   version = DVMSR_ORT_API;
   GetName = [](const OrtCustomOp *op) { return self(op).definition.name; };
-  GetExecutionProviderType = [](const OrtCustomOp *) -> const char * { return nullptr; };
+  GetExecutionProviderType = [](const OrtCustomOp *) { return provider; };
   GetInputTypeCount = [](const OrtCustomOp *op) { return self(op).definition.inputs.size(); };
   GetInputType = [](const OrtCustomOp *op, size_t i) {
     return self(op).type_of(self(op).definition.inputs[i]);
@@ -319,10 +246,10 @@ CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, dvmsr_dtyp
 
 struct Domain {
   Domain(const OrtApi &api, int threads)
-      : ops{{{api, selective_scan, DVMSR_F32, threads},
-             {api, selective_scan, DVMSR_F16, threads},
-             {api, causal_conv1d, DVMSR_F32, threads},
-             {api, causal_conv1d, DVMSR_F16, threads}}} {
+      : ops{{{api, selective_scan, false, threads},
+             {api, selective_scan, true, threads},
+             {api, causal_conv1d, false, threads},
+             {api, causal_conv1d, true, threads}}} {
     check(api.CreateCustomOpDomain(domain_name, &handle));
     for (const CustomOp &op : ops) check(api.CustomOpDomain_Add(handle, &op));
   }
@@ -354,7 +281,7 @@ int threads_of(const OrtApi &api, const OrtSessionOptions *options) {
 }  // namespace
 
 // The entry point that ONNX Runtime looks for: SessionOptions.register_custom_ops_library(path).
-extern "C" DVMSR_API OrtStatus *DVMSR_ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
+extern "C" DVMSR_ORT_EXPORT OrtStatus *DVMSR_ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
                                                                  const OrtApiBase *base) {
   const OrtApi *api = base->GetApi(DVMSR_ORT_API);
   if (!api) {

@@ -28,6 +28,8 @@ struct OrtTensorTypeAndShapeInfo;
 struct OrtKernelInfo;
 struct OrtKernelContext;
 struct OrtShapeInferContext;
+struct OrtMemoryInfo;
+struct OrtAllocator;
 struct OrtApi;
 struct OrtCustomOp;
 
@@ -41,6 +43,8 @@ enum ONNXTensorElementDataType {
 enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0 };
 
 enum OrtMemType { OrtMemTypeDefault = 0 };
+
+enum OrtAllocatorType { OrtArenaAllocator = 1 };
 
 struct OrtApiBase {
   const OrtApi *(DVMSR_ORT_CALL *GetApi)(uint32_t version);  // NULL: the runtime is older
@@ -65,7 +69,13 @@ struct OrtApi {
   void *skipped_64[1];
   OrtStatus *(DVMSR_ORT_CALL *GetTensorTypeAndShape)(const OrtValue *value,
                                                      OrtTensorTypeAndShapeInfo **out);
-  void *skipped_66[24];
+  void *skipped_66[2];
+  OrtStatus *(DVMSR_ORT_CALL *CreateMemoryInfo)(const char *name, OrtAllocatorType type, int id,
+                                                OrtMemType memory, OrtMemoryInfo **out);
+  void *skipped_69[6];
+  OrtStatus *(DVMSR_ORT_CALL *AllocatorAlloc)(OrtAllocator *allocator, size_t size, void **out);
+  OrtStatus *(DVMSR_ORT_CALL *AllocatorFree)(OrtAllocator *allocator, void *pointer);
+  void *skipped_77[13];
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetInput)(const OrtKernelContext *context, size_t index,
                                                       const OrtValue **out);
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetOutput)(OrtKernelContext *context, size_t index,
@@ -73,12 +83,22 @@ struct OrtApi {
                                                        OrtValue **out);
   void *skipped_92[1];
   void(DVMSR_ORT_CALL *ReleaseStatus)(OrtStatus *status);
-  void *skipped_94[5];
+  void(DVMSR_ORT_CALL *ReleaseMemoryInfo)(OrtMemoryInfo *info);
+  void *skipped_95[4];
   void(DVMSR_ORT_CALL *ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *info);
-  void *skipped_100[138];
+  void *skipped_100[32];
+  void(DVMSR_ORT_CALL *ReleaseAllocator)(OrtAllocator *allocator);
+  void *skipped_133[60];
+  OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetGPUComputeStream)(const OrtKernelContext *context,
+                                                                 void **out);
+  void *skipped_194[44];
   OrtStatus *(DVMSR_ORT_CALL *GetSessionConfigEntry)(const OrtSessionOptions *options,
                                                      const char *key, char *out, size_t *size);
-  void *skipped_239[29];
+  void *skipped_239[14];
+  OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetAllocator)(const OrtKernelContext *context,
+                                                          const OrtMemoryInfo *info,
+                                                          OrtAllocator **out);
+  void *skipped_254[14];
   OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_GetInputTypeShape)(
       const OrtShapeInferContext *context, size_t index, OrtTensorTypeAndShapeInfo **out);
   void *skipped_269[1];

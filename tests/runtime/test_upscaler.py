@@ -325,3 +325,16 @@ def test_an_ordinary_file_has_no_strips(models: Models) -> None:
 
 def test_the_bundled_model_streams() -> None:
     assert Upscaler.from_file("student", threads=1).network.streams
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_cuda_never_becomes_the_cpu(
+    models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime goes on without a provider that does not load."""
+    import onnxruntime
+
+    providers = ["CUDAExecutionProvider", *onnxruntime.get_available_providers()]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
+    with pytest.raises(MissingComponentError, match="CUDA provider does not load here"):
+        Upscaler.from_file(models.onnx, "cuda")

@@ -86,6 +86,8 @@ struct cudaDeviceProp {
   int major = 9, minor = 0, multiProcessorCount = 4, l2CacheSize = 1 << 20;
 };
 inline cudaError_t cudaGetDevice(int *device) { return *device = 0, cudaSuccess; }
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int) { return *value = 4, cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int) {
   return *properties = {}, cudaSuccess;
 }
