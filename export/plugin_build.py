@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -202,14 +203,19 @@ def _run(command: list[str], environment: dict[str, str], log: str = "") -> str:
             text=True,
             errors="replace",
             env=environment,
+            start_new_session=True,
         ) as process,
     ):
         assert process.stdout
-        for line in process.stdout:
-            lines.append(line)
-            step = re.match(r"\[[ \d/%]+\]", line)
-            if step:
-                status.update(f"compiling the plugin {step[0]}")
+        try:
+            for line in process.stdout:
+                lines.append(line)
+                step = re.match(r"\[[ \d/%]+\]", line)
+                if step:
+                    status.update(f"compiling the plugin {step[0]}")
+        except BaseException:  # an interrupt: end the compilers, too
+            os.killpg(process.pid, signal.SIGTERM)
+            raise
     if process.returncode:
         raise _failure(log + "".join(lines))
     return "".join(lines)
