@@ -27,6 +27,7 @@ from dvmsr.train.data import Patches
 from dvmsr.train.network import describe_difference
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser
+from dvmsr.train.parallel import Group
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
@@ -54,7 +55,7 @@ class Trainer:
         out: a folder, made by `run` if need be.
         state: where to go on from (`open_run`); None for a new run.
         origin: plain values that `resume.pt` keeps for the caller.
-        device: where to compute.
+        group: where to compute, and with which other processes.
         objective: makes what to minimise of the network.
 
     Raises:
@@ -72,17 +73,18 @@ class Trainer:
         *,
         state: TrainState | None = None,
         origin: Mapping[str, Any] | None = None,
-        device: torch.device | str = "cpu",
+        group: Group | None = None,
         objective: Callable[[DVMSR], Objective] = Objective,
     ) -> None:
         self.settings, self.patches, self.validation = settings, patches, validation
-        self.out, self.origin, self.device = out, dict(origin or {}), device
+        self.out, self.origin, self.group = out, dict(origin or {}), group or Group()
+        self.part = self.group.part(settings.batch)
         self.schedule = Schedule(settings.schedule, settings.warmup)
-        model.to(device)
+        model.to(self.group.device)
         self.model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.objective = objective(self.model)
-        self.optimiser = Optimiser(self.objective, settings)
+        self.optimiser = Optimiser(self.objective, settings, self.group)
         self.data: Fingerprint = (len(patches.pairs), patches.fingerprint)
         self.held_out = fingerprint(validation)
         self.step = 0
@@ -135,7 +137,7 @@ class Trainer:
         ):
             losses: list[dict[str, float]] = []
             window_start = time.monotonic()
-            while (progress := self.progress) < 1:
+            while (progress := self.group.first(self.progress)) < 1:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
                 with _memory_needed(settings):
                     losses.append(self._train_step(rate))
@@ -150,12 +152,12 @@ class Trainer:
                     self._save_state()
                 if self.step % settings.log_every == 0:
                     losses, window_start = [], time.monotonic()
-                if stop:
+                if number := self.group.largest(stop[0] if stop else 0):
                     self._save_state()
                     notice(f"stopped after step {self.step}; --resume continues {self.out}")
-                    if stop[0] == signal.SIGINT:
+                    if number == signal.SIGINT:
                         raise KeyboardInterrupt
-                    raise SystemExit(SIGNALLED + stop[0])
+                    raise SystemExit(SIGNALLED + number)
             if self.step == first_step:  # the time was up
                 self._open_files(first_step, files)
             if self.step % settings.validate_every or not self.step:
@@ -164,6 +166,8 @@ class Trainer:
             self._save_state()
 
     def _open_files(self, first_step: int, files: ExitStack) -> None:
+        if not self.group.is_first:
+            return
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -179,10 +183,9 @@ class Trainer:
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)
+        lr_part, hr_part = (to_tensor(x[self.part], self.group.device) for x in (lr, hr))
         try:
-            values = self.optimiser.step(
-                to_tensor(lr, self.device), to_tensor(hr, self.device), rate
-            )
+            values = self.optimiser.step(lr_part, hr_part, rate)
         except DivergedError as error:
             raise self._explain(error) from None
         self._update_average()
@@ -241,6 +244,8 @@ class Trainer:
             self.log.append(row)
 
     def _validate(self) -> None:
+        if not self.group.is_first:
+            return
         improved = False
         if self.validation:
             border = self.model.config.scale
@@ -272,6 +277,8 @@ class Trainer:
         checkpoint.save(self.average, path, metadata)
 
     def _save_state(self) -> None:
+        if not self.group.is_first:
+            return
         TrainState(
             step=self.step,
             seconds=self.seconds,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dvmsr.train.objective import PRECISIONS, Objective
+from dvmsr.train.parallel import Group
 from dvmsr.train.settings import Settings
 
 ADAM_BETAS = (0.9, 0.99)
@@ -61,10 +62,14 @@ class Optimiser:
     Args:
         objective: what to minimise, on its device.
         settings: `lr`, `clip` and `precision` count.
+        group: the processes that share the batch.
     """
 
-    def __init__(self, objective: Objective, settings: Settings) -> None:
-        self.objective, self.settings = objective, settings
+    def __init__(
+        self, objective: Objective, settings: Settings, group: Group | None = None
+    ) -> None:
+        self.settings, self.group = settings, group or Group()
+        self.objective = self.group.wrap(objective)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         self.device = self.trained[0].device.type
         self.dtype = PRECISIONS[settings.precision]
@@ -73,7 +78,7 @@ class Optimiser:
         self.watch = Watch()
 
     def step(self, lr: Tensor, hr: Tensor, rate: float) -> dict[str, float]:
-        """Learn from one batch.
+        """Learn from one batch, or from this process's part of it.
 
         Args:
             lr: (b, 3, h, w) in [0, 1].
@@ -91,7 +96,7 @@ class Optimiser:
             group["lr"] = rate
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             parts = self.objective(lr, hr)
-        values = {name: part.item() for name, part in parts.items()}
+        values = self.group.mean({name: part.item() for name, part in parts.items()})
         self.watch.check(values["loss"])
         self.adam.zero_grad()
         self.scaler.scale(parts["loss"]).backward()

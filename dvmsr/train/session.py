@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from dvmsr import checkpoint
 from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, find_dataset
 from dvmsr.runtime import memory
 from dvmsr.threads import bounded
@@ -26,6 +27,7 @@ from dvmsr.train.data import Patches, Source, find_sources
 from dvmsr.train.loop import Trainer
 from dvmsr.train.network import build_network, load_teacher
 from dvmsr.train.objective import DistillationObjective, Objective
+from dvmsr.train.parallel import join
 from dvmsr.train.report import Screen
 from dvmsr.train.settings import LENGTHS, PATCH, Distillation, Settings, check_resumed, option
 from dvmsr.train.state import TrainState, open_run
@@ -53,43 +55,50 @@ def run(given: Options, distill: bool = False) -> None:
         settings, patch = _settings(given, out, state)
         origin = _origin(given, state)
         distillation = _distillation(given, out, state, distill)
-        check_device(origin["device"])
-        if threads := bounded(origin["threads"]):
-            torch.set_num_threads(threads)
-        torch.manual_seed(settings.seed)
-        model = build_network(given, out, state, settings.dt_init)
-        teacher = load_teacher(given, origin, out, state)
-        if origin["init"] is not None and state is None:
-            origin["init_sha256"] = checkpoint.sha256(origin["init"])
-        sources, validation = _images(origin, model.config.scale)
-        notice(f"reading {len(sources)} images")
-        with Screen("reading", total=len(sources)) as screen:
-            patches = Patches(sources, model.config.scale, patch, notice, screen.advance)
-    trainer = Trainer(
-        model,
-        settings,
-        patches,
-        validation,
-        out,
-        state=state,
-        origin=origin,
-        device=origin["device"],
-        objective=(
-            partial(DistillationObjective, teacher=teacher, distillation=distillation)
-            if teacher and distillation
-            else Objective
-        ),
-    )
+    with join(origin["device"]) as group:
+        with warnings_as_notices():
+            check_device(group.device)
+            if threads := bounded(origin["threads"]):
+                torch.set_num_threads(threads)
+            torch.manual_seed(settings.seed)
+            model = build_network(given, out, state, settings.dt_init)
+            teacher = load_teacher(given, origin, out, state)
+            if origin["init"] is not None and state is None:
+                origin["init_sha256"] = checkpoint.sha256(origin["init"])
+            sources, validation = _images(origin, model.config.scale)
+            notice(f"reading {len(sources)} images")
+            with Screen("reading", total=len(sources)) as screen:
+                patches = Patches(sources, model.config.scale, patch, notice, screen.advance)
+        objective: Callable[[DVMSR], Objective] = Objective
+        if teacher and distillation:
+            objective = partial(DistillationObjective, teacher=teacher, distillation=distillation)
+        trainer = Trainer(
+            model,
+            settings,
+            patches,
+            validation,
+            out,
+            state=state,
+            origin=origin,
+            group=group,
+            objective=objective,
+        )
+        _train(trainer)
+
+
+def _train(trainer: Trainer) -> None:
+    out, settings, validation = trainer.out, trainer.settings, trainer.validation
     if trainer.finished:
         notice(f"the run in {out} is complete; give more {option(settings.unit)} to make it longer")
         return
-    if validation and origin["device"] == "cpu":
+    if validation and trainer.group.device == "cpu":
         height, width = max((pair.lr.shape[:2] for pair in validation), key=math.prod)
-        memory.check(model.config, "torch", height, width, "the largest image of --val")
+        memory.check(trainer.model.config, "torch", height, width, "the largest image of --val")
+    processes = "" if trainer.group.size == 1 else f" in each of {trainer.group.size} processes"
     notice(
-        f"{'training' if state is None else 'resuming'} at step {trainer.step}: "
-        f"{len(patches.pairs)} images, {len(validation)} for validation, "
-        f"{torch.get_num_threads()} threads"
+        f"{'resuming' if trainer.resumed else 'training'} at step {trainer.step}: "
+        f"{len(trainer.patches.pairs)} images, {len(validation)} for validation, "
+        f"{torch.get_num_threads()} threads{processes}"
     )
     trainer.run()
     best = "" if trainer.best_psnr is None else f", best PSNR-Y {trainer.best_psnr:.3f} dB"
