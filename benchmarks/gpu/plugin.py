@@ -10,6 +10,7 @@ Exit code 3 where a result is off.
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def run(
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     gpu = Gpu()
     try:
         kind = "TENSORRT_ROOT" if os.environ.get("TENSORRT_ROOT") else "found"

@@ -1,0 +1,58 @@
+"""The scripts for a GPU, as far as a processor and the emulated device go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dvmsr import native, nvcc
+from dvmsr.errors import MissingComponentError
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
+
+
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("script", ["facts", "correctness", "plugin", "scan", "network"])
+def test_every_script_starts(script: str) -> None:
+    done = run(sys.executable, FOLDER / f"{script}.py", "--help")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_unattended_run_wants_a_gpu() -> None:
+    if shutil.which("nvidia-smi"):
+        pytest.skip("there may be a GPU")
+    done = run(FOLDER / "run.sh")
+    assert (done.returncode, done.stderr) == (4, "error: no NVIDIA GPU (nvidia-smi names none)\n")
+
+
+@pytest.mark.skipif(not native.library_path(), reason="needs the CPU's gradients as truth")
+def test_correctness_on_the_emulated_device(cuda_on_host: Path) -> None:
+    script = FOLDER / "correctness.py"
+    done = run(sys.executable, script, "--small", DVMSR_CUDA_LIBRARY=str(cuda_on_host))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith(" checks, 0 off\n")
+
+
+def test_the_probes_compile(tmp_path: Path) -> None:
+    try:
+        compiler = nvcc.find()
+    except MissingComponentError as error:
+        pytest.skip(str(error))
+    source = FOLDER / "probes.cu"
+    include = f"-I{nvcc.sources() / 'cuda'}"
+    target = tmp_path / "probes.cubin"
+    done = run(compiler.path, "-std=c++17", "-arch=sm_90", "-cubin", include, source, "-o", target)
+    assert done.returncode == 0, done.stderr
