@@ -80,10 +80,17 @@ def load_plugin(trt: ModuleType, path: Path, info: EngineInfo) -> None:
             f"and {library.pure} has {library.sha256[:12]}...); build it again: {info.rebuild}"
         )
     registry = trt.get_plugin_registry()
-    if registry.get_creator("SelectiveScan", info.plugin.version, "dvmsr") is not None:
+    creator = "SelectiveScan", info.plugin.version, "dvmsr"
+    if registry.get_creator(*creator) is not None:
         return  # registered before, by this or another engine
-    if registry.load_library(library.pure) is None:
+    registry.load_library(library.pure)
+    if registry.get_creator(*creator) is None:
+        remedy = "build it again with `dvmsr-export plugin-path --build`"
+        if info.target == "rtx":
+            remedy += (
+                ", and put the folder of a link libtensorrt_rtx.so to libtensorrt_rtx.so.1 on "
+                "LD_LIBRARY_PATH"
+            )
         raise MissingComponentError(
-            f"{library.pure} cannot be loaded by {trt.__name__} {trt.__version__}; build it again "
-            "with `dvmsr-export plugin-path --build`"
+            f"{library.pure} cannot be loaded by {trt.__name__} {trt.__version__}; {remedy}"
         )
