@@ -20,8 +20,6 @@ from dvmsr.export.graph import NetworkGraph, Weights, tensor
 from dvmsr.strips import BOTTOM, CACHED_ROWS, TOP, State, states
 
 _END = np.iinfo(np.int64).max
-_BEYOND = 2**30
-"""More than the rows of any image."""
 
 
 def build_streaming_model(
@@ -48,7 +46,6 @@ class StreamingGraph(NetworkGraph):
         self.below: dict[tuple[int, ...], str] = {}
         self.first = self.integers("rows/first", [0])
         self.end = self.integers("rows/end", [_END])
-        self.beyond = self.integers("rows/beyond", [_BEYOND])
         self.axis = self.integers("rows/axis", [1])
         self.cached = self.integers("rows/cached", [-CACHED_ROWS])
 
@@ -109,26 +106,29 @@ class StreamingGraph(NetworkGraph):
 
     def skip_tokens(self, name: str, deep: str, x: str) -> str:
         rows = self.delayed(name, self.from_tokens(name, x))
-        return self.to_tokens(name, self.node("Add", name, deep, rows))
+        return super().skip_tokens(name, deep, self.to_tokens(f"{name}/due", rows))
 
     def skip_image(self, name: str, deep: str, x: str) -> str:
-        pixels = self.to_pixels(f"{name}/deep", deep)
         rows = self.delayed(name, self.to_pixels(name, x))
-        return self.from_pixels(name, self.node("Add", name, pixels, rows))
+        pixels = self.to_pixels(f"{name}/deep", deep)
+        return self.from_pixels(name, self.node("Add", f"{name}/rows", pixels, rows))
 
     def delayed(self, name: str, rows: str) -> str:
-        """Rows later by as many as wait; at the bottom all that are left."""
+        """Rows later by as many as wait: at the top none wait, at the bottom none stay."""
         state = self.states[f"{name}.rows"]
-        waiting = self.integers(f"{name}/waiting", [state.sizes[0]])
-        start = self.node("Mul", f"{name}/start", TOP, waiting)  # before the top nothing waits
-        before = self.rows(f"{name}/before", state.name, start, self.end)
-        queue = self.node("Concat", f"{name}/queue", before, rows, axis=1)
-        last = self.integers(f"{name}/last", [-state.sizes[0]])
-        self.rows(f"{name}/next", queue, last, self.end, output=state.next)
-        more = self.node("Mul", f"{name}/more", BOTTOM, self.beyond)
-        return self.rows(
-            f"{name}/due", queue, self.first, self.node("Add", f"{name}/end", last, more)
+        waiting = state.sizes[0]
+        last = self.integers(f"{name}/last", [-waiting])
+        before = self.rows(
+            f"{name}/before", state.name, self.either(f"{name}/start", TOP, 0, waiting), self.end
         )
+        queue = self.node("Concat", f"{name}/queue", before, rows, axis=1)
+        self.rows(f"{name}/next", queue, last, self.end, output=state.next)
+        end = self.either(f"{name}/end", BOTTOM, -waiting, _END)
+        return self.rows(f"{name}/due", queue, self.first, end)
+
+    def either(self, name: str, flag: str, no: int, yes: int) -> str:
+        """One of two integers."""
+        return self.node("Gather", name, self.integers(f"{name}/values", [no, yes]), flag)
 
     def rows(self, name: str, x: str, start: str, end: str, output: str = "") -> str:
         """x[:, start:end]"""
