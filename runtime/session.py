@@ -125,14 +125,14 @@ class OnnxNetwork(Network):
         try:
             session = onnxruntime.InferenceSession(model, self._options, providers=[provider])
         except Exception as error:  # ONNX Runtime's exceptions share no base class
+            if provider == _CUDA and "NOT_IMPLEMENTED" in str(error):  # by the CPU, in its place
+                raise _without_cuda() from None
             raise IncompatibleModelError(
                 f"{self.path} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
                 "export it again"
             ) from None
         if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
-            raise MissingComponentError(
-                f"ONNX Runtime's CUDA provider does not load here; {_CUDA_REMEDY}"
-            )
+            raise _without_cuda()
         return session
 
     def _run(
@@ -187,6 +187,10 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
             f"{library} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
             f"{native.REMEDY}, or use --backend portable"
         ) from None
+
+
+def _without_cuda() -> MissingComponentError:
+    return MissingComponentError(f"ONNX Runtime's CUDA provider does not load; {_CUDA_REMEDY}")
 
 
 def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:

@@ -336,5 +336,19 @@ def test_cuda_never_becomes_the_cpu(
 
     providers = ["CUDAExecutionProvider", *onnxruntime.get_available_providers()]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
-    with pytest.raises(MissingComponentError, match="CUDA provider does not load here"):
+    with pytest.raises(MissingComponentError, match="CUDA provider does not load; "):
+        Upscaler.from_file(models.onnx, "cuda")
+
+
+def test_operators_that_only_the_gpu_has_tell_of_a_missing_provider(
+    models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ONNX Runtime says when it has fallen back to the CPU, which has no such operators."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an ...")
+
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr("onnxruntime.InferenceSession", fail)
+    with pytest.raises(MissingComponentError, match="CUDA provider does not load; "):
         Upscaler.from_file(models.onnx, "cuda")
