@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,13 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.pairs import Pair, Pixels, reduce, to_rgb
 from dvmsr.paths import check_input, exists, is_dir, is_file, unreadable
 from dvmsr.runtime.image_io import FORMATS, decode_image
+
+NOT_FOR_TRAINING = {
+    "holds reductions": r".*_LR(_.*)?|LRx?[2-8]?|X[2-8]",
+    "is for validation": r".*_(valid|test)_.*|val1",
+}
+"""Names of folders in published data sets, as regular expressions without case: in DIV2K
+DIV2K_train_LR_bicubic and DIV2K_valid_HR, in LSDIR X4 and val1."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,10 @@ class Source:
 def find_sources(paths: Sequence[Path]) -> list[Source]:
     """Every image in the given image files, folders (searched deeply) and uncompressed tar shards.
 
-    A folder may hold shards too; hidden files and folders in it are passed over. The order depends
-    on names only, and what is found twice is taken once.
+    A folder may hold shards too; hidden files and folders in it are passed over, as are, with a
+    warning, the folders of DIV2K, Flickr2K, LSDIR and the like that hold reductions or are for
+    validation (`NOT_FOR_TRAINING`). The order depends on names only, and what is found twice is
+    taken once.
 
     Raises:
         UsageError: if a path is missing or unreadable as a shard, or nothing is found at all.
@@ -98,8 +109,20 @@ def _files_below(folder: Path) -> Iterator[Path]:
         raise unreadable(Path(error.filename), error)
 
     for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if _is_wanted(Path(place, name))]
         yield from (path for name in files if is_file(path := Path(place, name)))
+
+
+def _is_wanted(folder: Path) -> bool:
+    if folder.name.startswith("."):
+        return False
+    for what, names in NOT_FOR_TRAINING.items():
+        if re.fullmatch(names, folder.name, re.IGNORECASE):
+            warnings.warn(
+                f"{folder} {what}, it is left out; name it by itself to have it", stacklevel=2
+            )
+            return False
+    return True
 
 
 def _is_image(name: str) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dvmsr import checkpoint
 from dvmsr.cli_support import SIGNALLED, notice
@@ -28,12 +29,15 @@ from dvmsr.train.network import describe_difference
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser
 from dvmsr.train.parallel import Group
+from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.report import RunLog, Screen
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
 from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState, exclusive, open_run
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 
+AHEAD = 2
+"""Batches that wait for a GPU. On a CPU, making them would take from computing."""
 SHOWN = 3
 """How many files of a batch are named in a message."""
 LONGEST = 1e10  # seconds of ETA that are told
@@ -87,6 +91,7 @@ class Trainer:
         self.optimiser = Optimiser(self.objective, settings, self.group)
         self.data: Fingerprint = (len(patches.pairs), patches.fingerprint)
         self.held_out = fingerprint(validation)
+        self.batches = Prefetch(self._batch, 0 if self.group.device == "cpu" else AHEAD)
         self.step = 0
         self.log: RunLog | None = None
         self.finished = False
@@ -134,6 +139,7 @@ class Trainer:
             Screen("training", total=1.0) as screen,
             stop_signals() as stop,
             ExitStack() as files,
+            self.batches,
         ):
             losses: list[dict[str, float]] = []
             window_start = time.monotonic()
@@ -182,18 +188,25 @@ class Trainer:
             self._save_state()
 
     def _train_step(self, rate: float) -> dict[str, float]:
-        lr, hr = self.patches.batch(self.settings.seed, self.step, self.settings.batch)
-        lr_part, hr_part = (to_tensor(x[self.part], self.group.device) for x in (lr, hr))
+        lr, hr = (to_tensor(pixels, self.group.device) for pixels in self.batches(self.step))
         try:
-            values = self.optimiser.step(lr_part, hr_part, rate)
+            values = self.optimiser.step(lr, hr, rate)
         except DivergedError as error:
             raise self._explain(error) from None
         self._update_average()
         self.step += 1
         return values
 
+    def _batch(self, step: int) -> list[Tensor]:
+        """This process's LR and HR patches, (b, h, w, 3) and (b, s*h, s*w, 3), uint8."""
+        whole = self.patches.batch(self.settings.seed, step, self.settings.batch)
+        parts = [torch.from_numpy(pixels[self.part]) for pixels in whole]
+        on_gpu = self.group.device.startswith("cuda")
+        return [part.pin_memory() for part in parts] if on_gpu else parts
+
     def _explain(self, error: DivergedError) -> DvmsrError:
         """Name the step, the photographs and what to go on from; all of them go into the log."""
+        self.batches.close()
         files = self.patches.files(self.settings.seed, self.step, self.settings.batch)
         text = f"{error} at step {self.step} with {', '.join(files[:SHOWN])}"
         start = "start anew"

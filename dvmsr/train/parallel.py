@@ -52,7 +52,7 @@ class Group:
         """The module, its gradients averaged over the processes."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Averages over the processes, which call this with equal keys."""

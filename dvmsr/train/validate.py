@@ -16,9 +16,9 @@ from dvmsr.pairs import Pair, Pixels, find_dataset
 from dvmsr.train.state import Fingerprint
 
 
-def to_tensor(images: Pixels, device: torch.device | str = "cpu") -> Tensor:
+def to_tensor(images: Pixels | Tensor, device: torch.device | str = "cpu") -> Tensor:
     """(B, H, W, 3) uint8 to (B, 3, H, W) float32 in [0, 1], channels-last in memory."""
-    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    return torch.as_tensor(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
 def load_validation(folder: Path, scale: int) -> list[Pair]:

@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import threading
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,34 @@ def test_an_interrupted_reading_does_not_read_the_rest(
     with pytest.raises(KeyboardInterrupt):
         Patches(find_sources([folder]), 4, 8, print, interrupt)
     assert len(read) <= 2 < len(list(folder.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "others"),
+    [
+        (["DIV2K_train_HR/1.png"], ["DIV2K_train_LR_bicubic/X4/1x4.png", "DIV2K_valid_HR/2.png"]),
+        (["Flickr2K_HR/1.png"], ["Flickr2K_LR_bicubic/X2/1x2.png", "Flickr2K_LR_unknown/1.png"]),
+        (["HR/train/0001000/0000001.png"], ["X4/train/0001000/0000001x4.png", "val1/HR/val/1.png"]),
+        (["HR/baby.png"], ["LRx4/baby.png"]),
+        (["lrose/a.png", "valley/test/x9/b.png", "color/c.png"], []),
+    ],
+    ids=["DIV2K", "Flickr2K", "LSDIR", "Set5", "photographs"],
+)  # fmt: skip
+def test_published_layouts_are_recognised(
+    tmp_path: Path, wanted: list[str], others: list[str]
+) -> None:
+    for i, name in enumerate((*wanted, *others)):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png(noise(i)))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = find_sources([tmp_path])
+    assert sorted(str(source.path.relative_to(tmp_path)) for source in found) == sorted(wanted)
+    assert len(told) == len(others)
+    for name in others:
+        assert any(name.split("/")[0] in str(warning.message) for warning in told)
+        assert len(find_sources([(tmp_path / name).parent])) == 1
 
 
 def test_unusable_images_are_reported_once_and_left_out(folder: Path) -> None:

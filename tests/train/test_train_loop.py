@@ -22,6 +22,7 @@ from dvmsr.pairs import Pair
 from dvmsr.resize import imresize
 from dvmsr.train.data import Patches
 from dvmsr.train.loop import Trainer, stop_signals
+from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.settings import Settings
 from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
 
@@ -139,6 +140,14 @@ def test_a_stopped_run_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> Non
     assert_equal_runs(whole, tmp_path)
     first, second = (TrainState.load(folder / FILE_NAME) for folder in (whole, tmp_path))
     assert first.optimiser["watch"] == second.optimiser["watch"]
+
+
+def test_batches_made_ahead_give_equal_bits(whole: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path)
+    run.batches = Prefetch(run._batch, 2)
+    run.run()
+    assert run.batches.pool is None
+    assert_equal_runs(whole, tmp_path)
 
 
 def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
