@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.strips import least_rows
+from dvmsr.strips import least_rows, states
 
 _INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
 """Peak memory in (L, D) FP32 tensors: what was measured for networks of 60 and 192 channels on
@@ -21,8 +22,10 @@ _OUTPUT_BYTES = 33
 _STREAMED_OUTPUT_BYTES = 13
 """Per output pixel by strips: four copies of 8 bits, three channels each, one padded to four."""
 _STRIP_MARGIN, _STRIP_BASE = 1.6, 24 << 20
-"""What the activations of a strip are multiplied by, and bytes added: states, rows that are copied,
-and what the allocator rounds up."""
+"""What the activations of a strip are multiplied by, and bytes added: rows that are copied, and
+what the allocator rounds up."""
+_STATE_COPIES = 3
+"""What a step takes, what it gives, and one more while they change hands."""
 
 _CGROUP_FILES = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -50,8 +53,9 @@ def estimate(config: DVMSRConfig, backend: str, height: int, width: int) -> int:
 def estimate_strips(config: DVMSRConfig, backend: str, height: int, width: int, rows: int) -> int:
     """The same for an image of that size that is computed in strips of so many rows."""
     strip = estimate(config, backend, max(rows, least_rows(config)), width)
+    carried = _FLOAT * sum(math.prod(state.shape(1, width)) for state in states(config))
     result = height * width * _STREAMED_OUTPUT_BYTES * config.scale**2
-    return int(_STRIP_MARGIN * strip) + _STRIP_BASE + result
+    return int(_STRIP_MARGIN * strip) + _STATE_COPIES * carried + _STRIP_BASE + result
 
 
 def available() -> int | None:

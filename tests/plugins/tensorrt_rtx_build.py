@@ -26,11 +26,24 @@ def main(library: str, model: str) -> dict[str, object]:
 
     config = builder.create_builder_config()
     profile = builder.create_optimization_profile()
-    name = network.get_input(0).name
-    profile.set_shape(name, (1, 3, 16, 16), (1, 3, 64, 64), (2, 3, 1024, 1024))
+    for tensor in map(network.get_input, range(network.num_inputs)):
+        if tensor.is_shape_tensor:  # the flags of a streaming model
+            profile.set_shape_input(tensor.name, [0], [0], [1])
+        elif tensor.name == "input":
+            profile.set_shape("input", (1, 3, 16, 16), (1, 3, 64, 64), (2, 3, 1024, 1024))
+        else:  # states
+            profile.set_shape(tensor.name, *(state_shape(tensor.shape, *n) for n in STATES))
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     return {"plugins": plugins, "plan_bytes": plan.nbytes if plan else 0}
+
+
+STATES = (1, 16), (1, 64), (2, 1024)
+"""Batch and width: least, usual, most."""
+
+
+def state_shape(declared: trt.Dims, batch: int, width: int) -> tuple[int, ...]:
+    return batch, *(width if size < 0 else size for size in tuple(declared)[1:])
 
 
 print(json.dumps(main(*sys.argv[1:])))

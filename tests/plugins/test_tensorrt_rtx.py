@@ -73,6 +73,17 @@ def test_builds_a_plan_with_a_plugin_per_custom_node(
     assert report["plan_bytes"] > 100_000
 
 
+def test_takes_a_streaming_model(libraries: Path, tmp_path: Path) -> None:
+    """With its flags as shape tensors."""
+    network = DVMSR(DVMSRConfig(channels=16, depths=(1, 1)))
+    export_onnx(network, tmp_path / "s.onnx", precision="fp16", streaming=True, verify=False)
+    model = onnx.load(tmp_path / "s.onnx")
+    del model.functions[:]
+    report, messages = build_plan(model, tmp_path, libraries, build("found").pure)
+    assert report.get("plugins") == [node.name for node in custom_nodes(model)], messages
+    assert report["plan_bytes"] > 50_000
+
+
 def test_needs_the_plugin(model: onnx.ModelProto, libraries: Path, tmp_path: Path) -> None:
     report, _ = build_plan(model, tmp_path, libraries, "")
     assert "Plugin not found" in " ".join(report["errors"])

@@ -42,3 +42,9 @@ def test_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gpu_gets_the_whole_image() -> None:
     assert strip_height.choose(STUDENT, "cuda", 10**5, 10**5, limit=1) == 10**5
+
+
+def test_what_is_carried_counts() -> None:
+    """Measured: 790 MiB beyond the loaded model for strips of 8 rows of 10,000 pixels."""
+    estimate = memory.estimate_strips(STUDENT, "native", 0, 10_000, LEAST)
+    assert 790 << 20 < estimate < 1000 << 20
