@@ -18,6 +18,7 @@ from dvmsr.runtime import engine_file, memory, models, strip_height
 from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network, PixelNetwork
 from dvmsr.runtime.pixels import check_values, from_planes, to_planes
+from dvmsr.runtime.transparency import extend_colours
 from dvmsr.threads import bounded
 
 BACKENDS = ("auto", "native", "portable", "torch", "cuda", "tensorrt")
@@ -176,8 +177,9 @@ class Upscaler:
 
         Args:
             image: a Pillow image of any 8- or 16-bit kind (see `image_io.normalise`; transparency
-                is enlarged by bicubic interpolation), or an RGB array (H, W, 3) of type uint8,
-                uint16, or of a floating-point type with values in [0, 1].
+                is enlarged by bicubic interpolation, and what it hides does not show), or an RGB
+                array (H, W, 3) of type uint8, uint16, or of a floating-point type with values in
+                [0, 1].
 
         Returns:
             A Pillow image of mode RGB, L, RGBA or LA with the same colour profile, or an array
@@ -193,7 +195,8 @@ class Upscaler:
 
     def _enlarge_picture(self, image: Image.Image) -> Image.Image:
         image = normalise(image, getattr(image, "filename", "") or "the image")
-        result = Image.fromarray(self._enlarge_array(np.asarray(image.convert("RGB"))))
+        colours = extend_colours(image).convert("RGB")
+        result = Image.fromarray(self._enlarge_array(np.asarray(colours)))
         if image.mode in ("L", "LA"):
             result = result.convert("L")
         if image.mode in ("LA", "RGBA"):
