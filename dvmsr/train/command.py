@@ -96,6 +96,12 @@ def train(
     keep: Annotated[
         int, typer.Option(help="Checkpoints kept besides best and last.")
     ] = Settings.keep,
+    pictures: Annotated[
+        int, typer.Option(help="Upscaled images of --val to write at each validation.")
+    ] = Settings.pictures,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write curves and pictures for TensorBoard, too.")
+    ] = False,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="one per core")
     ] = None,

@@ -98,7 +98,7 @@ def _typed(path: Path, key: str, value: Any, kind: Any) -> Any:
         names = [value] if isinstance(value, str) else value
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return [Path(name) for name in names]
-    elif not isinstance(value, bool) and isinstance(value, kind):
+    elif isinstance(value, kind) and isinstance(value, bool) == (kind is bool):
         return value
     elif type(value) is int and isinstance(0.5, kind):
         return float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import signal
 import threading
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dvmsr import checkpoint
@@ -22,20 +24,32 @@ from dvmsr.cli_support import SIGNALLED, notice
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pair
+from dvmsr.pairs import Pair, Pixels
 from dvmsr.paths import exists
+from dvmsr.runtime.atomic import write_atomically
+from dvmsr.train.board import Board
 from dvmsr.train.data import Patches
 from dvmsr.train.network import describe_difference
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser
 from dvmsr.train.parallel import Group
 from dvmsr.train.prefetch import Prefetch
-from dvmsr.train.report import RunLog, Screen
+from dvmsr.train.report import RunLog, Screen, memory_in_use
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
-from dvmsr.train.state import FILE_NAME, LOG_NAME, Fingerprint, TrainState, exclusive, open_run
+from dvmsr.train.state import (
+    FILE_NAME,
+    LOG_NAME,
+    PICTURES,
+    Fingerprint,
+    TrainState,
+    exclusive,
+    open_run,
+)
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 
+BEGINNINGS = ("init_sha256", "teacher_sha256")
+"""What checkpoints tell of `origin`: no paths, which are those of a machine."""
 AHEAD = 2
 """Batches that wait for a GPU. On a CPU, making them would take from computing."""
 SHOWN = 3
@@ -94,6 +108,7 @@ class Trainer:
         self.batches = Prefetch(self._batch, 0 if self.group.device == "cpu" else AHEAD)
         self.step = 0
         self.log: RunLog | None = None
+        self.board: Board | None = None
         self.finished = False
         """Whether there is nothing left to do."""
         self.earlier_seconds = 0.0
@@ -184,6 +199,8 @@ class Trainer:
         if not self.resumed:
             open_run(self.out, resume=False)  # while images were read, another run may have begun
         self.log = RunLog(self.out / LOG_NAME, first_step)
+        if self.settings.tensorboard:
+            self.board = files.enter_context(Board(self.out, first_step))
         if not self.resumed:
             self._save_state()
 
@@ -245,8 +262,10 @@ class Trainer:
         left *= 60 if self.settings.unit == "minutes" else 1 / speed
         score = "" if self.last_psnr is None else f"  PSNR-Y {self.last_psnr:.3f} dB"
         text = (
-            f"step {self.step}  loss {means['loss']:.5f}  {speed:.2f} steps/s{score}"
+            f"step {self.step}  loss {means['loss']:.5f}{score}"
+            f"  {speed * self.settings.batch:.1f} img/s"
             f"  ETA {timedelta(seconds=round(min(left, LONGEST)))}"
+            f"{memory_in_use(self.group.device)}"
         )
         screen.update(self.progress, text)
         if not screen.live:
@@ -255,6 +274,8 @@ class Trainer:
     def _append(self, row: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.append(row)
+        if self.board is not None:
+            self.board.add_row(row)
 
     def _validate(self) -> None:
         if not self.group.is_first:
@@ -262,7 +283,7 @@ class Trainer:
         improved = False
         if self.validation:
             border = self.model.config.scale
-            self.last_psnr = validate(self.average, self.validation, border)
+            self.last_psnr = validate(self.average, self.validation, border, self._show)
             improved = self.best_psnr is None or self.last_psnr > self.best_psnr
             if improved:
                 self.best_psnr = self.last_psnr
@@ -278,13 +299,25 @@ class Trainer:
             old.unlink()
         self._save_state()
 
+    def _show(self, number: int, image: Pixels) -> None:
+        if number >= self.settings.pictures:
+            return
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "PNG")
+        folder = self.out / PICTURES
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{number:03}.png", data.getbuffer(), overwrite=True)
+        if self.board is not None:
+            self.board.add_picture(number, image, self.step)
+
     def _save_weights(self, path: Path) -> None:
         metadata = {
             "steps": str(self.step),
             "data": f"{len(self.patches.pairs)} images",
             "batch": f"{self.settings.batch} x {self.patches.patch}x{self.patches.patch} LR",
         }
-        metadata["training"] = json.dumps({**self._settings(), **self.origin}, sort_keys=True)
+        begun_with = {name: self.origin.get(name) for name in BEGINNINGS}
+        metadata["training"] = json.dumps({**self._settings(), **begun_with}, sort_keys=True)
         if self.last_psnr is not None:
             metadata["validation"] = f"PSNR-Y {self.last_psnr:.3f} dB"
         checkpoint.save(self.average, path, metadata)

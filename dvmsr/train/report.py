@@ -8,12 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from rich.progress import BarColumn, Progress, TextColumn
 
 from dvmsr.cli_support import stderr_console
 from dvmsr.errors import DvmsrError
 from dvmsr.paths import exists, unreadable
 from dvmsr.runtime.atomic import write_atomically
+from dvmsr.runtime.probe import peak_resident
 
 
 class RunLog:
@@ -53,6 +55,14 @@ def _step(row: bytes) -> float:
         return float(json.loads(row)["step"])
     except (ValueError, TypeError, KeyError):  # cut off by a crash, or no row of ours
         return math.inf
+
+
+def memory_in_use(device: str) -> str:
+    """`  2.1 GiB`: the most that was in use so far, on the GPU or by the process; empty where that
+    is not known."""
+    on_gpu = device.startswith("cuda")
+    most = torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident()
+    return "" if most is None else f"  {most / 2**30:.1f} GiB"
 
 
 class Screen:

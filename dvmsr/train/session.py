@@ -22,6 +22,7 @@ from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, find_dataset
 from dvmsr.runtime import memory
 from dvmsr.threads import bounded
+from dvmsr.train.board import check_board
 from dvmsr.train.config_file import resolve
 from dvmsr.train.data import Patches, Source, find_sources
 from dvmsr.train.loop import Trainer
@@ -58,6 +59,8 @@ def run(given: Options, distill: bool = False) -> None:
     with join(origin["device"]) as group:
         with warnings_as_notices():
             check_device(group.device)
+            if settings.tensorboard:
+                check_board()
             if threads := bounded(origin["threads"]):
                 torch.set_num_threads(threads)
             torch.manual_seed(settings.seed)

@@ -15,7 +15,7 @@ MOST = 1e12
 PATCH = 32
 """Side of a low-resolution patch in pixels, unless told otherwise."""
 REPORTS = ("log_every", "save_every", "validate_every")
-FREE = (*REPORTS, "keep")
+FREE = (*REPORTS, "keep", "pictures", "tensorboard")
 """What a resumed run may change at will."""
 POSITIONS = ("end", "mid", "both")
 DISTANCES = ("l1", "l2")
@@ -55,6 +55,9 @@ class Settings:
     validate_every: int = 1000
     keep: int = 3
     """How many checkpoints to keep besides the best and the last."""
+    pictures: int = 0
+    """How many upscaled validation images to write at each validation."""
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -67,8 +70,11 @@ class Settings:
                 )
         if not 0 <= self.clip <= MOST:
             raise UsageError(f"--clip must be from 0 to {MOST:g}, not {self.clip}")
-        if not 0 <= self.keep <= MOST:
-            raise UsageError(f"--keep must be from 0 to {MOST:g}, not {self.keep}")
+        for name in ("keep", "pictures"):
+            if not 0 <= getattr(self, name) <= MOST:
+                raise UsageError(
+                    f"{option(name)} must be from 0 to {MOST:g}, not {getattr(self, name)}"
+                )
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("dt_init", self.dt_init, DT_INITS)
         if not 0 <= self.ema < 1:

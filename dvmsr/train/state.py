@@ -24,6 +24,8 @@ except ImportError:  # no POSIX
 
 FILE_NAME = "resume.pt"
 LOG_NAME = "log.jsonl"
+PICTURES = "pictures"
+"""Folder for upscaled validation images."""
 FORMAT = 3
 
 Fingerprint = tuple[int, str]
@@ -135,7 +137,7 @@ def open_run(out: Path, resume: bool) -> TrainState | None:
     if state is None:
         if exists(out / FILE_NAME):
             raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
-        for name in ("*.safetensors", LOG_NAME):
+        for name in ("*.safetensors", LOG_NAME, f"{PICTURES}/*.png"):
             if found := next(out.glob(name), None):
                 raise UsageError(f"{found} would be overwritten; give another --out")
     check_folder(out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +48,22 @@ def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
 
 
 @torch.no_grad()
-def validate(model: nn.Module, pairs: list[Pair], border: int) -> float:
-    """Mean PSNR in dB on the Y channel, `border` pixels left out at each side, images as uint8."""
+def validate(
+    model: nn.Module,
+    pairs: list[Pair],
+    border: int,
+    show: Callable[[int, Pixels], None] = lambda number, image: None,
+) -> float:
+    """Mean PSNR in dB on the Y channel, `border` pixels left out at each side, images as uint8.
+
+    Args:
+        show: gets each upscaled image (H, W, 3), with its number.
+    """
     device = next(model.parameters()).device
     scores = []
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         output = model(to_tensor(pair.lr[None], device))[0]  # (3, H, W)
         image = (output.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        show(number, image)
         scores.append(psnr_y(image, pair.hr, border))
     return float(np.mean(scores))

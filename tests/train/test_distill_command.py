@@ -67,7 +67,7 @@ def test_a_recipe_is_one_command(folder: Path, name: str) -> None:
         metadata = file.metadata()
     training = json.loads(metadata["training"])
     assert training["lambda_dis"] == weight and training["teacher_precision"] == "fp16"
-    assert training["teacher"] == str(folder / "teacher.safetensors")
+    assert str(folder) not in str(metadata)  # no paths of this machine
     assert training["teacher_sha256"] == checkpoint.sha256("teacher.safetensors")
     assert (training["batch"], training["steps"], training["lr"]) == (2, 3, 2e-4)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair
 from dvmsr.resize import imresize
+from dvmsr.train.board import check_board
 from dvmsr.train.data import Patches
 from dvmsr.train.loop import Trainer, stop_signals
 from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.settings import Settings
 from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
+from dvmsr.train.validate import validate
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)
 SETTINGS: dict[str, Any] = {
@@ -148,6 +155,73 @@ def test_batches_made_ahead_give_equal_bits(whole: Path, tmp_path: Path) -> None
     run.run()
     assert run.batches.pool is None
     assert_equal_runs(whole, tmp_path)
+
+
+class FakeWriter:
+    """TensorBoard's writer as far as it is used."""
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.folder, self.purge_step = folder, purge_step
+        self.curves: dict[str, list[int]] = {}
+        self.pictures: list[tuple[str, tuple[int, ...], int]] = []
+        self.closed = False
+        writers.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        assert isinstance(value, (int, float))
+        self.curves.setdefault(name, []).append(step)
+
+    def add_image(self, name: str, image: np.ndarray, step: int, dataformats: str) -> None:
+        assert image.dtype == np.uint8 and dataformats == "HWC"
+        self.pictures.append((name, image.shape, step))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+writers: list[FakeWriter] = []
+
+
+def test_curves_and_pictures_go_to_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = FakeWriter
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    writers.clear()
+    held_out = [stripes(1), stripes(2, side=24), stripes(3)]
+    trainer(tmp_path, validation=held_out, tensorboard=True, pictures=2).run()
+    (writer,) = writers
+    assert (writer.folder, writer.purge_step) == (str(tmp_path / "tensorboard"), 1)
+    assert writer.curves["loss"] == writer.curves["lr"] == [2, 4, 6, 8, 10, 12]
+    assert writer.curves["psnr_y"] == [5, 10, 12]
+    assert writer.closed
+    sizes = {"validation/0": (32, 32, 3), "validation/1": (24, 24, 3)}
+    assert writer.pictures == [(*each, step) for step in (5, 10, 12) for each in sizes.items()]
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert [picture.name for picture in pictures] == ["000.png", "001.png"]
+    last = np.asarray(Image.open(pictures[0]))
+    score = psnr_y(last, held_out[0].hr, 2)
+    network = checkpoint.load(tmp_path / "last.safetensors")
+    assert score == pytest.approx(validate(network, held_out[:1], 2), abs=1e-9)
+
+
+def test_tensorboard_is_asked_for_by_name_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingComponentError, match=r"pip install 'dvmsr\[tensorboard\]'"):
+        check_board()
+
+
+def test_the_line_shows_speed_and_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer(tmp_path).run()
+    line = next(line for line in capsys.readouterr().err.splitlines() if "step 10  loss" in line)
+    n = r"\d+\.\d+"
+    shape = rf"step 10  loss {n}  PSNR-Y {n} dB  {n} img/s  ETA 0:00:0\d(  {n} GiB)?"
+    assert re.fullmatch(shape, line)
 
 
 def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
@@ -415,7 +489,7 @@ def test_a_run_of_the_format_before_goes_on_to_equal_bits(whole: Path, tmp_path:
     values = vars(TrainState.load(tmp_path / FILE_NAME)) | {"format": 2}
     values["optimizer"] = values.pop("optimiser")["adam"]
     del values["objective"]
-    for name in ("keep", "precision", "dt_init"):
+    for name in ("keep", "pictures", "tensorboard", "precision", "dt_init"):
         del values["settings"][name]
     torch.save(values, tmp_path / FILE_NAME)
     trainer(tmp_path, resume=True).run()
