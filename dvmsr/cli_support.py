@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import DvmsrError, UsageError, explain
 
@@ -87,11 +87,10 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         if error.filename is not None:
             notice(f"error: {explain(error, error.filename)}")
             sys.exit(DvmsrError.exit_code)
-        if error.errno != errno.ENOSPC:
-            raise
-        notice("error: standard output has no space left; make room or send it elsewhere")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
-        sys.exit(1)
+        notice(f"error: {_explain_nameless(error)}")
+        if sys.stdout is sys.__stdout__ and sys.stdout is not None:  # it is flushed again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(DvmsrError.exit_code)
     except MemoryError:
         notice("error: there is not enough memory; end other programs or take smaller input")
         sys.exit(DvmsrError.exit_code)
@@ -100,11 +99,31 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     except Exception as error:
         if not hasattr(error, "show"):
             raise
-        error.show()  # typer's own usage error; its class has moved between versions
+        _show_usage_error(error)  # typer's own; its class has moved between versions
         sys.exit(UsageError.exit_code)
     if exit_code == INTERRUPTED:
         notice("interrupted")
     sys.exit(exit_code)
+
+
+def _explain_nameless(error: OSError) -> str:
+    """Of a failure that tells no file."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return "the current folder no longer exists; change to another"
+    if error.errno == errno.ENOSPC:
+        return "standard output has no space left; make room or send it elsewhere"
+    return f"reading or writing failed ({error.strerror or error}); check standard output and disks"
+
+
+def _show_usage_error(error: Any) -> None:
+    """One line; the help of a command that was given nothing is shown as it is."""
+    if type(error).__name__ == "NoArgsIsHelpError" or error.ctx is None:
+        error.show()
+        return
+    text = " ".join(error.format_message().split()).rstrip(".")
+    notice(f"error: {text[:1].lower()}{text[1:]}; see {error.ctx.command_path} --help")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from reprlib import repr
 from typing import Any
 
 from dvmsr.errors import UsageError
@@ -54,7 +55,7 @@ class DVMSRConfig:
         for name, limit in LIMITS.items():
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= limit:
-                raise UsageError(f"{name} must be an integer from 1 to {limit}, not {value!r}")
+                raise UsageError(f"{name} must be an integer from 1 to {limit}, not {repr(value)}")
         if (
             not isinstance(self.depths, (tuple, list))
             or not 1 <= len(self.depths) <= MAX_DEPTH
@@ -62,16 +63,16 @@ class DVMSRConfig:
         ):
             raise UsageError(
                 f"depths must be 1 to {MAX_DEPTH} integers from 1 to {MAX_DEPTH}, "
-                f"one per RSSB, not {self.depths!r}"
+                f"one per RSSB, not {repr(self.depths)}"
             )
         object.__setattr__(self, "depths", tuple(self.depths))
         if type(self.scale) is not int or self.scale not in SCALES:
-            raise UsageError(f"scale must be one of {SCALES}, not {self.scale!r}")
+            raise UsageError(f"scale must be one of {SCALES}, not {repr(self.scale)}")
         if self.upsampler not in UPSAMPLERS:
-            raise UsageError(f"upsampler must be one of {UPSAMPLERS}, not {self.upsampler!r}")
+            raise UsageError(f"upsampler must be one of {UPSAMPLERS}, not {repr(self.upsampler)}")
         for name in ("vimm_residual", "bidirectional"):
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} must be true or false, not {getattr(self, name)!r}")
+                raise UsageError(f"{name} must be true or false, not {repr(getattr(self, name))}")
 
     @property
     def inner_channels(self) -> int:
@@ -100,7 +101,7 @@ class DVMSRConfig:
         """
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise UsageError(f"unknown configuration field {', '.join(unknown)}")
+            raise UsageError(f"unknown configuration field {repr(unknown[0])}")
         return cls(**values)
 
     @classmethod
@@ -112,7 +113,7 @@ class DVMSRConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also of integers with too many digits
             raise UsageError(f"the configuration is not valid JSON ({error})") from None
         if not isinstance(values, dict):
             raise UsageError("the configuration is not a JSON object")

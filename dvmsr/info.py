@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 
 from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
-from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.errors import MissingComponentError
 from dvmsr.runtime import engine_file
 from dvmsr.runtime.models import model_file
+from dvmsr.sizes import parse_size
 
 NOTES = {
     "ntire-student": "the weights released for NTIRE 2024 have 4 RSSBs and fit the preset student"
@@ -45,21 +45,9 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
     return checkpoint.load(path).config, {}
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`HxW` as two positive integers.
-
-    Raises:
-        UsageError: if it is anything else.
-    """
-    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
-        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x256, not {text!r}")
-    return int(match[1]), int(match[2])
-
-
 def run(model: str, size: str, as_json: bool) -> None:
     """The command: describe and print."""
-    height, width = parse_size(size)
+    height, width = parse_size("--size", size)
     config, metadata = read_config(model)
     analysis = describe(config, height, width)
     if as_json:

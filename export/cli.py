@@ -10,10 +10,10 @@ import typer
 
 from dvmsr.cli_options import Version
 from dvmsr.cli_support import run_app
-from dvmsr.errors import UsageError
 from dvmsr.export import cuda_command, plugin_command, trt_command
 from dvmsr.export.capabilities import SeveralCapabilities
 from dvmsr.export.onnx_export import DEFAULT_OPSET, export_onnx
+from dvmsr.sizes import parse_shape
 
 EXAMPLES = """\b
 Examples:
@@ -88,24 +88,9 @@ def onnx_command(
         output or Path(f"{checkpoint.stem}{kind}.onnx"),
         precision="fp16" if fp16 else "fp32",
         opset=opset,
-        static_shape=None if static is None else parse_shape(static),
+        static_shape=None if static is None else parse_shape("--static", static),
         verify=verify,
         overwrite=overwrite,
         streaming=streaming,
     )
     print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
-
-
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """`1x270x480` -> (1, 270, 480)
-
-    Raises:
-        UsageError: for anything but three positive integers of up to 7 digits.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 3 or not all(part.isascii() and part.isdigit() for part in parts):
-        raise UsageError(f"--static takes BxHxW, such as 1x270x480, not {text!r}")
-    if any(len(part) > 7 for part in parts):
-        raise UsageError(f"--static {text} is beyond any image; take sizes of up to 7 digits")
-    batch, height, width = (int(part) for part in parts)
-    return batch, height, width

@@ -112,7 +112,9 @@ def export_onnx(
     model, reference = make_model(source, precision, opset, static_shape, streaming)
     if verify and static_shape is not None:
         batch, height, width = static_shape
-        memory.check(reference.config, "portable", batch * height, width, f"verifying {path}")
+        name = f"{path} cannot be verified: its input"
+        remedy = "make the static shape smaller or add --no-verify"
+        memory.check(reference.config, "portable", batch * height, width, name=name, remedy=remedy)
     data = model.SerializeToString()
 
     parity: list[Parity] = []

@@ -108,9 +108,9 @@ def trt_command(
         model=model,
         output=output,
         precision=chosen[0] if chosen else None,
-        min=parse_size("--min", smallest),
-        opt=parse_size("--opt", usual),
-        max=parse_size("--max", largest),
+        min=_size("--min", smallest),
+        opt=_size("--opt", usual),
+        max=_size("--max", largest),
         batch=parse_batch(batch),
         target=target,
         compute_capabilities=tuple(compute_capability or ()),
@@ -132,20 +132,10 @@ def rebuilding(arguments: list[str]) -> tuple[str, ...]:
     return ("dvmsr-export", *kept, "--force")
 
 
-def parse_size(option: str, text: str | None) -> tuple[int, int] | None:
-    """`270x480` -> (270, 480)
+def _size(option: str, text: str | None) -> tuple[int, int] | None:
+    from dvmsr.sizes import parse_size
 
-    Raises:
-        UsageError: for anything but two positive integers of up to 5 digits.
-    """
-    from dvmsr.errors import UsageError
-
-    if text is None:
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", text.lower())
-    if not match:
-        raise UsageError(f"{option} takes HEIGHTxWIDTH in pixels, such as 270x480, not {text!r}")
-    return int(match[1]), int(match[2])
+    return None if text is None else parse_size(option, text)
 
 
 def parse_batch(text: str | None) -> tuple[int, int, int] | None:

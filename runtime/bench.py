@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import UsageError
-from dvmsr.info import parse_size
 from dvmsr.runtime import machine, memory
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.natural_image import natural_image
@@ -21,6 +20,7 @@ from dvmsr.runtime.progress import progress_bar
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.timing import Times, interleave, summarise
 from dvmsr.runtime.upscaler import Upscaler
+from dvmsr.sizes import parse_size
 from dvmsr.threads import bounded
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def run(
 ) -> None:
     """The command: measure, write, print."""
     _check_targets(output, plot, overwrite)
-    asked = [parse_size(size) for size in sizes]
+    asked = [parse_size("--size", size) for size in sizes]
     results: list[Measurement] = []
     with warnings_as_notices():
         threads = bounded(threads)

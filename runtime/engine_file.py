@@ -187,7 +187,7 @@ def read_info(path: Path) -> EngineInfo:
         ) from None
     except OSError as error:
         raise unreadable(described, error) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(described) from None
     if isinstance(values, dict) and type(values.get("format")) is int and values["format"] > FORMAT:
         raise IncompatibleModelError(f"{described} was made by a newer dvmsr; upgrade dvmsr")

@@ -83,12 +83,14 @@ def check(
     name: str,
     rows: int | None = None,
     limit: int | None = None,
+    remedy: str | None = None,
 ) -> None:
     """Whether an image of that size, called `name` in the message, fits.
 
     Args:
         rows: of the strips in which it is computed; None means at once.
         limit: bytes that it may take; None means all that are free.
+        remedy: what the message advises; None for advice that fits pictures.
 
     Raises:
         DvmsrError: if it needs more.
@@ -97,16 +99,16 @@ def check(
         return
     if rows is None:
         needed = estimate(config, backend, height, width)
-        remedy = "cut it into parts, make it smaller or use a model that streams"
+        usual = "cut it into parts, make it smaller or use a model that streams"
     else:
         needed = estimate_strips(config, backend, height, width, rows)
-        remedy = "cut it into parts or make it smaller"
+        usual = "cut it into parts or make it smaller"
     there = available() if limit is None else limit
     if there is not None and needed > there:
         raise DvmsrError(
             f"{name} has {width}x{height} pixels, which need about {needed / 1e9:.1f} GB of memory "
             f"where {max(there, 0) / 1e9:.1f} GB are {'free' if limit is None else 'allowed'}; "
-            f"{remedy}"
+            f"{remedy or usual}"
         )
 
 

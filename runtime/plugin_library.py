@@ -131,7 +131,7 @@ def read_description(path: Path) -> PluginLibrary | None:
                 **{**library.to_dict(), "architectures": tuple(library.architectures)}
             )
         return library if Path(library.pure).is_file() else None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -69,6 +69,23 @@ def test_from_json_rejects(text: str) -> None:
         DVMSRConfig.from_json(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        json.dumps({"channels": int("9" * 4000)}),
+        f'{{"channels": {"9" * 6000}}}',
+        f'{{"depths": {"[" * 900}60{"]" * 900}}}',
+        json.dumps({"x" * 6000: 1}),
+    ],
+    ids=["nested", "4000 digits", "6000 digits", "deep depths", "long name"],
+)
+def test_from_json_rejects_monsters_in_a_short_sentence(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        DVMSRConfig.from_json(text)
+    assert len(str(error.value)) < 300
+
+
 def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"pupil.*student"):
         preset("pupil")

@@ -10,6 +10,7 @@ what comes before.
 
 from __future__ import annotations
 
+import reprlib
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -75,7 +76,7 @@ def read_config(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(path, error) from None
-    except ValueError as error:  # also what is no UTF-8
+    except (ValueError, RecursionError) as error:  # also what is no UTF-8
         raise UsageError(f"{path} is no TOML file ({error}); correct it") from None
     types = OTHERS | get_type_hints(Settings) | get_type_hints(Distillation)
     values = {}
@@ -102,4 +103,6 @@ def _typed(path: Path, key: str, value: Any, kind: Any) -> Any:
         return value
     elif type(value) is int and isinstance(0.5, kind):
         return float(value)
-    raise UsageError(f"{path} has a wrong kind of value for {key}, {value!r}; correct it")
+    raise UsageError(
+        f"{path} has a wrong kind of value for {key}, {reprlib.repr(value)}; correct it"
+    )

@@ -11,7 +11,6 @@ import pytest
 from networks import random_network
 
 from dvmsr import checkpoint
-from dvmsr.errors import UsageError
 from dvmsr.export import cli, verify
 from dvmsr.export.parity import Parity
 
@@ -58,6 +57,7 @@ def test_json(
     ("options", "code"),
     [
         (["--static", "6x8"], 2),
+        (["--static", "0x1x1"], 2),
         (["--static", ""], 2),
         (["--static", "1x-6x8"], 2),
         (["--opset", "9"], 2),
@@ -76,7 +76,18 @@ def test_usage_errors(
     assert run(monkeypatch, "onnx", str(source), *options) == code
     streams = capsys.readouterr()
     assert streams.out == ""
-    assert "Traceback" not in streams.err
+    assert streams.err.startswith("error: ") and streams.err.count("\n") == 1
+    assert any(word in streams.err for word in (options[0].strip("-o"), "is empty"))
+    assert not Path("net.onnx").exists()
+
+
+def test_a_static_size_that_cannot_be_verified_says_what_to_do(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "onnx", str(source), "--static", "1x99999x99999") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: net.onnx cannot be verified: its input has 99999x99999 pixels")
+    assert "add --no-verify" in error
     assert not Path("net.onnx").exists()
 
 
@@ -102,13 +113,6 @@ def test_an_existing_file_needs_overwrite(source: Path, monkeypatch: pytest.Monk
     assert run(monkeypatch, "onnx", str(source), "--no-verify") == 0
     assert run(monkeypatch, "onnx", str(source), "--no-verify") == 2
     assert run(monkeypatch, "onnx", str(source), "--no-verify", "--overwrite") == 0
-
-
-def test_shapes() -> None:
-    assert cli.parse_shape("1x270x480") == (1, 270, 480)
-    for text in ("", "1x2", "1x2x3x4", "1x2x³", "axbxc"):
-        with pytest.raises(UsageError, match="BxHxW"):
-            cli.parse_shape(text)
 
 
 def test_help_is_light_and_shows_examples() -> None:

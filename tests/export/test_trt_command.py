@@ -29,7 +29,7 @@ from dvmsr.export import (
     tensorrt_version,
 )
 from dvmsr.export.capabilities import spread
-from dvmsr.export.trt_command import parse_batch, parse_size, rebuilding
+from dvmsr.export.trt_command import parse_batch, rebuilding
 from dvmsr.model import DVMSR
 from dvmsr.runtime import plugin_library
 from dvmsr.runtime.engine_file import Profile, info_path, read_engine
@@ -468,12 +468,8 @@ def test_profiles_must_grow() -> None:
 
 
 def test_words_of_the_command_line() -> None:
-    assert parse_size("--min", "270X480") == (270, 480)
     assert parse_batch("1,2,4") == (1, 2, 4)
     assert parse_batch("2") == (2, 2, 2)
-    for text in ("", "1x", "1x2x3", "-1x2", "100000x1", "²x1"):
-        with pytest.raises(UsageError, match="--opt takes HEIGHTxWIDTH"):
-            parse_size("--opt", text)
     arguments = ["trt", "--compute-capability", "8.6", "8.9", "net.onnx", "12.0"]
     assert spread(arguments) == [
         *["trt", "--compute-capability", "8.6", "--compute-capability", "8.9", "net.onnx", "12.0"]

@@ -1,0 +1,62 @@
+"""What the error boundary of the command lines makes of failures that tell no file."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from dvmsr.cli_support import run_app
+
+INFER_IN_A_DELETED_FOLDER = """
+import os, sys
+os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+sys.argv = ["dvmsr-infer", "one.png"]
+from dvmsr.runtime.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="keeps the current folder")
+def test_a_deleted_current_folder(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", INFER_IN_A_DELETED_FOLDER],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 1
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert errors == ["error: the current folder no longer exists; change to another"]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "reading or writing failed (Input/output"),
+        (OSError("a library's own"), "reading or writing failed (a library's own)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "standard output has no space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.png"), "x.png cannot be used"),
+    ],
+)
+def test_no_operating_system_error_gives_a_traceback(
+    error: OSError,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def command() -> None:
+        raise error
+
+    app = typer.Typer()
+    app.command()(command)
+    monkeypatch.setattr(sys, "argv", ["a command"])
+    with pytest.raises(SystemExit) as exit:
+        run_app(lambda: app)
+    assert exit.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {message}")

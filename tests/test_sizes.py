@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from dvmsr.errors import UsageError
+from dvmsr.sizes import parse_shape, parse_size
+
+
+def test_sizes() -> None:
+    assert parse_size("--min", "270X480") == (270, 480)
+    assert parse_size("--min", "1x99999") == (1, 99999)
+    assert parse_shape("--static", "1x270x480") == (1, 270, 480)
+
+
+@pytest.mark.parametrize("text", ["", "1x", "1x2x3", "-1x2", "0x2", "100000x1", "²x1", "axb"])
+def test_no_sizes(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--opt takes HEIGHTxWIDTH.* such as 270x480, not"):
+        parse_size("--opt", text)
+
+
+@pytest.mark.parametrize("text", ["", "1x2", "1x2x3x4", "1x2x³", "0x1x1", "1x9999999x9999999"])
+def test_no_shapes(text: str) -> None:
+    with pytest.raises(UsageError, match="--static takes BATCHxHEIGHTxWIDTH"):
+        parse_shape("--static", text)
+
+
+def test_a_very_long_size_is_not_repeated() -> None:
+    with pytest.raises(UsageError) as error:
+        parse_size("--size", "1" * 5000 + "x1")
+    assert len(str(error.value)) < 200
