@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -37,6 +36,7 @@ from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.report import RunLog, Screen, memory_in_use
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
+from dvmsr.train.signals import stop_signals
 from dvmsr.train.state import (
     FILE_NAME,
     LOG_NAME,
@@ -392,30 +392,3 @@ def _memory_needed(settings: Settings) -> Iterator[None]:
             f"a step of {settings.batch} patches needs more memory than there is; "
             "lower --batch or --patch"
         ) from None
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """A list that the first SIGINT, SIGTERM or SIGHUP is put into; a second one acts as usual.
-
-    Ignored ones (nohup, `command &`) stay ignored.
-    """
-    stop: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    before = {number: signal.getsignal(number) for number in numbers if number is not None}
-    before = {number: usual for number, usual in before.items() if usual != signal.SIG_IGN}
-
-    def on_signal(number: int, frame: object) -> None:
-        stop.append(number)
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        for number, usual in before.items():
-            signal.signal(number, usual)

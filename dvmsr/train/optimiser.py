@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,8 @@ class Optimiser:
         """
         for group in self.adam.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+        in_half = self.dtype != torch.float32
+        with torch.autocast(self.device, self.dtype) if in_half else nullcontext():
             parts = self.objective(lr, hr)
         values = self.group.mean({name: part.item() for name, part in parts.items()})
         self.watch.check(values["loss"])

@@ -27,7 +27,7 @@ from dvmsr.pairs import Pair
 from dvmsr.resize import imresize
 from dvmsr.train.board import check_board
 from dvmsr.train.data import Patches
-from dvmsr.train.loop import Trainer, stop_signals
+from dvmsr.train.loop import Trainer
 from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.settings import Settings
 from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
@@ -363,25 +363,6 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     longer.run()
     assert longer.step == 6
     assert trainer(tmp_path, resume=True, steps=6).finished
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_ignored_signals_stay_ignored_and_others_stop(name: str) -> None:
-    number = getattr(signal, name)
-    usual = signal.getsignal(number)
-    try:
-        signal.signal(number, signal.SIG_IGN)
-        with stop_signals() as stop:
-            signal.raise_signal(number)
-            assert not stop
-        signal.signal(number, signal.default_int_handler)
-        with stop_signals() as stop:
-            signal.raise_signal(number)
-            assert stop == [number]
-            with pytest.raises(KeyboardInterrupt):
-                signal.raise_signal(number)
-    finally:
-        signal.signal(number, usual)
 
 
 @pytest.mark.parametrize(
