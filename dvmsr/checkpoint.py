@@ -8,6 +8,7 @@ is read off the shapes of its tensors. Nothing that a file contains is ever exec
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -86,8 +87,22 @@ def save(
         raise UsageError(f"{path} must end in .safetensors, the format of checkpoints")
     state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
     header = {**(metadata or {}), CONFIG_KEY: model.config.to_json()}
-    data = safetensors.torch.save(state, header)
+    data = _with_sorted_metadata(safetensors.torch.save(state, header))
     write_atomically(path, data, overwrite=True)
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """A `.safetensors` file whose bytes depend on its content alone.
+
+    The library writes the metadata in random order. The file is the length of the header in 8
+    bytes, little-endian, the header in JSON, padded with spaces to a multiple of 8, and the data.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, data[start:]))
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from shared import official_weights, requires_shared
 
@@ -360,6 +361,18 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         checkpoint.save(small(scale=2), path)
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    notes = {f"note {k}": f"ünd {k}" for k in range(20)}
+    names = ("a.safetensors", "b.safetensors")
+    for name, metadata in zip(names, (notes, dict(reversed(notes.items()))), strict=True):
+        checkpoint.save(small(), tmp_path / name, metadata)
+    a, b = ((tmp_path / name).read_bytes() for name in names)
+    assert a == b
+    assert_equal_weights(checkpoint.load(tmp_path / "a.safetensors"), small())
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert notes.items() <= file.metadata().items()
 
 
 def test_save_takes_channels_last_weights(tmp_path: Path) -> None:

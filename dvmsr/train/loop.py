@@ -198,11 +198,10 @@ class Trainer:
         files.enter_context(exclusive(self.out))
         if not self.resumed:
             open_run(self.out, resume=False)  # while images were read, another run may have begun
+            self._save_state()  # before the log, which alone would block a new run
         self.log = RunLog(self.out / LOG_NAME, first_step)
         if self.settings.tensorboard:
             self.board = files.enter_context(Board(self.out, first_step))
-        if not self.resumed:
-            self._save_state()
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = (to_tensor(pixels, self.group.device) for pixels in self.batches(self.step))

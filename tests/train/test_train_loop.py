@@ -264,6 +264,19 @@ def test_a_run_without_time_for_a_step_leaves_its_first_weights(tmp_path: Path) 
     assert checkpoint.load(tmp_path / "new" / "last.safetensors").config == CONFIG
 
 
+def test_a_full_disk_at_the_start_leaves_a_folder_to_start_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DvmsrError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(DvmsrError, match="no space"):
+        patch.setattr(TrainState, "save", full)
+        trainer(tmp_path / "run").run()
+    trainer(tmp_path / "run", steps=2).run()
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
 def test_rows_past_the_resumed_step_are_written_again(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
