@@ -4,6 +4,7 @@ them. The first one logs, validates and saves."""
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -52,7 +53,11 @@ class Group:
         """The module, its gradients averaged over the processes."""
         if self.size == 1:
             return module
-        return DistributedDataParallel(module)
+        with warnings.catch_warnings():
+            # The option has a new name, which older versions of PyTorch do not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            # The only buffers are constants, equal everywhere.
+            return DistributedDataParallel(module, broadcast_buffers=False)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Averages over the processes, which call this with equal keys."""

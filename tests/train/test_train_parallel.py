@@ -20,6 +20,7 @@ from dvmsr.cli import build
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.model import DVMSR
+from dvmsr.train.objective import Objective
 from dvmsr.train.parallel import Group, join
 from dvmsr.train.state import FILE_NAME, TrainState
 
@@ -94,6 +95,22 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(
     a, b = (TrainState.load(tmp_path / name / FILE_NAME) for name in ("one", "two"))
     torch.testing.assert_close(a.weights, b.weights, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(a.objective, b.objective, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+def test_a_network_without_a_teacher_is_wrapped_as_well() -> None:
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        torch.manual_seed(0)
+        model = DVMSR(DVMSRConfig(8, (1,), 4, scale=2)).to(memory_format=torch.channels_last)
+        objective = Objective(model)
+        wrapped = Group(size=2).wrap(objective)
+        assert wrapped is not objective
+        lr, hr = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8)
+        assert torch.equal(wrapped(lr, hr)["loss"], objective(lr, hr)["loss"])
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_processes_that_torchrun_did_not_start_are_told_so(
