@@ -132,15 +132,21 @@ def evaluate(
                     )
                     for name, sr in enlarged.items()
                 ]
-                if pictures:
-                    enlarged.pop(BICUBIC, None)
-                    shown = [imresize(pair.lr, scale), *enlarged.values(), pair.hr]
-                    _save_side_by_side(shown, pictures[files.hr], overwrite)
             except EXPECTED as error:
                 text = str(explain(error, str(files.hr)))
                 if str(files.hr) not in text:
                     text = f"{files.hr} failed: {text}"
                 failures.append(Failure(dataset.name, files.hr.name, text))
+            else:
+                if pictures:
+                    enlarged.pop(BICUBIC, None)
+                    shown = [imresize(pair.lr, scale), *enlarged.values(), pair.hr]
+                    picture = pictures[files.hr]
+                    try:
+                        _save_side_by_side(shown, picture, overwrite)
+                    except EXPECTED as error:
+                        text = str(explain(error, str(picture)))
+                        failures.append(Failure(dataset.name, files.hr.name, text))
             progress()
     return scores, failures
 
@@ -219,8 +225,12 @@ def run(
         notice(f"pictures in {side_by_side}, from left to right: {', '.join(order)}")
     for failure in failures:
         notice(f"error: {failure.error}")
-    if failures:
-        notice(f"{len(failures)} of {images} images failed; means leave out those without scores")
+    scored = {(score.dataset, score.image) for score in scores}
+    unscored = sum((failure.dataset, failure.image) not in scored for failure in failures)
+    if unscored:
+        notice(f"{unscored} of {images} images failed; means leave them out")
+    if pictures := len(failures) - unscored:
+        notice(f"{pictures} of {images} pictures could not be written; their images have scores")
     if lost is not None:
         raise lost
     if failures:

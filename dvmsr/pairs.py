@@ -65,7 +65,8 @@ def reduce(image: Pixels, scale: int, name: str) -> Pair:
         UsageError: if the image, called `name`, is smaller than `scale`.
     """
     hr = crop_to_multiple(image, scale, name)
-    return Pair(hr, imresize(hr, 1 / scale))
+    height, width = (length // scale for length in hr.shape[:2])  # 1 / scale would be rounded
+    return Pair(hr, imresize(hr, size=(height, width)))
 
 
 def crop_to_multiple(image: Pixels, scale: int, name: str) -> Pixels:

@@ -183,7 +183,7 @@ def test_bad_images_leave_the_others_their_scores(
     assert [image["image"] for image in report["images"]] == ["a.png", "b.png"] * 2
     (failure,) = report["failures"]
     assert (failure["dataset"], failure["image"]) == ("one", "aa.png")
-    assert f"error: {failure['error']}\n1 of 5 images failed" in err
+    assert f"error: {failure['error']}\n1 of 5 images failed; means leave them out\n" in err
     assert (tmp_path / "scores.csv").read_text().count("\n") == 5
     assert len(list((tmp_path / "pictures").rglob("*.png"))) == 4
 
@@ -224,6 +224,27 @@ def test_a_full_disk_leaves_the_table_on_the_screen(
     with pytest.raises(DvmsrError, match="No space left"):
         run(test_sets, ["bicubic"], "auto", None, tmp_path / "scores.csv", False, None)
     assert "bicubic" in capsys.readouterr().out
+
+
+def test_a_picture_that_cannot_be_written_costs_no_scores(
+    test_sets: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def full(path: Path, data: bytes, overwrite: bool) -> None:
+        raise DvmsrError(f"{path} cannot be written (No space left on device)")
+
+    monkeypatch.setattr("dvmsr.evaluate.write_atomically", full)
+    pictures = tmp_path / "pictures"
+    with pytest.raises(SystemExit) as ended:
+        run(test_sets, ["bicubic"], "auto", None, None, True, pictures)
+    assert ended.value.code == 1
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)["images"]) == 4
+    assert f"error: {pictures / 'one' / 'a.png'} cannot be written" in err
+    assert err.endswith("\n4 of 4 pictures could not be written; their images have scores\n")
+    assert "images failed" not in err
 
 
 def test_names_are_shown_literally(

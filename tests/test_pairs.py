@@ -33,6 +33,13 @@ def test_a_folder_of_originals_is_cropped_and_reduced(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pair.lr, imresize(pair.hr, 1 / 4))
 
 
+def test_a_reduction_by_an_odd_scale_has_the_exact_size(tmp_path: Path) -> None:
+    """In floating point, 297 * (1 / 99) is more than 3."""
+    write_image(tmp_path / "a.png", 297, 198)
+    (files,) = find_dataset(tmp_path, 99).pairs
+    assert files.load(99).lr.shape == (3, 2, 3)
+
+
 @pytest.mark.parametrize("lr_name", ["baby.png", "babyx3.png"])
 @pytest.mark.parametrize("given", ["Set5", "Set5/HR"])
 def test_reductions_on_disk_are_used(tmp_path: Path, lr_name: str, given: str) -> None:
