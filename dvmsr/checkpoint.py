@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -151,12 +152,19 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], DVMSRConfig | None
 
 def _read_pth(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes can make the unpickler raise anything
         if "Unsupported global" in str(error):
             raise IncompatibleModelError(
                 f"{path} holds Python objects besides tensors, which are never loaded; "
                 "save its state dict alone"
+            ) from None
+        if any("pickle protocol" in str(warning.message) for warning in warned):
+            raise IncompatibleModelError(
+                f"{path} is in a pickle protocol that cannot be loaded safely; save it again with "
+                "torch.save and its default protocol"
             ) from None
         raise IncompatibleModelError(
             f"{path} is damaged or no PyTorch checkpoint; get a complete copy of it"

@@ -74,7 +74,9 @@ def evaluate(
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="Preset, or a .safetensors, .pth or .onnx file.")],
+    model: Annotated[
+        str, typer.Argument(help="Preset, or a .safetensors, .pth, .onnx or .engine file.")
+    ],
     size: Annotated[
         str, typer.Option(metavar="HxW", help="Height and width of the input in pixels.")
     ] = "256x256",

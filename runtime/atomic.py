@@ -50,8 +50,11 @@ def check_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
+        # A folder of the kernel's answers a new name with "No such file or directory".
+        closed = isinstance(error, FileNotFoundError)
+        reason = f"{place} takes no new files" if closed else error.strerror
         raise DvmsrError(
-            f"{folder} cannot be written to ({error.strerror}); choose another place"
+            f"{folder} cannot be written to ({reason}); choose another place"
         ) from None
 
 
@@ -114,7 +117,11 @@ def write_atomically(path: Path, data: bytes | memoryview, overwrite: bool) -> N
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:
-    """Rename without replacing; a hard link refuses that atomically where there are such links."""
+    """Rename without replacing.
+
+    A hard link refuses an existing name atomically. A file system without hard links leaves a
+    moment between looking and renaming, in which a file that another process makes is replaced.
+    """
     try:
         os.link(temporary, target)
     except FileExistsError:

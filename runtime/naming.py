@@ -68,12 +68,14 @@ def plan(inputs: Sequence[str], output: str | None, scale: int) -> list[Job]:
     if output is not None and single and not _is_folder(output):
         check_format(Path(output))
         return [Job(images[0], Path(output))]
+    if output is not None:
+        _check_folder(output)
     jobs = [Job(image, _target(image, output, scale)) for image in images]
     named = {os.path.realpath(path) for path in inputs}
     jobs = _without_results(jobs, named)
     _refuse_collisions(jobs)
     if output is not None:
-        _create_folder(output)
+        _create_folder(Path(output))
     return jobs
 
 
@@ -114,10 +116,13 @@ def _refuse_collisions(jobs: list[Job]) -> None:
         taken[place] = job.source
 
 
-def _create_folder(output: str) -> None:
+def _check_folder(output: str) -> None:
     folder = Path(output)
     if is_file(folder) or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
         raise UsageError(f"{folder} names a file; for several images -o must be a folder")
+
+
+def _create_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -287,6 +287,13 @@ def test_code_in_a_pth_is_refused_and_not_run(tmp_path: Path, writer: str) -> No
     assert not trace.exists()
 
 
+@pytest.mark.filterwarnings("error")
+def test_another_pickle_protocol_is_refused_without_a_warning(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "a.pth", pickle_protocol=4)
+    code, message = refusal(tmp_path / "a.pth")
+    assert code == 5 and "torch.save and its default protocol" in message
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
     "content",

@@ -112,8 +112,13 @@ def check_device(name: str) -> None:
     """Whether PyTorch can compute there.
 
     Raises:
-        MissingComponentError: if not.
+        UsageError: if there is no such kind of device.
+        MissingComponentError: if it is not there.
     """
+    try:
+        torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name} is unknown; name cpu, cuda or cuda:1, say") from None
     try:
         torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:

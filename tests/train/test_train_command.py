@@ -116,7 +116,7 @@ def test_fine_tuning_takes_network_and_weights_from_the_checkpoint(
         (["--val", "nowhere"], "nowhere is not a folder"),
         (["--init", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--device", "cuda:99"], "cuda:99 cannot be used"),
-        (["--device", "toaster"], "toaster cannot be used"),
+        (["--device", "toaster"], "--device toaster is unknown; name cpu"),
         (["--device", "meta"], "meta cannot be used"),
         (["--resume"], "no run to resume"),
     ],
@@ -130,8 +130,11 @@ def test_bad_input_gets_one_sentence(
     text = str(caught.value)
     assert message in text
     assert "\n" not in text
-    if "--device" in extra:
+    if "cannot be used" in message:
         assert isinstance(caught.value, MissingComponentError)
+    if "is unknown" in message:
+        assert isinstance(caught.value, UsageError)
+        assert len(text) < 80
 
 
 def test_a_usage_error_leaves_no_folder(photos: Path, tmp_path: Path) -> None:
