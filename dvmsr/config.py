@@ -113,11 +113,20 @@ class DVMSRConfig:
         """
         try:
             values = json.loads(text)
-        except (ValueError, RecursionError) as error:  # also of integers with too many digits
+        except json.JSONDecodeError as error:
             raise UsageError(f"the configuration is not valid JSON ({error})") from None
+        except (ValueError, RecursionError):  # thousands of digits or brackets
+            raise UsageError("the configuration has numbers or lists beyond measure") from None
         if not isinstance(values, dict):
             raise UsageError("the configuration is not a JSON object")
         return cls.from_dict(values)
+
+
+def describe_difference(then: DVMSRConfig, now: DVMSRConfig) -> str:
+    """What two networks differ in: `channels 60, not 48; scale 4, not 2`."""
+    names = [field.name for field in fields(DVMSRConfig)]
+    pairs = ((name, getattr(then, name), getattr(now, name)) for name in names)
+    return "; ".join(f"{name} {one}, not {other}" for name, one, other in pairs if one != other)
 
 
 PRESETS: dict[str, DVMSRConfig] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -11,9 +12,24 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from dvmsr.errors import MissingComponentError
-from dvmsr.train.settings import PATCH, Distillation, Settings
+from dvmsr.train.settings import Distillation, Settings
 
 
+def _running(distill: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose function declares its options, all of which go to `_run`."""
+
+    def decorate(declared: Callable[..., None]) -> Callable[..., None]:
+        @wraps(declared)
+        def command(context: typer.Context, **options: Any) -> None:
+            # Not context.params, which older versions of typer leave as text.
+            _run(context, options, distill)
+
+        return command
+
+    return decorate
+
+
+@_running(distill=False)
 def train(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and resume state.")],
@@ -69,7 +85,9 @@ def train(
         ),
     ] = False,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = Settings.batch,
-    patch: Annotated[int, typer.Option(help="Side of a low-resolution patch in pixels.")] = PATCH,
+    patch: Annotated[
+        int, typer.Option(help="Side of a low-resolution patch in pixels.")
+    ] = Settings.patch,
     lr: Annotated[float, typer.Option(help="Peak learning rate of Adam.")] = Settings.lr,
     schedule: Annotated[
         str, typer.Option(help="cosine (to zero) or multistep (halve at 50, 80, 90, 95 %).")
@@ -119,9 +137,9 @@ def train(
       dvmsr train --out run --resume
       dvmsr train --data photos/ --init run/best.safetensors --out tuned --steps 5000 --lr 2e-4
     """
-    _run(context, dict(locals()))  # not context.params, which older versions of typer leave as text
 
 
+@_running(distill=True)
 def distill(
     context: typer.Context,
     teacher: Annotated[
@@ -156,7 +174,6 @@ def distill(
       dvmsr distill --teacher t.safetensors --data DF2K --out run --recipe table7-mid-l2-5to1
       dvmsr distill --out run --resume
     """
-    _run(context, {**locals(), **options}, distill=True)
 
 
 def _take_options_of(command: Callable[..., None], more: Callable[..., None]) -> None:
@@ -179,7 +196,7 @@ def _take_options_of(command: Callable[..., None], more: Callable[..., None]) ->
 _take_options_of(train, distill)
 
 
-def _run(context: typer.Context, options: Mapping[str, Any], distill: bool = False) -> None:
+def _run(context: typer.Context, options: Mapping[str, Any], distill: bool) -> None:
     # OpenMP threads that spin while they wait slow everything threefold once cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

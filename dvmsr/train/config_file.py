@@ -31,7 +31,7 @@ else:
 NETWORK = "network"
 OTHERS: dict[str, Any] = {
     "data": list, "val": Path, "teacher": Path, "init": Path, "preset": str, "scale": int,
-    "patch": int, "threads": int, "device": str, NETWORK: dict,
+    "threads": int, "device": str, NETWORK: dict,
 }  # fmt: skip
 """What a file may hold besides the fields of `Settings` and `Distillation`, with its type."""
 

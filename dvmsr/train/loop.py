@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dvmsr import checkpoint
 from dvmsr.cli_support import SIGNALLED, notice
-from dvmsr.config import DVMSRConfig
+from dvmsr.config import DVMSRConfig, describe_difference
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, Pixels
@@ -28,7 +28,6 @@ from dvmsr.paths import exists
 from dvmsr.runtime.atomic import write_atomically
 from dvmsr.train.board import Board
 from dvmsr.train.data import Patches
-from dvmsr.train.network import describe_difference
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser
 from dvmsr.train.parallel import Group
@@ -313,7 +312,7 @@ class Trainer:
         metadata = {
             "steps": str(self.step),
             "data": f"{len(self.patches.pairs)} images",
-            "batch": f"{self.settings.batch} x {self.patches.patch}x{self.patches.patch} LR",
+            "batch": f"{self.settings.batch} x {self.settings.patch}x{self.settings.patch} LR",
         }
         begun_with = {name: self.origin.get(name) for name in BEGINNINGS}
         metadata["training"] = json.dumps({**self._settings(), **begun_with}, sort_keys=True)
@@ -343,7 +342,7 @@ class Trainer:
 
     def _settings(self) -> dict[str, Any]:
         fixed = self.objective.settings()
-        return {**asdict(self.settings), "patch": self.patches.patch, **fixed}
+        return {**asdict(self.settings), **fixed}
 
     def _restore(self, state: TrainState) -> None:
         config = DVMSRConfig.from_json(state.config)

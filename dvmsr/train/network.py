@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dvmsr import checkpoint
-from dvmsr.config import DVMSRConfig
+from dvmsr.config import DVMSRConfig, describe_difference
 from dvmsr.config import preset as named_preset
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR, reset_delta_projections
 from dvmsr.train.state import TrainState
-
-FIELDS = fields(DVMSRConfig)
 
 
 def build_network(
@@ -102,9 +99,3 @@ def load_teacher(
         )
     origin["teacher_sha256"] = digest
     return checkpoint.load(path)
-
-
-def describe_difference(then: DVMSRConfig, now: DVMSRConfig) -> str:
-    """What two networks differ in: `channels 60, not 48; scale 4, not 2`."""
-    pairs = ((field.name, getattr(then, field.name), getattr(now, field.name)) for field in FIELDS)
-    return "; ".join(f"{name} {one}, not {other}" for name, one, other in pairs if one != other)

@@ -30,7 +30,7 @@ from dvmsr.train.network import build_network, load_teacher
 from dvmsr.train.objective import DistillationObjective, Objective
 from dvmsr.train.parallel import join
 from dvmsr.train.report import Screen
-from dvmsr.train.settings import LENGTHS, PATCH, Distillation, Settings, check_resumed, option
+from dvmsr.train.settings import LENGTHS, Distillation, Settings, check_resumed, option
 from dvmsr.train.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
 
@@ -53,7 +53,7 @@ def run(given: Options, distill: bool = False) -> None:
     out = given["out"]
     with warnings_as_notices():
         state = open_run(out, given.get("resume", False))
-        settings, patch = _settings(given, out, state)
+        settings = _settings(given, out, state)
         origin = _origin(given, state)
         distillation = _distillation(given, out, state, distill)
     with join(origin["device"]) as group:
@@ -71,7 +71,9 @@ def run(given: Options, distill: bool = False) -> None:
             sources, validation = _images(origin, model.config.scale)
             notice(f"reading {len(sources)} images")
             with Screen("reading", total=len(sources)) as screen:
-                patches = Patches(sources, model.config.scale, patch, notice, screen.advance)
+                patches = Patches(
+                    sources, model.config.scale, settings.patch, notice, screen.advance
+                )
         objective: Callable[[DVMSR], Objective] = Objective
         if teacher and distillation:
             objective = partial(DistillationObjective, teacher=teacher, distillation=distillation)
@@ -128,26 +130,22 @@ def check_device(name: str) -> None:
         ) from None
 
 
-def _settings(given: Options, out: Path, state: TrainState | None) -> tuple[Settings, int]:
-    """The settings, and the side of an LR patch."""
-    names = ("patch", *(field.name for field in fields(Settings)))
-    before: Options = {"patch": PATCH} if state is None else state.settings
+def _settings(given: Options, out: Path, state: TrainState | None) -> Settings:
+    names = [field.name for field in fields(Settings)]
+    before: Options = {} if state is None else state.settings
     values = {name: before[name] for name in names if name in before}
     if any(name in given for name in LENGTHS):
         values |= dict.fromkeys(LENGTHS)
     values |= {name: given[name] for name in names if name in given}
-    patch = values.pop("patch")
-    if patch < 1:
-        raise UsageError(f"--patch must be positive, not {patch}")
     settings = Settings(**values)
     if state is not None:
-        check_resumed(out, state.settings, {**asdict(settings), "patch": patch})
+        check_resumed(out, state.settings, asdict(settings))
         if settings.length != (before := state.settings[settings.unit]):
             notice(
                 f"the run becomes longer, {settings.length:g} {settings.unit} instead of "
                 f"{before:g}: from here the rate follows the schedule of that length"
             )
-    return settings, patch
+    return settings
 
 
 def _distillation(
@@ -202,11 +200,10 @@ def _images(origin: Options, scale: int) -> tuple[Sequence[Source], list[Pair]]:
     Raises:
         UsageError: if an image is in both.
     """
-    val = origin["val"] and Path(origin["val"])
-    validation = load_validation(val, scale) if val else []
+    held_out = find_dataset(Path(origin["val"]), scale).pairs if origin["val"] else ()
+    validation = load_validation(held_out, scale)
     sources = find_sources([Path(path) for path in origin["data"]])
-    held_out = [files.hr for files in find_dataset(val, scale).pairs] if val else []
-    common = {os.path.realpath(path) for path in held_out} & {
+    common = {os.path.realpath(files.hr) for files in held_out} & {
         os.path.realpath(source.path) for source in sources
     }
     if common:

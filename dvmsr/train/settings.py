@@ -12,8 +12,6 @@ from dvmsr.train.schedule import Schedule
 
 LENGTHS = ("steps", "minutes")
 MOST = 1e12
-PATCH = 32
-"""Side of a low-resolution patch in pixels, unless told otherwise."""
 REPORTS = ("log_every", "save_every", "validate_every")
 FREE = (*REPORTS, "keep", "pictures", "tensorboard")
 """What a resumed run may change at will."""
@@ -34,6 +32,8 @@ class Settings:
     steps: int | None = None
     minutes: float | None = None
     batch: int = 8
+    patch: int = 32
+    """Side of a low-resolution patch in pixels."""
     lr: float = 2e-3
     schedule: str = "cosine"
     """The kind of `Schedule`."""
@@ -62,7 +62,7 @@ class Settings:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise UsageError("give either --steps or --minutes")
-        for name in (*LENGTHS, "batch", "lr", *REPORTS):
+        for name in (*LENGTHS, "batch", "patch", "lr", *REPORTS):
             value = getattr(self, name)
             if value is not None and not 0 < value <= MOST:
                 raise UsageError(

@@ -44,7 +44,7 @@ class TrainState:
     config: str
     """The network, `DVMSRConfig.to_json()`."""
     settings: dict[str, Any]
-    """The fields of `Settings`, `patch`, and those of `Distillation` where there is a teacher."""
+    """The fields of `Settings`, and those of `Distillation` where there is a teacher."""
     origin: dict[str, Any]
     """What else the caller of `Trainer` wants to find again."""
     data: Fingerprint

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from dvmsr.errors import UsageError
 from dvmsr.metrics import psnr_y
-from dvmsr.pairs import Pair, Pixels, find_dataset
+from dvmsr.pairs import Pair, PairFiles, Pixels
 from dvmsr.train.state import Fingerprint
 
 
@@ -21,16 +20,15 @@ def to_tensor(images: Pixels | Tensor, device: torch.device | str = "cpu") -> Te
     return torch.as_tensor(images).to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
 
 
-def load_validation(folder: Path, scale: int) -> list[Pair]:
-    """The pairs of a held-out folder, laid out as `dvmsr.pairs.find_dataset` describes.
+def load_validation(held_out: Sequence[PairFiles], scale: int) -> list[Pair]:
+    """The pairs that `dvmsr.pairs.find_dataset` found in a held-out folder.
 
     Raises:
-        UsageError: if there are no images, one is too small, or a reduction is missing or of
-            another size.
+        UsageError: if one is too small, or a reduction is of another size.
         DvmsrError: if one is unreadable.
     """
     pairs = []
-    for found in find_dataset(folder, scale).pairs:
+    for found in held_out:
         pair = found.load(scale)
         if min(pair.hr.shape[:2]) <= 2 * scale:
             raise UsageError(f"{found.hr} is too small to validate on; remove it")

@@ -35,7 +35,7 @@ from dvmsr.train.validate import validate
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)
 SETTINGS: dict[str, Any] = {
-    "batch": 2, "warmup": 2,
+    "batch": 2, "patch": 6, "warmup": 2,
     "log_every": 2, "save_every": 3, "validate_every": 5,
 }  # fmt: skip
 

@@ -88,7 +88,7 @@ def test_its_options_are_known_and_make_sense(name: str) -> None:
     assert settings["batch"] == 128
     assert values["patch"] * config_of(name).scale == 256
     known = {*Settings.__dataclass_fields__, *Distillation.__dataclass_fields__}
-    assert set(values) <= known | {"preset", "network", "patch"}
+    assert set(values) <= known | {"preset", "network"}
 
 
 def test_an_unknown_recipe_lists_those_there_are() -> None:

@@ -12,9 +12,13 @@ from torch import Tensor, nn
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.metrics import psnr_y
-from dvmsr.pairs import Pair
+from dvmsr.pairs import Pair, find_dataset
 from dvmsr.resize import imresize
 from dvmsr.train.validate import load_validation, to_tensor, validate
+
+
+def load(folder: Path, scale: int) -> list[Pair]:
+    return load_validation(find_dataset(folder, scale).pairs, scale)
 
 
 class Nearest(nn.Module):
@@ -52,17 +56,17 @@ def test_to_tensor_is_rgb_in_unit_range() -> None:
 
 
 def test_given_reductions_are_used(held_out: Path) -> None:
-    pair = load_validation(held_out, 4)[1]
+    pair = load(held_out, 4)[1]
     np.testing.assert_array_equal(pair.lr, image(1)[:40:4, :36:4])
 
 
 def test_without_reductions_they_are_bicubic(held_out: Path) -> None:
     """For another scale, and where the folder holds the images themselves."""
-    other_scale = load_validation(held_out, 2)[0]
+    other_scale = load(held_out, 2)[0]
     np.testing.assert_array_equal(other_scale.lr, imresize(image(0)[:40, :36], 0.5))
     Image.fromarray(image(5)).save(held_out / "own.png")
     (held_out / "HR").rename(held_out / "images")
-    pair = load_validation(held_out / "images", 4)[0]
+    pair = load(held_out / "images", 4)[0]
     np.testing.assert_array_equal(pair.lr, imresize(pair.hr, 0.25))
 
 
@@ -80,13 +84,13 @@ def test_unusable_folders_are_named(held_out: Path) -> None:
     small = held_out / "LRx4" / "1.png"
     Image.fromarray(image(0, 9, 9)).save(small)
     with pytest.raises(UsageError, match=r"LRx4/1\.png has 9x9 pixels"):
-        load_validation(held_out, 4)
+        load(held_out, 4)
     small.unlink()
     with pytest.raises(UsageError, match=r"1\.png is missing"):
-        load_validation(held_out, 4)
+        load(held_out, 4)
     small.write_bytes(b"broken")
     with pytest.raises(DvmsrError, match=r"LRx4/1\.png"):
-        load_validation(held_out, 4)
+        load(held_out, 4)
     Image.fromarray(image(0, 8, 20)).save(held_out / "HR" / "0.png")
     with pytest.raises(UsageError, match="too small"):
-        load_validation(held_out, 3)
+        load(held_out, 3)
