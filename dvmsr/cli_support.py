@@ -119,7 +119,7 @@ def _explain_nameless(error: OSError) -> str:
 
 def _show_usage_error(error: Any) -> None:
     """One line; the help of a command that was given nothing is shown as it is."""
-    if type(error).__name__ == "NoArgsIsHelpError" or error.ctx is None:
+    if type(error).__name__ == "NoArgsIsHelpError" or getattr(error, "ctx", None) is None:
         error.show()
         return
     text = " ".join(error.format_message().split()).rstrip(".")

@@ -161,7 +161,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", *MODEL, "--strip", "8"], 2, "m.onnx computes whole images only"),
         (["p.png", *MODEL, "--strip", "0"], 2, "--strip"),
         (["p.png", *MODEL, "--memory", "much"], 2, "an amount of memory is a number such as 2G"),
-        ([], 2, "Missing argument"),
+        ([], 2, "missing argument"),
         (["void", *MODEL], 2, "void has no images"),
         (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),
         (["p.png", "-o", "no/o.png", *MODEL], 2, "no is not a folder; create it"),
