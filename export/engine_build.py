@@ -259,7 +259,10 @@ def _precision(request: Request, path: Path) -> str:
     header = read_header(path)
     precision = header.precision
     if header.streaming:
-        raise UsageError(f"{path} computes strips of rows; name its checkpoint")
+        raise UsageError(
+            f"{path} takes strips of rows, which engines do not; name its checkpoint, or export it "
+            "without --streaming"
+        )
     if request.precision not in (None, precision):
         raise UsageError(
             f"{path} computes in {precision}; name its checkpoint, or leave out "
@@ -283,11 +286,6 @@ def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
             model = onnx.load(path)
         except Exception as error:  # protocol buffers' own
             raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
-    if len(model.graph.input) != 1:
-        raise UsageError(
-            f"{path} takes strips of rows, which engines do not; name its checkpoint, or export it "
-            "without --streaming"
-        )
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     custom = sum(node.domain == DOMAIN for node in model.graph.node)
     products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
