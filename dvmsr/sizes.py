@@ -1,4 +1,4 @@
-"""Sizes of inputs as the command lines take them."""
+"""Sizes as the command lines take them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from dvmsr.errors import UsageError
 
 _NUMBER = "([1-9][0-9]{0,4})"
+_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
 
 
 def parse_size(option: str, text: str) -> tuple[int, int]:
@@ -28,12 +29,34 @@ def parse_shape(option: str, text: str) -> tuple[int, int, int]:
     return batch, height, width
 
 
+def parse_bytes(option: str, text: str) -> int:
+    """`2G`, `1.5GiB` or `800 MB` -> bytes; units are powers of 1024.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    number = text.strip().upper().removesuffix("B").removesuffix("I")
+    exponent = _UNITS.get(number[-1:])
+    try:
+        size = float(number[:-1] if exponent else number) * 2 ** (exponent or 0)
+        if size < 1:
+            raise ValueError
+        return int(size)
+    except (ValueError, OverflowError):  # infinite ones, too
+        raise UsageError(
+            f"{option} takes an amount of memory such as 2G or 800M, not {_short(text)}"
+        ) from None
+
+
 def _parse(option: str, text: str, meaning: str, example: str) -> list[int]:
     match = re.fullmatch("x".join([_NUMBER] * len(meaning.split("x"))), text.lower())
     if not match:
-        shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise UsageError(
             f"{option} takes {meaning}, positive numbers of up to 5 digits, such as {example}, "
-            f"not {shown!r}"
+            f"not {_short(text)}"
         )
     return [int(number) for number in match.groups()]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")

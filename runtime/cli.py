@@ -110,11 +110,11 @@ def infer(
     """
     from dvmsr.errors import UsageError
     from dvmsr.runtime.batch import run
-    from dvmsr.runtime.memory import parse_size
+    from dvmsr.sizes import parse_bytes
 
     if engine is not None:
         if model != DEFAULT or backend not in ("auto", "tensorrt"):
             raise UsageError("--engine names model and backend; leave out --model and --backend")
         model, backend = engine, "tensorrt"
-    limit = None if memory is None else parse_size(memory)
+    limit = None if memory is None else parse_bytes("--memory", memory)
     run(inputs, output, model, backend, threads, overwrite, as_json, strip, limit)

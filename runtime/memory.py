@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError
 from dvmsr.strips import least_rows, states
 
 _INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
@@ -110,28 +110,6 @@ def check(
             f"where {max(there, 0) / 1e9:.1f} GB are {'free' if limit is None else 'allowed'}; "
             f"{remedy or usual}"
         )
-
-
-_UNITS = {"K": 10, "M": 20, "G": 30, "T": 40}
-
-
-def parse_size(text: str) -> int:
-    """`2G`, `1.5GiB` or `800 MB` -> bytes; units are powers of 1024.
-
-    Raises:
-        UsageError: for anything else.
-    """
-    number = text.strip().upper().removesuffix("B").removesuffix("I")
-    exponent = _UNITS.get(number[-1:])
-    try:
-        size = float(number[:-1] if exponent else number) * 2 ** (exponent or 0)
-        if size < 1:
-            raise ValueError
-        return int(size)
-    except (ValueError, OverflowError):  # infinite ones, too
-        raise UsageError(
-            f"an amount of memory is a number such as 2G or 800M, not {text!r}"
-        ) from None
 
 
 def _reclaimable(group: Path) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.sizes import parse_shape, parse_size
+from dvmsr.sizes import parse_bytes, parse_shape, parse_size
 
 
 def test_sizes() -> None:
@@ -27,4 +27,21 @@ def test_no_shapes(text: str) -> None:
 def test_a_very_long_size_is_not_repeated() -> None:
     with pytest.raises(UsageError) as error:
         parse_size("--size", "1" * 5000 + "x1")
+    assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("2G", 2 << 30), ("1.5GiB", 3 << 29), ("800 MB", 800 << 20), ("4096", 4096), ("1k", 1024)],
+)
+def test_bytes(text: str, size: int) -> None:
+    assert parse_bytes("--memory", text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "G", "much", "-1G", "0", "nan", "inf", "1e999G", "2X", "9" * 5000]
+)
+def test_no_bytes(text: str) -> None:
+    with pytest.raises(UsageError, match=r"--memory takes .* such as 2G or 800M, not") as error:
+        parse_bytes("--memory", text)
     assert len(str(error.value)) < 200

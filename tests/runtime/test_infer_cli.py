@@ -160,7 +160,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", "--fast"], 2, "--fast"),
         (["p.png", *MODEL, "--strip", "8"], 2, "m.onnx computes whole images only"),
         (["p.png", *MODEL, "--strip", "0"], 2, "--strip"),
-        (["p.png", *MODEL, "--memory", "much"], 2, "an amount of memory is a number such as 2G"),
+        (["p.png", *MODEL, "--memory", "much"], 2, "--memory takes an amount of memory such as 2G"),
         ([], 2, "missing argument"),
         (["void", *MODEL], 2, "void has no images"),
         (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),

@@ -9,7 +9,7 @@ import pytest
 from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.config import PRESETS, DVMSRConfig
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError
 from dvmsr.runtime import memory
 
 
@@ -91,20 +91,6 @@ def test_strips_need_less_than_estimated(
     config = models.network.config
     assert int(result.stdout) < memory.estimate_strips(config, backend, 600, 500, 8)
     assert 5 * int(result.stdout) < memory.estimate(config, backend, 600, 500)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("2G", 2 << 30), ("1.5GiB", 3 << 29), ("800 MB", 800 << 20), ("4096", 4096), ("1k", 1024)],
-)
-def test_sizes(text: str, size: int) -> None:
-    assert memory.parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "G", "much", "-1G", "0", "nan", "inf", "1e999G", "2X"])
-def test_no_sizes(text: str) -> None:
-    with pytest.raises(UsageError, match="such as 2G or 800M, not"):
-        memory.parse_size(text)
 
 
 def test_falls_back_to_the_size_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
