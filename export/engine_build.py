@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
-from dvmsr import gpu
+from dvmsr import child_python, gpu
 from dvmsr.cli_support import notice
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
@@ -452,7 +451,7 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     Raises:
         DvmsrError: if it fails, with TensorRT's or the plugin's first error.
     """
-    command = [sys.executable, "-m", "dvmsr.export.engine_worker", str(folder / "job.json")]
+    command = child_python.command("dvmsr.export.engine_worker", str(folder / "job.json"))
     said: dict[str, Any] = {"inspected": None}
     errors: list[str] = []
     warnings: list[str] = []

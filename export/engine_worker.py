@@ -1,4 +1,4 @@
-"""Builds one engine, in a process of its own: `python -m dvmsr.export.engine_worker JOB.json`.
+"""Builds one engine, as a program in a process of its own with the job's file as argument.
 
 A process of its own, because TensorRT for RTX wants its library path set before it starts, because
 an interrupt does not reach Python while TensorRT builds, and because a crash inside TensorRT must

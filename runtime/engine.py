@@ -166,11 +166,11 @@ class EngineNetwork(PixelNetwork):
     def _deserialise(self, plan: bytes) -> Any:
         trt, info = self._trt, self.info
         runtime = trt.Runtime(self._log)
-        if info.plugin is not None:
-            if info.plugin.embedded:
-                runtime.engine_host_code_allowed = True
-            else:
-                load_plugin(trt, self.path, info)
+        embedded = info.plugin is not None and info.plugin.embedded
+        # A version-compatible plan carries TensorRT's lean runtime.
+        runtime.engine_host_code_allowed = embedded or info.version_compatible
+        if info.plugin is not None and not embedded:
+            load_plugin(trt, self.path, info)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise IncompatibleModelError(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dvmsr import child_python
 from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError
 
@@ -39,7 +40,7 @@ def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
         DvmsrError: if that fails.
     """
     arguments = [spec, str(threads or 0), "x".join(map(str, shape))]
-    command = [sys.executable, "-m", __name__, *arguments]
+    command = child_python.command(__name__, *arguments)
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
         lines = result.stderr.strip().splitlines()

@@ -271,12 +271,14 @@ def test_a_plugin_that_does_not_load(
         EngineNetwork(path)
 
 
-def test_host_code_only_from_engines_that_carry_their_plugin(
+def test_host_code_only_from_engines_that_carry_a_plugin_or_runtime(
     engines: dict[str, Path], models: Models
 ) -> None:
     assert not EngineNetwork(engines["fp32"])._runtime.engine_host_code_allowed
     assert INFO.plugin
     path = write(engines["fp32"], models.onnx, plugin=replace(INFO.plugin, embedded=True))
+    assert EngineNetwork(path)._runtime.engine_host_code_allowed
+    path = write(engines["fp32"], models.onnx, version_compatible=True)
     assert EngineNetwork(path)._runtime.engine_host_code_allowed
 
 
