@@ -34,7 +34,7 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
         header = read_header(path)
         return header.config, header.metadata
     if path.suffix.lower() == engine_file.SUFFIX:
-        engine = engine_file.read_info(path)
+        engine, _ = engine_file.read_engine(path)
         return engine.config, {**engine.model, **engine.facts()}
     try:
         from dvmsr import checkpoint

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build
 from dvmsr.export.engine_progress import BuildDisplay
 from dvmsr.paths import exists
 from dvmsr.runtime import engine_file, plugin_library
-from dvmsr.runtime.atomic import check_target
 from dvmsr.runtime.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
 from dvmsr.runtime.models import CHECKPOINTS, find_model
 from dvmsr.runtime.onnx_file import DOMAIN, read_header
@@ -146,7 +144,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
     if ready:
         progress(f"{output} is up to date")
         return BuildReport(output, ready, False, None)
-    check_target(output, request.force)
+    engine_file.check_targets(output, request.force)
     model = _read_model(path, precision, request.plugin)
     profile = _profile(request, model.static_shape)
     if not request.plugin:
@@ -380,13 +378,27 @@ def _key(
 
 
 def _up_to_date(output: Path, key: str) -> EngineInfo | None:
-    """The engine's description if it was built from the same and is whole."""
+    """The description of an engine that was built from the same; None if there is no engine.
+
+    Raises:
+        UsageError: if it was built from anything else, is damaged or has no description.
+        DvmsrError: if it cannot be read.
+    """
     if not exists(output):
         return None
-    with suppress(DvmsrError):
+    described = engine_file.info_path(output)
+    try:
         info, _ = engine_file.read_engine(output)
-        if info.key == key:
-            return info
+    except IncompatibleModelError:
+        what = f"it or {described.name} is damaged or of a newer dvmsr"
+        if not exists(described):
+            what = f"it has no {described.name} beside it"
+        raise UsageError(
+            f"{output} exists, but {what}; build it again with --force or choose another name "
+            "with -o"
+        ) from None
+    if info.key == key:
+        return info
     raise UsageError(
         f"{output} exists and was built from other inputs; replace it with --force or choose "
         "another name with -o"

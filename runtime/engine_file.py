@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import re
+import secrets
 import shlex
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.paths import check_input, unreadable
-from dvmsr.runtime.atomic import write_atomically
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.paths import check_input, exists, unreadable
+from dvmsr.runtime.atomic import check_target, replacing
 
 SUFFIX = ".engine"
 FORMAT = 1
@@ -111,7 +118,7 @@ class EngineInfo:
     key: str
     """Equal for equal inputs of the build."""
     command: tuple[str, ...]
-    """What builds it again."""
+    """What builds it again in its place, from any folder."""
     dvmsr: str
     """Version of dvmsr that built it."""
 
@@ -124,6 +131,24 @@ class EngineInfo:
     def rebuild(self) -> str:
         """The command that builds it again, for a shell."""
         return shlex.join(self.command)
+
+    def rebuild_at(self, path: Path, compute_capability: str) -> str:
+        """The command that builds it again as `path` for a GPU of that compute capability.
+
+        An engine of TensorRT for RTX stays usable on the GPUs that it is for.
+        """
+        replaced = ("-o", "--output", "--compute-capability")
+        kept: list[str] = []
+        words = iter(self.command)
+        for word in words:
+            if word in replaced:
+                next(words, None)
+            else:
+                kept.append(word)
+        if self.target == "rtx":
+            for capability in dict.fromkeys((*self.compute_capabilities, compute_capability)):
+                kept += ["--compute-capability", capability]
+        return shlex.join([*kept, "-o", str(path.absolute())])
 
     def facts(self) -> dict[str, str]:
         """The engine in words, for `dvmsr info`."""
@@ -157,15 +182,77 @@ def info_path(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
-def write_engine(path: Path, plan: bytes, info: EngineInfo, overwrite: bool) -> None:
-    """Write the plan and then its description; `info` must be about this plan.
+def check_targets(path: Path, overwrite: bool) -> None:
+    """Whether an engine and its description may be written here, as far as that shows beforehand.
 
     Raises:
-        UsageError: if the plan exists and is not to be replaced.
-        DvmsrError: if one of the two cannot be written.
+        UsageError: if one of the two exists and is not to be replaced, or their folder is missing.
+        DvmsrError: if no file can be made in their folder.
     """
-    write_atomically(path, plan, overwrite)
-    write_atomically(info_path(path), info.to_json().encode(), overwrite=True)
+    for target in (path, info_path(path)):
+        if exists(target) and not overwrite:
+            raise UsageError(
+                f"{target} exists; replace it with --force or choose another name with -o"
+            )
+        check_target(target, overwrite)
+
+
+def write_engine(path: Path, plan: bytes, info: EngineInfo, overwrite: bool) -> None:
+    """Write the plan and its description, both or neither; `info` must be about this plan.
+
+    Raises:
+        UsageError: if one of the two exists and is not to be replaced.
+        DvmsrError: if one of the two cannot be written; then both are as before.
+    """
+    check_targets(path, overwrite)
+    try:
+        with (
+            _restoring(path) as changed,
+            replacing(info_path(path), overwrite) as description,
+        ):
+            description.write_bytes(info.to_json().encode())
+            with replacing(path, overwrite) as temporary:
+                temporary.write_bytes(plan)
+            changed.append(path)
+    except UsageError:
+        check_targets(path, overwrite)  # made by another process meanwhile
+        raise
+
+
+@contextmanager
+def _restoring(path: Path) -> Iterator[list[Path]]:
+    """If the block fails once it has put `path` into the list, the file is as it was before."""
+    target = Path(os.path.realpath(path))
+    old = target.with_name(f".dvmsr-{secrets.token_hex(8)}.tmp")
+    changed: list[Path] = []
+    try:
+        try:
+            if exists(target):
+                _link_or_copy(target, old)
+        except OSError as error:
+            raise DvmsrError(
+                f"{path} cannot be kept while it is replaced ({error.strerror}); "
+                "choose another name"
+            ) from None
+        try:
+            yield changed
+        except BaseException:
+            if changed and exists(old):
+                old.replace(target)
+            elif changed:
+                target.unlink()
+            raise
+    finally:
+        with suppress(OSError):
+            old.unlink()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """A second name for the file where the file system has such, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def read_info(path: Path) -> EngineInfo:
@@ -209,7 +296,7 @@ def read_engine(path: Path) -> tuple[EngineInfo, bytes]:
         plan = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
-    if hashlib.sha256(plan).hexdigest() != info.plan_sha256:
+    if len(plan) != info.plan_bytes or hashlib.sha256(plan).hexdigest() != info.plan_sha256:
         raise IncompatibleModelError(
             f"{path} is damaged or not the engine that {info_path(path).name} describes; "
             f"copy both files again, or build it again: {info.rebuild}"
@@ -246,7 +333,8 @@ def check_host(
         )
     if differences:
         raise IncompatibleModelError(
-            f"{path} does not run here: {'; '.join(differences)}; build it again: {info.rebuild}"
+            f"{path} does not run here: {'; '.join(differences)}; build it again: "
+            f"{info.rebuild_at(path, compute_capability)}"
         )
 
 
@@ -272,7 +360,7 @@ def _from_dict(values: Any) -> EngineInfo:
     values = {field.name: values[field.name] for field in fields(EngineInfo)}
     _check_types(EngineInfo, values)
     for name in ("compute_capabilities", "command"):
-        if any(not isinstance(item, str) for item in values[name]):
+        if not values[name] or any(not isinstance(item, str) for item in values[name]):
             raise TypeError(name)
         values[name] = tuple(values[name])
     if values["target"] not in TARGETS or values["precision"] not in PRECISIONS:
@@ -285,9 +373,10 @@ def _from_dict(values: Any) -> EngineInfo:
         plugin = {field.name: values["plugin"][field.name] for field in fields(PluginInfo)}
         _check_types(PluginInfo, plugin)
         values["plugin"] = PluginInfo(**plugin)
-    for name, kind in (("model", str), ("layers", int)):
-        if any(not isinstance(item, kind) for item in values[name].values()):
-            raise TypeError(name)
+    if any(not isinstance(item, str) for item in values["model"].values()):
+        raise TypeError("model")
+    if any(type(item) is not int or item < 0 for item in values["layers"].values()):
+        raise TypeError("layers")
     info = EngineInfo(**values)
     info.config  # noqa: B018  (checks it)
     return info
@@ -296,5 +385,12 @@ def _from_dict(values: Any) -> EngineInfo:
 def _check_types(owner: type, values: dict[str, Any]) -> None:
     for field in fields(owner):
         kind = _TYPES.get(str(field.type))
-        if kind and not isinstance(values[field.name], kind):
+        value = values[field.name]
+        if kind and not isinstance(value, kind):
             raise TypeError(field.name)
+        if kind is not bool and isinstance(value, bool):
+            raise TypeError(field.name)
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise ValueError(field.name)
+        if field.name.endswith("sha256") and not re.fullmatch("[0-9a-f]{64}", value):
+            raise ValueError(field.name)

@@ -113,8 +113,24 @@ def test_equal_inputs_build_once(
     assert engine.stat().st_mtime_ns == made
     assert run(monkeypatch, *options, "--force") == 0
     assert engine.stat().st_mtime_ns != made
-    info_path(engine).write_text("{}")
-    assert run(monkeypatch, *options) == 2, "an engine of unknown origin is not replaced"
+    whole = engine.read_bytes()
+    engine.write_bytes(whole[:-1])
+    assert run(monkeypatch, *options) == 2
+    assert "is damaged or of a newer dvmsr; build it again with --force" in capsys.readouterr().err
+    engine.write_bytes(whole)
+    info_path(engine).unlink()
+    assert run(monkeypatch, *options) == 2
+    message = capsys.readouterr().err
+    assert "it has no net.fp16.rtx.engine.json beside it; build it again with --force" in message
+    engine.unlink()
+    info_path(engine).write_text("another program's")
+    assert run(monkeypatch, *options) == 2
+    message = capsys.readouterr().err
+    assert "net.fp16.rtx.engine.json exists; replace it with --force" in message
+    assert "building" not in message
+    assert info_path(engine).read_text() == "another program's"
+    assert run(monkeypatch, *options, "--force") == 0
+    assert read_engine(engine)[1] == engine.read_bytes()
 
 
 def test_the_plan_may_carry_the_plugin(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dvmsr import info
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime import engine_file
@@ -45,17 +46,56 @@ def engine(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("info", [INFO, replace(INFO, plugin=None, gpu=None)])
-def test_reads_what_was_written(tmp_path: Path, info: EngineInfo) -> None:
+@pytest.mark.parametrize("told", [INFO, replace(INFO, plugin=None, gpu=None)])
+def test_reads_what_was_written(tmp_path: Path, told: EngineInfo) -> None:
     path = tmp_path / "net.engine"
-    engine_file.write_engine(path, PLAN, info, overwrite=False)
-    assert read_engine(path) == (info, PLAN)
+    engine_file.write_engine(path, PLAN, told, overwrite=False)
+    assert read_engine(path) == (told, PLAN)
     assert path.read_bytes() == PLAN, "other programs load it, too"
-    assert info.config == DVMSRConfig()
+    assert told.config == DVMSRConfig()
 
 
-def test_needs_overwrite(engine: Path) -> None:
-    with pytest.raises(DvmsrError, match="--overwrite"):
+def test_nothing_is_replaced_unasked(engine: Path) -> None:
+    with pytest.raises(UsageError, match=r"net\.engine exists; replace it with --force"):
+        engine_file.write_engine(engine, b"new", INFO, overwrite=False)
+    assert read_engine(engine) == (INFO, PLAN)
+    engine.unlink()
+    with pytest.raises(UsageError, match=r"net\.engine\.json exists; replace it with --force"):
+        engine_file.write_engine(engine, PLAN, INFO, overwrite=False)
+    assert [path.name for path in engine.parent.iterdir()] == ["net.engine.json"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("failing", [1, 2])
+def test_both_files_are_written_or_neither(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, before: bool, failing: int
+) -> None:
+    if not before:
+        for path in (engine, engine_file.info_path(engine)):
+            path.unlink()
+    rename, calls = Path.replace, []
+
+    def replace_or_fail(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_fail)
+    with pytest.raises(DvmsrError, match="No space left"):
+        engine_file.write_engine(engine, b"new", INFO, overwrite=True)
+    monkeypatch.undo()
+    names = ["net.engine", "net.engine.json"] if before else []
+    assert sorted(path.name for path in engine.parent.iterdir()) == names
+    if before:
+        assert read_engine(engine) == (INFO, PLAN)
+
+
+def test_an_engine_made_meanwhile_is_kept(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_file, "check_target", lambda path, overwrite: None)
+    found = iter([False, False, False, True])
+    monkeypatch.setattr(engine_file, "exists", lambda path: next(found))
+    with pytest.raises(UsageError, match=r"net\.engine exists; replace it with --force"):
         engine_file.write_engine(engine, b"new", INFO, overwrite=False)
     assert read_engine(engine) == (INFO, PLAN)
 
@@ -64,6 +104,21 @@ def test_a_plan_of_another_build_is_refused(engine: Path) -> None:
     engine.write_bytes(PLAN[:-1])
     with pytest.raises(IncompatibleModelError, match=r"net\.engine is damaged or .*'my net"):
         read_engine(engine)
+
+
+def test_a_plan_of_another_size_is_refused(engine: Path) -> None:
+    engine_file.info_path(engine).write_text(replace(INFO, plan_bytes=7).to_json())
+    with pytest.raises(IncompatibleModelError, match=r"net\.engine is damaged"):
+        read_engine(engine)
+
+
+def test_info_tells_a_damaged_engine(engine: Path) -> None:
+    config, facts = info.read_config(str(engine))
+    assert config == DVMSRConfig()
+    assert facts["precision"] == "fp16"
+    engine.write_bytes(PLAN[:-1] + b"x")
+    with pytest.raises(IncompatibleModelError, match=r"net\.engine is damaged"):
+        info.read_config(str(engine))
 
 
 def test_a_missing_description_is_named(engine: Path) -> None:
@@ -90,6 +145,15 @@ def test_a_missing_description_is_named(engine: Path) -> None:
         json.dumps({**json.loads(INFO.to_json()), "model": {}}),
         json.dumps({**json.loads(INFO.to_json()), "model": {"dvmsr.config": "{"}}),
         json.dumps({**json.loads(INFO.to_json()), "plugin": {"version": 1}}),
+        json.dumps({**json.loads(INFO.to_json()), "plan_bytes": -1}),
+        json.dumps({**json.loads(INFO.to_json()), "plan_bytes": True}),
+        json.dumps({**json.loads(INFO.to_json()), "plugin_layers": -1}),
+        json.dumps({**json.loads(INFO.to_json()), "build_seconds": float("nan")}),
+        json.dumps({**json.loads(INFO.to_json()), "plan_sha256": "AB" * 32}),
+        json.dumps({**json.loads(INFO.to_json()), "onnx_sha256": "ab"}),
+        json.dumps({**json.loads(INFO.to_json()), "command": []}),
+        json.dumps({**json.loads(INFO.to_json()), "compute_capabilities": []}),
+        json.dumps({**json.loads(INFO.to_json()), "layers": {"fp16": -2}}),
     ],
 )
 def test_a_damaged_description_is_refused(engine: Path, text: str) -> None:
@@ -124,9 +188,23 @@ def test_where_it_runs() -> None:
     ):
         with pytest.raises(IncompatibleModelError, match=message) as error:
             check_host(path, INFO, target, version, capability)
-        assert str(error.value).endswith("dvmsr-export trt 'my net.safetensors' --fp16")
+        assert str(error.value).endswith(
+            f"dvmsr-export trt 'my net.safetensors' --fp16 -o {path.absolute()}"
+        )
     with pytest.raises(IncompatibleModelError, match="this is TensorRT 11"):
         check_host(path, replace(INFO, version_compatible=True), "gpu", "11.0.0", "8.9")
+
+
+def test_the_remedy_names_this_engine_and_this_gpu() -> None:
+    """What is built must run here, and on the GPUs on which the engine runs already."""
+    command = (*INFO.command, "--compute-capability", "8.6", "-o", "/elsewhere/a.engine", "--force")
+    rtx = replace(INFO, target="rtx", compute_capabilities=("8.6",), command=command)
+    with pytest.raises(IncompatibleModelError) as error:
+        check_host(Path("/here/b c.engine"), rtx, "rtx", rtx.tensorrt, "12.0")
+    assert str(error.value).endswith(
+        "dvmsr-export trt 'my net.safetensors' --fp16 --force "
+        "--compute-capability 8.6 --compute-capability 12.0 -o '/here/b c.engine'"
+    )
 
 
 def test_profiles() -> None:
