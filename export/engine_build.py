@@ -10,7 +10,8 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,30 @@ class Request:
     timing_cache: Path | None = None
     force: bool = False
     """Build even if the engine is there and up to date, and replace any other."""
-    command: tuple[str, ...] = field(default=("dvmsr-export", "trt"))
-    """What to tell a user who has to build the engine again."""
+
+    def command(self, path: Path, output: Path) -> tuple[str, ...]:
+        """What builds the engine `output` of the model `path` again, from any folder."""
+        sizes = {"--min": self.min, "--opt": self.opt, "--max": self.max}
+        values: dict[str, object] = {
+            **{name: f"{size[0]}x{size[1]}" for name, size in sizes.items() if size},
+            "--batch": ",".join(map(str, self.batch)) if self.batch else None,
+            "--target": self.target if self.target != "gpu" else None,
+            "--workspace": self.workspace_mib,
+            "--timing-cache": self.timing_cache.absolute() if self.timing_cache else None,
+        }
+        flags = {
+            f"--{self.precision}": self.precision,
+            "--no-plugin": not self.plugin,
+            "--embed-plugin": self.embed_plugin,
+            "--version-compatible": self.version_compatible,
+        }
+        words = ["dvmsr-export", "trt", str(path.absolute())]
+        words += [name for name, wanted in flags.items() if wanted]
+        for name, value in values.items():
+            words += [name, str(value)] if value is not None else []
+        for capability in self.compute_capabilities:
+            words += ["--compute-capability", capability]
+        return (*words, "-o", str(output.absolute()), "--force")
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
     library = None
     if request.plugin:
         major = int(tensorrt.partition(".")[0]) if request.target == "gpu" else RTX_PLUGIN_MAJOR
-        library = plugin_build.ensure(major, capabilities)
+        library = plugin_build.ensure(major, capabilities, _plugin_of(request, output))
     on = device.name if device and request.target == "gpu" else None
     key = _key(request, path, precision, capabilities, tensorrt, library, on)
     ready = None if request.force else _up_to_date(output, key)
@@ -178,7 +201,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         model=model.metadata,
         build_seconds=round(built["seconds"], 3),
         key=key,
-        command=request.command,
+        command=request.command(path, output),
         dvmsr=dvmsr.__version__,
     )
     if on:
@@ -341,6 +364,16 @@ def _default_output(request: Request, path: Path, precision: str) -> Path:
     parts = [stem, *([precision] if precision != "fp32" else [])]
     parts += ["rtx"] if request.target == "rtx" else []
     return Path(".".join(parts) + engine_file.SUFFIX)
+
+
+def _plugin_of(request: Request, output: Path) -> str | None:
+    """SHA-256 of the plugin of the engine that is there and may be up to date."""
+    if request.force:
+        return None
+    with suppress(DvmsrError):
+        plugin = engine_file.read_info(output).plugin
+        return plugin.sha256 if plugin else None
+    return None
 
 
 def _plugin_info(library: plugin_library.PluginLibrary, embedded: bool) -> PluginInfo:

@@ -32,19 +32,23 @@ FETCHED_MAJOR = 10
 """The major version of the headers that CMake may download."""
 
 
-def ensure(major: int, compute_capabilities: Sequence[str]) -> PluginLibrary:
+def ensure(
+    major: int, compute_capabilities: Sequence[str], preferred: str | None = None
+) -> PluginLibrary:
     """A plugin for that TensorRT and those GPUs, compiled if there is none yet.
 
     Args:
         compute_capabilities: such as `8.9`; one of a GPU that is not listed may not run it.
+        preferred: SHA-256 of the library to take if it is there; else the newest.
 
     Raises:
         MissingComponentError: if it cannot be compiled here, with the remedy.
         DvmsrError: if compiling fails.
     """
-    library = plugin_library.find(major)
-    if library and all(library.runs_on(capability) for capability in compute_capabilities):
-        return library
+    for sha256 in dict.fromkeys((preferred, None)):
+        library = plugin_library.find(major, sha256=sha256)
+        if library and all(library.runs_on(capability) for capability in compute_capabilities):
+            return library
     return build(major, [capability.replace(".", "") for capability in compute_capabilities])
 
 

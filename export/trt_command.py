@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -120,16 +119,9 @@ def trt_command(
         workspace_mib=workspace,
         timing_cache=timing_cache,
         force=force,
-        command=rebuilding(sys.argv[1:]),
     )
     report = build(request)
     print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
-
-
-def rebuilding(arguments: list[str]) -> tuple[str, ...]:
-    """The command line that builds the engine again in its place."""
-    kept = [text for text in arguments if text not in ("--json", "--force")]
-    return ("dvmsr-export", *kept, "--force")
 
 
 def _size(option: str, text: str | None) -> tuple[int, int] | None:

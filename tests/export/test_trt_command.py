@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from dvmsr.export import (
     tensorrt_version,
 )
 from dvmsr.export.capabilities import spread
-from dvmsr.export.trt_command import parse_batch, rebuilding
+from dvmsr.export.trt_command import parse_batch
 from dvmsr.model import DVMSR
 from dvmsr.runtime import plugin_library
 from dvmsr.runtime.engine_file import Profile, info_path, read_engine
@@ -131,6 +132,44 @@ def test_equal_inputs_build_once(
     assert info_path(engine).read_text() == "another program's"
     assert run(monkeypatch, *options, "--force") == 0
     assert read_engine(engine)[1] == engine.read_bytes()
+
+
+def test_an_engine_stays_up_to_date_when_another_plugin_is_compiled(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [small, "--max", "64x64", "-o", "x.engine", *RTX]
+    built = build_plugin("found").pure
+    cache = small.parent / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv(plugin_library.ENVIRONMENT)
+
+    def compiled(name: str, seconds: int) -> None:
+        folder = plugin_library.cache_folder() / name
+        folder.mkdir(parents=True)
+        library = folder / "libdvmsr_trt10.so"
+        library.write_bytes(built.read_bytes() + name.encode())
+        described = plugin_library.PluginLibrary(
+            pure=str(library),
+            self_registering=None,
+            tensorrt_major=10,
+            sha256=plugin_library.sha256(library),
+            architectures=("75",),
+            sources_sha256=plugin_library.sources_sha256(),
+            nvcc=None,
+        )
+        description = folder / plugin_library.DESCRIPTION
+        description.write_text(json.dumps(described.to_dict()))
+        os.utime(description, (seconds, seconds))
+
+    compiled("first", 1000)
+    assert run(monkeypatch, *options) == 0
+    compiled("second", 2000)
+    assert run(monkeypatch, *options) == 0
+    assert "x.engine is up to date" in capsys.readouterr().err
+    assert run(monkeypatch, *options, "--force") == 0
+    info, _ = read_engine(Path("x.engine"))
+    second = plugin_library.cache_folder() / "second/libdvmsr_trt10.so"
+    assert info.plugin and info.plugin.sha256 == plugin_library.sha256(second)
 
 
 def test_the_plan_may_carry_the_plugin(
@@ -491,5 +530,22 @@ def test_words_of_the_command_line() -> None:
         *["trt", "--compute-capability", "8.6", "--compute-capability", "8.9", "net.onnx", "12.0"]
     ]
     assert spread(["--arch", "x", "8.9"]) == ["--arch", "x", "--arch", "8.9"]
-    command = rebuilding(["trt", "net.onnx", "--json", "--force"])
-    assert command == ("dvmsr-export", "trt", "net.onnx", "--force")
+
+
+def test_the_command_that_builds_again(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any
+) -> None:
+    """It builds the same engine in its place, from another folder."""
+    options = ["--fp16", "--max", "64x80", "--batch", "1,1,2", "--embed-plugin", *RTX]
+    assert run(monkeypatch, small.name, *options, "-o", "x.engine", "--json") == 0
+    engine = Path("x.engine").resolve()
+    info, _ = read_engine(engine)
+    made = engine.stat().st_mtime_ns
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    program, subcommand, *arguments = info.command
+    assert (program, subcommand) == ("dvmsr-export", "trt")
+    assert run(monkeypatch, *arguments) == 0
+    again, _ = read_engine(engine)
+    assert engine.stat().st_mtime_ns != made
+    assert again.key == info.key
+    assert again.command == info.command
