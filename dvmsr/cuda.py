@@ -199,7 +199,7 @@ class Library:
         if status:
             raise MissingComponentError(
                 f"there is no NVIDIA GPU that CUDA can use ({self._text(status)}); install the "
-                "driver for one, or use --backend native"
+                "driver for one"
             )
         return Device(
             name=info.name.decode(errors="replace"),

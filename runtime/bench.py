@@ -35,7 +35,7 @@ class Measurement:
     """One model on one backend with one input shape."""
 
     name: str
-    """The model's file name, or its whole path where two models share that."""
+    """The model as the user named it, with its backend if that was named."""
     model: str
     """The model's file."""
     backend: str
@@ -118,9 +118,7 @@ def measure(
             found,
             upscaler.network.details(),
         )
-        for name, upscaler, own, found in zip(
-            _names(upscalers), upscalers, seconds, probes, strict=True
-        )
+        for name, upscaler, own, found in zip(specs, upscalers, seconds, probes, strict=True)
     ]
 
 
@@ -189,12 +187,6 @@ def headline(report: dict[str, Any]) -> str:
             f"{report['rounds']} rounds",
         ]
     )
-
-
-def _names(upscalers: Sequence[Upscaler]) -> list[str]:
-    models = [upscaler.model for upscaler in upscalers]
-    files = [Path(model).name for model in set(models)]
-    return [model if files.count(Path(model).name) > 1 else Path(model).name for model in models]
 
 
 def _check_targets(output: Path | None, plot: Path | None, overwrite: bool) -> None:

@@ -49,13 +49,14 @@ def infer(
         ),
     ] = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME|FILE",
             help=f"A bundled model ({', '.join(BUNDLED)}), or a .onnx, .safetensors, .pth or "
             ".engine file.",
+            show_default=DEFAULT,
         ),
-    ] = DEFAULT,
+    ] = None,
     engine: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="A TensorRT engine: --model FILE --backend tensorrt."),
@@ -113,8 +114,8 @@ def infer(
     from dvmsr.sizes import parse_bytes
 
     if engine is not None:
-        if model != DEFAULT or backend not in ("auto", "tensorrt"):
+        if model is not None or backend not in ("auto", "tensorrt"):
             raise UsageError("--engine names model and backend; leave out --model and --backend")
         model, backend = engine, "tensorrt"
     limit = None if memory is None else parse_bytes("--memory", memory)
-    run(inputs, output, model, backend, threads, overwrite, as_json, strip, limit)
+    run(inputs, output, model or DEFAULT, backend, threads, overwrite, as_json, strip, limit)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr import cuda
-from dvmsr.errors import DvmsrError, IncompatibleModelError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.runtime.device import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.engine_file import EngineInfo, check_host, read_engine
 from dvmsr.runtime.network import PixelNetwork
@@ -63,9 +63,14 @@ class EngineNetwork(PixelNetwork):
         self.info, plan = read_engine(path)
         self.config = self.info.config
         self.usual_shape = self.info.profile.opt
-        self._trt: ModuleType = import_tensorrt(self.info.target)
-        self._library = cuda.load()
-        device = self._library.device()
+        try:
+            self._trt: ModuleType = import_tensorrt(self.info.target)
+            self._library = cuda.load()
+            device = self._library.device()
+        except MissingComponentError as error:
+            capabilities = " or ".join(self.info.compute_capabilities)
+            wanted = f"{self.info.gpu or 'a GPU'} (compute capability {capabilities})"
+            raise MissingComponentError(f"{path} was built for {wanted}, and {error}") from None
         check_host(
             path, self.info, self.info.target, self._trt.__version__, device.compute_capability
         )

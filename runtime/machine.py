@@ -6,15 +6,17 @@ import platform
 from contextlib import suppress
 from dataclasses import asdict
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import dvmsr
 from dvmsr import gpu, native
 from dvmsr.errors import MissingComponentError
+from dvmsr.export.tensorrt_version import PACKAGES as TENSORRT
 from dvmsr.threads import cores
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx", "numpy")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", *chain(*TENSORRT.values()), "numpy")
 
 
 def describe() -> dict[str, Any]:

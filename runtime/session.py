@@ -58,7 +58,7 @@ class OnnxNetwork(Network):
             _register_cuda_operators(self._options)
         elif not self.header.has_bodies:
             raise IncompatibleModelError(
-                f"{path} has no portable operator bodies; export it again or use --backend native"
+                f"{path} has no portable operator bodies; export it again or use the backend native"
             )
         self._session = self._open(os.fspath(path))
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -178,14 +178,14 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
     if library is None:
         raise MissingComponentError(
             f"dvmsr was built without its native operators; {native.REMEDY}, "
-            "or use --backend portable"
+            "or use the backend portable"
         )
     try:
         options.register_custom_ops_library(os.fspath(library))
     except Exception as error:
         raise MissingComponentError(
             f"{library} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
-            f"{native.REMEDY}, or use --backend portable"
+            f"{native.REMEDY}, or use the backend portable"
         ) from None
 
 
@@ -196,7 +196,7 @@ def _without_cuda() -> MissingComponentError:
 def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:
     if _CUDA not in onnxruntime.get_available_providers():
         raise MissingComponentError(
-            f"this ONNX Runtime has no CUDA provider; {_CUDA_REMEDY}, or use --backend native"
+            f"this ONNX Runtime has no CUDA provider; {_CUDA_REMEDY}, or use the backend native"
         )
     library = cuda.load()
     library.device()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from dvmsr import native
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.runtime import engine_file, memory, models, strip_height
 from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network, PixelNetwork
@@ -111,9 +112,7 @@ class Upscaler:
             engine = EngineNetwork(path)
             return cls(engine, engine.config, "tensorrt", engine.info.precision, str(path))
         if backend == "tensorrt":
-            raise UsageError(
-                f"backend tensorrt runs engines; make one with `dvmsr-export trt {path} --fp16`"
-            )
+            raise _no_engine(os.fspath(model), path)
         if path.suffix.lower() in models.CHECKPOINTS:
             if backend not in ("auto", "torch"):
                 raise UsageError(
@@ -249,3 +248,24 @@ class Upscaler:
             f"{self.model} makes an output of shape {shape} where its scale of {self.scale} "
             f"promises {(1, 3, height, width)}; export it again"
         )
+
+
+def _no_engine(model: str, path: Path) -> DvmsrError:
+    """Why the backend `tensorrt` does not run a model that is no engine."""
+    from dvmsr import gpu
+    from dvmsr.runtime.tensorrt_library import import_tensorrt
+
+    try:
+        import_tensorrt("gpu")
+    except MissingComponentError as error:
+        return MissingComponentError(f"the backend tensorrt cannot be used: {error}")
+    if gpu.first() is None:
+        return MissingComponentError(
+            "the backend tensorrt cannot be used: there is no NVIDIA GPU that CUDA can use; "
+            "install the driver for one"
+        )
+    half = " --fp16" if path.suffix.lower() in models.CHECKPOINTS else ""
+    return UsageError(
+        f"the backend tensorrt runs engines, not {model}; make one with "
+        f"`dvmsr-export trt {model}{half}` and name its file in place of {model}"
+    )

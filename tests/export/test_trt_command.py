@@ -376,7 +376,7 @@ def test_for_the_gpu_at_hand(
     engine_build.link_rtx(Path("link"))
     Path("link/tensorrt.py").write_text(STAND_IN)
     monkeypatch.setenv("LD_LIBRARY_PATH", "link")
-    monkeypatch.setenv("PYTHONPATH", "link")
+    monkeypatch.syspath_prepend(Path("link").resolve())
     monkeypatch.setattr(tensorrt_version, "installed_version", lambda target: "10.14.1.48")
     monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("A GPU", "8.9"))
     compared: list[object] = []

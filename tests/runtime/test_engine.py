@@ -291,7 +291,24 @@ def test_the_command(engines: dict[str, Path], folder: Path, infer: Callable[...
     assert infer("in.png", "--engine", "none.engine") == 2
     assert infer("in.png", "--engine", str(engines["fp16"]), "--backend", "native") == 2
     assert infer("in.png", "--model", str(engines["fp16"]), "--backend", "native") == 2
-    assert infer("in.png", "--model", "m.onnx", "--backend", "tensorrt") == 2
+    assert infer("in.png", "--engine", str(engines["fp16"]), "--model", "student") == 2
+
+
+def test_the_backend_needs_tensorrt_a_gpu_and_an_engine(
+    engines: dict[str, Path], folder: Path, infer: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    Image.fromarray(random_pixels(6, 8)).save("in.png")
+    command = ["in.png", "--model", "m.onnx", "--backend", "tensorrt"]
+    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("A GPU", "8.9"))
+    assert infer(*command) == 2
+    assert "make one with `dvmsr-export trt m.onnx` and name its" in capsys.readouterr().err
+    monkeypatch.setattr(gpu, "first", lambda: None)
+    assert infer(*command) == 4
+    assert "tensorrt cannot be used: there is no NVIDIA GPU" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert infer(*command) == 4
+    assert "tensorrt cannot be used: TensorRT is not installed" in capsys.readouterr().err
 
 
 def test_without_tensorrt(
@@ -311,7 +328,8 @@ def test_without_a_gpu(
     monkeypatch.delenv("DVMSR_CUDA_LIBRARY")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cuda.load.cache_clear()
-    with pytest.raises(MissingComponentError, match="there is no NVIDIA GPU that CUDA can use"):
+    message = r"fp32.engine was built for .*9.0.*, and there is no NVIDIA GPU .* driver for one$"
+    with pytest.raises(MissingComponentError, match=message):
         EngineNetwork(engines["fp32"])
 
 
