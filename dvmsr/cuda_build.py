@@ -132,8 +132,7 @@ def _this_gpu() -> str:
     device = gpu.first()
     if device is None:
         raise MissingComponentError(
-            "there is no NVIDIA GPU that CUDA can use; install the driver for one, "
-            "or use --backend native"
+            "there is no NVIDIA GPU that CUDA can use; install the driver for one"
         )
     return device.compute_capability
 
@@ -157,6 +156,12 @@ def _run(command: Sequence[str], target: Path, compiler: nvcc.Nvcc) -> None:
     if done.returncode:
         log = target.with_name("failed.log")
         log.write_text(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+        unknown = re.search(r"unsupported gpu architecture '\w+_(\w+)'", done.stderr, re.I)
+        if unknown:
+            raise UsageError(
+                f"nvcc does not know the CUDA architecture {unknown[1]}; name the compute "
+                "capability of a GPU, such as 8.9, or use a newer nvcc"
+            )
         errors = re.findall(r".*\berror\b.*", done.stdout + done.stderr, re.I)
         reason = errors[0].strip() if errors else "the compiler stopped"
         raise DvmsrError(

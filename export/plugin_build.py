@@ -66,7 +66,7 @@ def build(
             TENSORRT_ROOT, the system's, or for TensorRT 10 those in a wheel, downloaded by pip.
 
     Raises:
-        UsageError: if an architecture is none.
+        UsageError: if an architecture is none, or none that nvcc knows.
         MissingComponentError: if a compiler, CMake or the headers are missing, with the remedy.
         DvmsrError: if compiling fails.
     """
@@ -182,10 +182,11 @@ def _compile(
     source, objects = nvcc.sources() / "tensorrt", folder / "build"
     options = [f"-D{name}={value}" for name, value in settings.items()]
     environment = compiler.environment()
-    log = _run([cmake, "-S", str(source), "-B", str(objects), *generator, *options], environment)
+    configure = [cmake, "-S", str(source), "-B", str(objects), *generator, *options]
+    log = _run(configure, environment, major)
     # More would not help: there are as many kernel files.
     jobs = str(min(8, os.cpu_count() or 1))
-    log += _run([cmake, "--build", str(objects), "--parallel", jobs], environment, log)
+    log += _run([cmake, "--build", str(objects), "--parallel", jobs], environment, major, log)
     shutil.rmtree(objects)
     built = sorted(path.name for path in folder.glob("libdvmsr_trt*.so"))
     if f"libdvmsr_trt{major}.so" not in built:
@@ -195,7 +196,7 @@ def _compile(
         )
 
 
-def _run(command: list[str], environment: dict[str, str], log: str = "") -> str:
+def _run(command: list[str], environment: dict[str, str], major: int, log: str = "") -> str:
     """Run a step with its progress on the terminal, and return what it printed."""
     lines = []
     with (
@@ -221,16 +222,28 @@ def _run(command: list[str], environment: dict[str, str], log: str = "") -> str:
             os.killpg(process.pid, signal.SIGTERM)
             raise
     if process.returncode:
-        raise _failure(log + "".join(lines))
+        raise _failure(log + "".join(lines), major)
     return "".join(lines)
 
 
-def _failure(log: str) -> DvmsrError:
+def _failure(log: str, major: int) -> DvmsrError:
     if "headers were not found" in log:
+        if major != FETCHED_MAJOR:
+            return MissingComponentError(
+                f"compiling the plugin for TensorRT {major} needs its headers, and none were "
+                "found; name with --tensorrt-root the folder of its SDK, or a copy of NVIDIA's "
+                "repository TensorRT, which has them in include/"
+            )
         return MissingComponentError(
             "compiling the plugin needs TensorRT's headers, and none were found or could be "
             "downloaded; name the folder of TensorRT with --tensorrt-root, or install "
             "libnvinfer-headers-dev"
+        )
+    unknown = re.search(r"unsupported gpu architecture '\w+_(\w+)'", log, re.I)
+    if unknown:
+        return UsageError(
+            f"nvcc does not know the CUDA architecture {unknown[1]}; name the compute capability "
+            "of a GPU, such as 8.9, or use a newer nvcc"
         )
     path = plugin_library.cache_folder() / "failed.log"
     path.write_text(log)

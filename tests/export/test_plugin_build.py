@@ -129,6 +129,17 @@ def test_missing_headers_are_named(sources: Path) -> None:
     (sources / "tensorrt" / "CMakeLists.txt").write_text(text)
     with pytest.raises(MissingComponentError, match="TensorRT's headers, and none were found"):
         plugin_build.build(10, ["89"])
+    with pytest.raises(MissingComponentError, match=r"for TensorRT 11 .* found; .*in include/$"):
+        plugin_build.build(11, ["89"])
+
+
+def test_an_architecture_that_nvcc_does_not_know(sources: Path) -> None:
+    text = "nvcc fatal   : Unsupported gpu architecture 'compute_99'"
+    (sources / "tensorrt" / "CMakeLists.txt").write_text(
+        f'project(x NONE)\nmessage(FATAL_ERROR "{text}")\n'
+    )
+    with pytest.raises(UsageError, match="nvcc does not know the CUDA architecture 99; name"):
+        plugin_build.build(10, ["9.9"])
 
 
 def test_compilers_are_looked_for(
