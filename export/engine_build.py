@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -449,7 +450,10 @@ def _run(
     """Build in a process of its own; the plan, and what the process said of it."""
     with tempfile.TemporaryDirectory(prefix="dvmsr-") as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(model.data)
+        try:
+            (folder / "model.onnx").write_bytes(model.data)
+        except OSError as error:
+            raise (_full(folder) if error.errno == errno.ENOSPC else error) from None
         job = {
             "target": request.target,
             "model": str(folder / "model.onnx"),
@@ -490,11 +494,19 @@ def link_rtx(folder: Path) -> None:
     (folder / "libtensorrt_rtx.so").symlink_to(library)
 
 
+def _full(folder: Path) -> DvmsrError:
+    return DvmsrError(
+        f"{folder.parent} has no space left for building; make room, or set TMPDIR to another "
+        "folder"
+    )
+
+
 def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     """Run the worker to its end, show its progress, and gather what it says.
 
     Raises:
-        DvmsrError: if it fails, with TensorRT's or the plugin's first error.
+        DvmsrError: if it fails, with TensorRT's or the plugin's first error, or the disk is full.
+        MissingComponentError: if a library that it needs does not load.
     """
     command = child_python.command("dvmsr.export.engine_worker", str(folder / "job.json"))
     said: dict[str, Any] = {"inspected": None}
@@ -522,6 +534,8 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
                     said["tensorrt"] = event["version"]
                 elif kind == "inspected":
                     said["inspected"] = event["layers"]
+                elif kind in ("full", "missing"):
+                    said[kind] = (event["reason"].splitlines() or ["it gave no reason"])[0]
                 elif kind == "failed":
                     errors.append(event["reason"])
                 elif kind == "unloadable":
@@ -538,6 +552,13 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
         return said
     for text in [*printed, *dict.fromkeys([*warnings, *errors])]:
         notice(f"TensorRT: {text}")
+    if "full" in said:
+        raise _full(folder)
+    if "missing" in said:
+        raise MissingComponentError(
+            f"TensorRT or a library that it needs does not load ({said['missing']}); "
+            f"reinstall it, {' or '.join(_INSTALL.values())}"
+        )
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         raise DvmsrError(f"TensorRT crashed ({name}); its messages are above")

@@ -8,6 +8,7 @@ JSON object per line; everything that the libraries print goes to stderr.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import logging
@@ -154,4 +155,13 @@ def _inspect(trt: Any, polygraphy_trt: Any, plan: bytes, job: dict[str, Any]) ->
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    main(json.loads(Path(sys.argv[1]).read_bytes()), Reporter())
+    reporter = Reporter()
+    try:
+        main(json.loads(Path(sys.argv[1]).read_bytes()), reporter)
+    except ImportError as error:
+        reporter.send("missing", reason=str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, None):
+            raise
+        # Without a number it comes from the dynamic linker.
+        reporter.send("full" if error.errno else "missing", reason=str(error))

@@ -20,7 +20,7 @@ from tensorrt_library import build as build_plugin
 
 from dvmsr import checkpoint, gpu
 from dvmsr.config import PRESETS
-from dvmsr.errors import MissingComponentError, ParityError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
 from dvmsr.export import (
     cli,
     engine_build,
@@ -321,6 +321,26 @@ def test_a_crash_of_tensorrt_is_an_error(
     assert "TensorRT: last" in message
     assert f"TensorRT crashed ({signal.Signals.SIGABRT.name})" in message
     assert not list(Path().glob("*.engine*"))
+
+
+@pytest.mark.parametrize(
+    ("event", "kind", "message"),
+    [
+        ("full", DvmsrError, "has no space left for building; make room, or set TMPDIR"),
+        ("missing", MissingComponentError, r"does not load \(why\); reinstall it"),
+    ],
+    ids=["full disk", "missing library"],
+)
+def test_the_end_of_the_worker_has_a_category(
+    event: str, kind: type[DvmsrError], message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    program = f'print(\'{{"event": "{event}", "reason": "why"}}\')'
+    command = [sys.executable, "-c", program]
+    monkeypatch.setattr(engine_build.child_python, "command", lambda *_: command)
+    with pytest.raises(DvmsrError, match=message) as raised:
+        engine_build._listen(tmp_path, dict(os.environ))
+    assert type(raised.value) is kind
 
 
 STAND_IN = """
