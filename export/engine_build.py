@@ -185,6 +185,12 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         layers = engine_layers.count_types(built["layers"])
     else:
         layers = engine_layers.check_engine(built["inspected"], expected)
+        unjudged = engine_layers.unjudged(built["inspected"], expected)
+        if unjudged:
+            progress(
+                f"warning: TensorRT does not tell whether {', '.join(unjudged[:3])} "
+                f"({len(unjudged)} in all) compute in {precision}"
+            )
     info = EngineInfo(
         plan_sha256=hashlib.sha256(plan).hexdigest(),
         plan_bytes=len(plan),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dvmsr.errors import DvmsrError
-from dvmsr.export.engine_layers import Expected, check_engine, check_network, count_types
+from dvmsr.export.engine_layers import Expected, check_engine, check_network, count_types, unjudged
 
 HALF = Expected("fp16", 1, None)
 NETWORK = [
@@ -62,11 +62,15 @@ def test_a_product_of_another_type_is_refused(kind: str) -> None:
     "wrong",
     [
         layer("deep", "CaskConvolution", "Row major linear FP32"),
-        layer("deep", "CaskGemmConvolution", "Half", "Float"),
+        layer("deep", "CaskGemmConvolution", "FP32", "Half"),
         layer("deep", "Myelin", "Float", tactic="sm80_xmma_gemm_f32f32"),
+        layer("deep", "gemm", "Half", tactic="sm80_xmma_gemm_f32f32_f32f32_f32_tn_n"),
+        layer("deep", "gemm", "Half", tactic="sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n"),
+        layer("deep", "gemm", "Half", tactic="ampere_sgemm_128x64_tn"),
+        {**layer("deep", "CaskConvolution", "Half"), "Weights": {"Type": "Float", "Count": 9}},
         layer("a + deep", "MatrixMultiply", "FP32"),
     ],
-    ids=lambda each: each["LayerType"],
+    ids=lambda each: each["TacticName"] or each["LayerType"],
 )
 def test_an_engine_in_full_precision_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(DvmsrError, match="deep would not compute in fp16"):
@@ -76,6 +80,49 @@ def test_an_engine_in_full_precision_is_refused(wrong: dict[str, Any]) -> None:
         check_engine([*ENGINE, wrong], named)
     check_engine([*ENGINE, wrong], Expected("fp16", 1, ("other",)))
     check_engine([*ENGINE, wrong], Expected("fp32", 1, None))
+
+
+@pytest.mark.parametrize(
+    ("precision", "right"),
+    [
+        ("fp16", layer("deep", "CaskGemmConvolution", "Half", "Float")),
+        ("fp16", layer("deep", "gemm", "Float", tactic="sm80_xmma_gemm_f16f16_f16f32_f32_tn_n")),
+        ("fp16", layer("deep", "gemm", "Float", tactic="ampere_h16816gemm_128x64_tn")),
+        ("bf16", layer("deep", "gemm", "Float", tactic="sm80_xmma_gemm_bf16bf16_bf16f32_f32_tn")),
+        ("bf16", layer("deep", "gemm", "BFloat16", "Float")),
+        ("fp16", {**layer("deep", "CaskConvolution", "Float"), "Weights": {"Type": "Half"}}),
+    ],
+    ids=lambda each: each if isinstance(each, str) else each["TacticName"] or each["LayerType"],
+)
+def test_a_product_is_judged_by_what_it_multiplies(precision: str, right: Any) -> None:
+    """Not by what is cast or added behind it in the same kernel."""
+    plugin = layer("scan", "PluginV3", "Half")
+    expected = Expected(precision, 1, None)
+    assert check_engine([plugin, right], expected)[precision] >= 1
+    assert unjudged([plugin, right], expected) == []
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        layer("{ForeignNode[/in_proj/MatMul...]}", "Myelin", "Float"),
+        {**layer("deep", "kgen", "Float"), "Metadata": "[ONNX Layer: /in_proj/MatMul]"},
+        layer("/in_proj/MatMul", "gemm", "N/A due to dynamic shapes"),
+    ],
+    ids=lambda each: each["LayerType"],
+)
+def test_a_product_that_does_not_show_is_told(hidden: Any) -> None:
+    assert unjudged([*ENGINE, hidden], HALF) == [hidden["Name"]]
+    assert unjudged([*ENGINE, hidden], Expected("fp16", 1, ("/in_proj/MatMul",)))
+    assert unjudged([*ENGINE, hidden], Expected("fp16", 1, ("other",))) == []
+    assert unjudged([*ENGINE, hidden], Expected("fp32", 1, None)) == []
+    assert unjudged(ENGINE, HALF) == []
+
+
+def test_bfloat16_is_a_word_of_its_own() -> None:
+    assert check_engine([layer("x", "PluginV3", "BF16x")], Expected("fp32", 1, None)) == {
+        "other": 1
+    }
 
 
 def test_missing_plugin_layers_are_refused() -> None:
