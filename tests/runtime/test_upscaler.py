@@ -188,7 +188,7 @@ def test_without_native_operators_auto_warns(
     monkeypatch.setattr(native, "library_path", lambda: None)
     with pytest.warns(UserWarning, match="slower; reinstall dvmsr where GCC or Clang"):
         assert Upscaler.from_file(models.onnx).backend == "portable"
-    with pytest.raises(MissingComponentError, match="--backend portable"):
+    with pytest.raises(MissingComponentError, match="use the backend portable"):
         Upscaler.from_file(models.onnx, backend="native")
 
 
