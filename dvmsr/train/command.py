@@ -88,7 +88,10 @@ def train(
     patch: Annotated[
         int, typer.Option(help="Side of a low-resolution patch in pixels.")
     ] = Settings.patch,
-    lr: Annotated[float, typer.Option(help="Peak learning rate of Adam.")] = Settings.lr,
+    optimiser: Annotated[
+        str, typer.Option(help="muon (and Adam for what is no matrix), or adam.")
+    ] = Settings.optimiser,
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Settings.lr,
     schedule: Annotated[
         str, typer.Option(help="cosine (to zero) or multistep (halve at 50, 80, 90, 95 %).")
     ] = Settings.schedule,

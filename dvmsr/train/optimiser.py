@@ -1,4 +1,4 @@
-"""One step of training: forward, backward, clipping, Adam; and when to give up."""
+"""One step of training: forward, backward, clipping, Muon or Adam; and when to give up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dvmsr.train.muon import Muon, hidden_matrices
 from dvmsr.train.objective import PRECISIONS, Objective
 from dvmsr.train.parallel import Group
 from dvmsr.train.settings import Settings
@@ -54,7 +55,8 @@ class Watch:
 
 
 class Optimiser:
-    """Adam on what an objective trains.
+    """Muon on the matrices inside the network and Adam on all else that an objective trains, or
+    Adam on everything.
 
     Under `fp16` and `bf16` the layers compute in that type by autocast; weights, their
     averages, norms, A, D and the state of the scan stay FP32. `fp16` scales the loss, and skips
@@ -62,7 +64,7 @@ class Optimiser:
 
     Args:
         objective: what to minimise, on its device.
-        settings: `lr`, `clip` and `precision` count.
+        settings: `optimiser`, `lr`, `clip` and `precision` count.
         group: the processes that share the batch.
     """
 
@@ -74,7 +76,14 @@ class Optimiser:
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         self.device = self.trained[0].device.type
         self.dtype = PRECISIONS[settings.precision]
-        self.adam = torch.optim.Adam(self.trained, lr=settings.lr, betas=ADAM_BETAS, fused=True)
+        matrices = hidden_matrices(objective.student) if settings.optimiser == "muon" else []
+        taken = set(map(id, matrices))
+        others = [p for p in self.trained if id(p) not in taken]
+        self.parts: dict[str, torch.optim.Optimizer] = {
+            "adam": torch.optim.Adam(others, lr=settings.lr, betas=ADAM_BETAS, fused=True)
+        }
+        if matrices:
+            self.parts["muon"] = Muon(matrices, settings.lr)
         self.scaler = torch.amp.GradScaler(self.device, enabled=settings.precision == "fp16")
         self.watch = Watch()
 
@@ -93,33 +102,39 @@ class Optimiser:
             DivergedError: if the loss or the gradient is no longer sound; the weights are those
                 before the step.
         """
-        for group in self.adam.param_groups:
-            group["lr"] = rate
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = rate
         in_half = self.dtype != torch.float32
         with torch.autocast(self.device, self.dtype) if in_half else nullcontext():
-            parts = self.objective(lr, hr)
-        values = self.group.mean({name: part.item() for name, part in parts.items()})
+            losses = self.objective(lr, hr)
+        values = self.group.mean({name: loss.item() for name, loss in losses.items()})
         self.watch.check(values["loss"])
-        self.adam.zero_grad()
-        self.scaler.scale(parts["loss"]).backward()
-        self.scaler.unscale_(self.adam)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf)
-        if not self.scaler.is_enabled() and not math.isfinite(length := norm.item()):
-            raise DivergedError(f"the gradient became {length}")
-        self.scaler.step(self.adam)
+        for parameter in self.trained:
+            parameter.grad = None
+        self.scaler.scale(losses["loss"]).backward()
+        for part in self.parts.values():
+            self.scaler.unscale_(part)
+        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
+        if math.isfinite(norm):
+            for part in self.parts.values():
+                self.scaler.step(part)
+        elif not self.scaler.is_enabled():
+            raise DivergedError(f"the gradient became {norm}")
         self.scaler.update()
         return values
 
     def state(self) -> dict[str, Any]:
         """What goes on with a resumed run."""
         return {
-            "adam": self.adam.state_dict(),
+            **{name: part.state_dict() for name, part in self.parts.items()},
             "scaler": self.scaler.state_dict(),
             "watch": vars(self.watch).copy(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `state`."""
-        self.adam.load_state_dict(state["adam"])
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
         self.scaler.load_state_dict(state["scaler"])
         self.watch = Watch(**state["watch"])

@@ -13,8 +13,8 @@ from dvmsr.errors import UsageError
 from dvmsr.train.settings import DISTANCES, POSITIONS
 
 PAPER: dict[str, Any] = {
-    "steps": 500_000, "batch": 128, "patch": 64, "schedule": "multistep", "lr": 2e-4, "warmup": 0,
-    "clip": 0.0, "ema": 0.999, "dt_init": "official",
+    "steps": 500_000, "batch": 128, "patch": 64, "schedule": "multistep", "optimiser": "adam",
+    "lr": 2e-4, "warmup": 0, "clip": 0.0, "ema": 0.999, "dt_init": "official",
 }  # fmt: skip
 """Patches are 64x64 LR pixels: 256x256 HR pixels at scale 4."""
 

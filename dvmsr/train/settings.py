@@ -18,6 +18,7 @@ FREE = (*REPORTS, "keep", "pictures", "tensorboard")
 POSITIONS = ("end", "mid", "both")
 DISTANCES = ("l1", "l2")
 DT_INITS = ("mamba", "official")
+OPTIMISERS = ("muon", "adam")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
@@ -34,6 +35,8 @@ class Settings:
     batch: int = 8
     patch: int = 32
     """Side of a low-resolution patch in pixels."""
+    optimiser: str = "muon"
+    """See `dvmsr.train.optimiser`."""
     lr: float = 2e-3
     schedule: str = "cosine"
     """The kind of `Schedule`."""
@@ -75,6 +78,7 @@ class Settings:
                 raise UsageError(
                     f"{option(name)} must be from 0 to {MOST:g}, not {getattr(self, name)}"
                 )
+        check_choice("optimiser", self.optimiser, OPTIMISERS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("dt_init", self.dt_init, DT_INITS)
         if not 0 <= self.ema < 1:

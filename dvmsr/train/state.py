@@ -26,7 +26,7 @@ FILE_NAME = "resume.pt"
 LOG_NAME = "log.jsonl"
 PICTURES = "pictures"
 """Folder for upscaled validation images."""
-FORMAT = 3
+FORMAT = 4
 
 Fingerprint = tuple[int, str]
 """How many images, and a SHA-256 of what is in them."""
@@ -83,9 +83,6 @@ class TrainState:
         try:
             values = torch.load(path, map_location="cpu", weights_only=True)
             version = values.pop("format")
-            if version == 2:  # it knew Adam only
-                adam = {"adam": values.pop("optimizer"), "scaler": {}, "watch": {}}
-                version, values["optimiser"], values["objective"] = FORMAT, adam, {}
             if version != FORMAT:
                 raise IncompatibleModelError(
                     f"{path} has format {version}, this version of dvmsr reads {FORMAT}; "

@@ -477,19 +477,6 @@ def test_half_precision_learns_and_goes_on_to_equal_bits(tmp_path: Path, precisi
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_run_of_the_format_before_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
-    values = vars(TrainState.load(tmp_path / FILE_NAME)) | {"format": 2}
-    values["optimizer"] = values.pop("optimiser")["adam"]
-    del values["objective"]
-    for name in ("keep", "pictures", "tensorboard", "precision", "dt_init"):
-        del values["settings"][name]
-    torch.save(values, tmp_path / FILE_NAME)
-    trainer(tmp_path, resume=True).run()
-    assert_equal_runs(whole, tmp_path)
-
-
 def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.model import DVMSR
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser, Watch
-from dvmsr.train.settings import Settings
+from dvmsr.train.settings import OPTIMISERS, Settings
 
 
 def test_a_noisy_but_falling_loss_is_sound() -> None:
@@ -38,10 +38,12 @@ def test_a_loss_that_is_no_number_is_not_sound(loss: float) -> None:
         Watch().check(loss)
 
 
-def test_fp16_skips_steps_that_overflow_and_lowers_its_scale() -> None:
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_fp16_skips_steps_that_overflow_and_lowers_its_scale(kind: str) -> None:
     torch.manual_seed(0)
     model = DVMSR(DVMSRConfig(channels=8, depths=(1,), state=4, scale=2))
-    optimiser = Optimiser(Objective(model), Settings(steps=1, precision="fp16"))
+    settings = Settings(steps=1, precision="fp16", optimiser=kind)
+    optimiser = Optimiser(Objective(model), settings)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     hook = model.conv_first.bias.register_hook(lambda gradient: gradient * torch.inf)
     pictures = torch.rand(1, 3, 4, 4), torch.rand(1, 3, 8, 8)
@@ -52,6 +54,23 @@ def test_fp16_skips_steps_that_overflow_and_lowers_its_scale() -> None:
     hook.remove()
     while all(map(torch.equal, model.parameters(), before)):
         optimiser.step(*pictures, rate=1e-3)  # ends when the scale suits the gradients
-    again = Optimiser(Objective(model), Settings(steps=1, precision="fp16"))
+    again = Optimiser(Objective(model), settings)
     again.load_state(optimiser.state())
     assert again.scaler.get_scale() == optimiser.scaler.get_scale() != scale
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+def test_every_weight_that_is_trained_moves_once_per_step(kind: str) -> None:
+    torch.manual_seed(0)
+    model = DVMSR(DVMSRConfig(channels=8, depths=(1,), state=4, scale=2))
+    optimiser = Optimiser(Objective(model), Settings(steps=1, optimiser=kind))
+    held = [id(weight) for part in optimiser.parts.values() for weight in weights_of(part)]
+    assert sorted(held) == sorted(map(id, model.parameters()))
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimiser.step(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 16, 16), rate=1e-3)
+    still = {name for name, weight in model.named_parameters() if torch.equal(weight, before[name])}
+    assert not still
+
+
+def weights_of(part: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [weight for group in part.param_groups for weight in group["params"]]
