@@ -14,12 +14,30 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def race(
-    contestants: dict[str, Callable[[], Any]], base: str, rounds: int, warmup: int = 1
-) -> dict[str, dict[str, float]]:
-    """The times of each contestant (`dvmsr.runtime.timing.Times`), with ratios to `base`."""
-    runs = interleave([on_the_wall(work) for work in contestants.values()], rounds, warmup)
-    seconds = dict(zip(contestants, runs, strict=True))
-    return {name: asdict(summarise(own, seconds[base])) for name, own in seconds.items()}
+    contestants: dict[str, Callable[[], Any]],
+    base: str,
+    rounds: int,
+    warmup: int = 1,
+    races: int = 1,
+) -> dict[str, dict[str, Any]]:
+    """The times of each contestant (`dvmsr.runtime.timing.Times`), with ratios to `base`.
+
+    The machine's speed may change how contestants compare. So several races, which should be
+    minutes long together, all count: the times and `ratio` are of their rounds together,
+    `ratios` has that of each race, in order.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    ratios: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(races):
+        runs = interleave([on_the_wall(work) for work in contestants.values()], rounds, warmup)
+        this = dict(zip(contestants, runs, strict=True))
+        for name, own in this.items():
+            seconds[name] += own
+            ratios[name].append(summarise(own, this[base]).ratio)
+    return {
+        name: {**asdict(summarise(own, seconds[base])), "ratios": ratios[name]}
+        for name, own in seconds.items()
+    }
 
 
 def write(name: str, content: dict[str, Any]) -> None:

@@ -65,6 +65,7 @@ def main() -> None:
     parser.add_argument("--size", default="256x256", help="HxW of the input")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--races", type=int, default=5)
     arguments = parser.parse_args()
     height, width = (int(n) for n in arguments.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +86,7 @@ def main() -> None:
             "rlfn": session(theirs, arguments.threads),
         }
         runs = {n: (lambda s=s: s.run(None, {"input": image})) for n, s in sessions.items()}
-        times = race(runs, "rlfn", arguments.rounds, warmup=2)
+        times = race(runs, "rlfn", arguments.rounds, 2, arguments.races)
 
         profiled = session(ours, arguments.threads, Path(folder, "trace"))
         for _ in range(3):
@@ -103,6 +104,7 @@ def main() -> None:
             "what": f"whole image {arguments.size}, FP32, batch 1, {arguments.threads} threads",
             "machine": machine.describe(),
             "rounds": arguments.rounds,
+            "races": arguments.races,
             "base": "rlfn",
             "times": times,
             "peak_memory_MiB": peak,

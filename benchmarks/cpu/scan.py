@@ -98,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--length", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--races", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tensors = inputs(arguments.length, 120, 16)
@@ -112,16 +113,21 @@ def main() -> None:
     with torch.inference_mode():
         expected = contestants["torch_loop"]()
         errors = {n: float(np.abs(run() - expected).max()) for n, run in contestants.items()}
-        times = race(contestants, "native", arguments.rounds, warmup=0)
+        times = race(contestants, "native", arguments.rounds, 0, arguments.races)
     write(
         f"cpu-scan-L{arguments.length}",
         {
             "what": f"selective scan, B 1, L {arguments.length}, D 120, N 16, FP32, 1 thread",
             "machine": machine.describe(),
             "rounds": arguments.rounds,
+            "races": arguments.races,
             "max_abs_difference_to_torch_loop": errors,
             "base": "native",
             "times": times,
+            "native_ns_per_token_and_channel": {
+                "median": times["native"]["p50_ms"] * 1e6 / tensors[0].numel(),
+                "least": times["native"]["min_ms"] * 1e6 / tensors[0].numel(),
+            },
         },
     )
 

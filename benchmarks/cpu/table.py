@@ -24,10 +24,13 @@ LABELS = {
 
 
 def rows(result: dict[str, Any]) -> list[str]:
-    return [
-        f"| {LABELS[name]} | {times['p50_ms']:.0f} ms | {times['ratio']:.2f} |"
-        for name, times in result["times"].items()
-    ]
+    table = []
+    for name, times in result["times"].items():
+        spread = f"{min(times['ratios']):.2f} to {max(times['ratios']):.2f}"
+        table.append(
+            f"| {LABELS[name]} | {times['p50_ms']:.0f} ms | {times['ratio']:.2f} | {spread} |"
+        )
+    return table
 
 
 def main() -> None:
@@ -40,8 +43,9 @@ def main() -> None:
             f"**{result['what'][0].upper()}{result['what'][1:]}** ({machine['processor']}, "
             f"{machine['isa'].upper()}; [figures](benchmarks/results/{path.name})):",
             "",
-            f"| | median time | median over the rounds of the ratio to {reference} |",
-            "|---|---|---|",
+            f"| | median time | median ratio to {reference} | its range over "
+            f"{result['races']} races |",
+            "|---|---|---|---|",
             *rows(result),
             "",
         ]
