@@ -52,7 +52,7 @@ class RLFB(nn.Module):
 
 
 class RLFN(nn.Module):
-    """(B, 3, H, W) RGB in [0, 1] -> (B, 3, 4H, 4W)."""
+    """(B, 3, H, W) -> (B, 3, 4H, 4W), RGB in [0, 255] with the released weights."""
 
     def __init__(self, channels: int = 46, middle: int = 48, scale: int = 4) -> None:
         super().__init__()
