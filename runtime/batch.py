@@ -5,19 +5,29 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.cli_support import notice, warnings_as_notices
-from dvmsr.errors import EXPECTED, DvmsrError, explain
+from PIL import Image
+
+from dvmsr.cli_support import notice
+from dvmsr.errors import DvmsrError, UsageError, explain
+from dvmsr.paths import exists
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import check_sides, encode, read_image
-from dvmsr.runtime.naming import Job, plan
+from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
+from dvmsr.runtime.naming import TEMPLATE, Job, plan
+from dvmsr.runtime.pipeline import pipeline
 from dvmsr.runtime.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
+
+LARGE = 4_000_000
+"""Pixels of an image whose result, 16 times as many at scale 4, is better alone in the memory."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,7 @@ class Result:
     """One image that was enlarged; sizes are width and height in pixels."""
 
     input: str
+    status: str
     output: str
     input_size: tuple[int, int]
     output_size: tuple[int, int]
@@ -52,32 +63,66 @@ class Failure:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
-        return {"input": self.input, "error": str(self.error)}
+        return {"input": self.input, "status": FAILED, "error": str(self.error)}
 
 
-def run(
-    inputs: Sequence[str],
-    output: str | None,
-    model: str,
-    backend: str,
-    threads: int | None,
-    overwrite: bool,
-    as_json: bool,
-    strip: int | None = None,
-    memory_limit: int | None = None,
-) -> None:
-    """The command: load, enlarge, report; ends the process if an image failed."""
-    from dvmsr.runtime.upscaler import Upscaler
+@dataclass(frozen=True)
+class Skipped:
+    """One image whose result is there already."""
 
-    outcomes: list[Result | Failure] = []
-    with warnings_as_notices():
-        upscaler = Upscaler.from_file(model, backend, threads, strip, memory_limit)
-        jobs = plan(inputs, output, upscaler.scale)
-        try:
-            enlarge_all(upscaler, jobs, overwrite, outcomes)
-        finally:  # an interrupt leaves the images that are done, so they are told
-            if as_json:
-                print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+    input: str
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-ready values."""
+        return {"input": self.input, "status": SKIPPED, "output": self.output}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """One image whose turn has come; its result, if it is there, is from this run."""
+
+    input: str
+    output: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON-ready values."""
+        return {"input": self.input, "status": BEGUN, "output": self.output}
+
+
+Outcome = Result | Failure | Skipped
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was told about its files."""
+
+    output: str | None = None
+    template: str = TEMPLATE
+    extension: str | None = None
+    """Of the results, with its dot."""
+    overwrite: bool = False
+    skip_existing: bool = False
+    manifest: Path | None = None
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.overwrite and self.skip_existing:
+            raise UsageError("--skip-existing keeps results, --overwrite replaces them; give one")
+        if self.resume and self.manifest is None:
+            raise UsageError("--resume goes on with a manifest; name it with --manifest")
+
+
+def run(inputs: Sequence[str], upscaler: Upscaler, options: Options, as_json: bool) -> None:
+    """The command: enlarge, report; ends the process if an image failed."""
+    outcomes: list[Outcome] = []
+    jobs = plan(inputs, options.output, upscaler.scale, options.template, options.extension)
+    try:
+        for outcome in enlarge_all(upscaler, jobs, options):
+            outcomes.append(outcome)
+    finally:  # an interrupt leaves the images that are done, so they are told
+        if as_json:
+            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures and len(outcomes) > 1:
         names = ", ".join(failure.input for failure in failures)
@@ -87,64 +132,121 @@ def run(
         sys.exit(failures[0].error.exit_code)
 
 
-def enlarge_all(
-    upscaler: Upscaler, jobs: Sequence[Job], overwrite: bool, outcomes: list[Result | Failure]
-) -> None:
-    """Add every job's outcome to the list as soon as it is known, and report it on stderr."""
-    results: list[Result] = []
-    with ProgressDisplay(len(jobs)) as display:
-        for job in jobs:
-            display.begin(job.source.name)
-            try:
-                result = enlarge(upscaler, job, overwrite, display.size)
-            except EXPECTED as error:
-                failure = Failure(str(job.source), explain(error, str(job.source)))
-                outcomes.append(failure)
-                display.line(f"error: {failure.error}")
-            else:
-                outcomes.append(result)
-                results.append(result)
-                display.line(describe(result))
+def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> Iterator[Outcome]:
+    """Every job's outcome as soon as it is known, reported on stderr and in the manifest."""
+    with ExitStack() as files:
+        manifest = None
+        if options.manifest is not None:
+            manifest = files.enter_context(Manifest(options.manifest, options.resume))
+        display = files.enter_context(ProgressDisplay(len(jobs)))
+        counts = {DONE: 0, FAILED: 0, SKIPPED: 0}
+        results: list[Result] = []
+
+        def tell(outcome: Outcome) -> Outcome:
+            row = outcome.to_dict()
+            counts[row["status"]] += 1
+            if manifest is not None and not isinstance(outcome, Skipped):
+                manifest.add(row)
+            if isinstance(outcome, Result):
+                results.append(outcome)
+                display.line(describe(outcome))
+            elif isinstance(outcome, Failure):
+                display.line(f"error: {outcome.error}")
             display.advance(speed(results))
+            return outcome
+
+        wanted = []
+        for job in jobs:
+            known = manifest is not None and manifest.has_done(job)
+            if known or (options.skip_existing and exists(job.target)):
+                yield tell(Skipped(str(job.source), str(job.target)))
+            else:
+                wanted.append(job)
+
+        def begin(job: Job, size: tuple[int, int]) -> None:
+            display.begin(job.source.name, *size)
+            if manifest is not None:
+                manifest.add(Begun(str(job.source), str(job.target)).to_dict())
+
+        ours = frozenset[str]() if manifest is None else frozenset(manifest.begun)
+        steps = Steps(upscaler, options.overwrite, ours, begin)
+        for job, outcome in pipeline(wanted, steps.load, steps.work, steps.save, steps.is_large):
+            if isinstance(outcome, Result):
+                yield tell(outcome)
+            else:
+                yield tell(Failure(str(job.source), explain(outcome, str(job.source))))
+        if counts[SKIPPED]:
+            display.line(f"{counts[SKIPPED]} of {len(jobs)} images skipped, their results exist")
         if len(results) > 1:
             seconds = sum(result.seconds for result in results)
             display.line(f"{len(results)} images in {seconds:.1f} s, {speed(results)}")
 
 
-def enlarge(
-    upscaler: Upscaler,
-    job: Job,
-    overwrite: bool,
-    show_size: Callable[[int, int], None] = lambda height, width: None,
-) -> Result:
-    """Read, enlarge and write one image.
+@dataclass(frozen=True)
+class Steps:
+    """What is done with each image, in three steps; see `pipeline`.
 
-    Args:
-        show_size: called with height and width as soon as they are known.
-
-    Raises:
-        DvmsrError: if any of that fails; no output is then left behind.
+    Each raises `DvmsrError` if it fails; no output is then left behind.
     """
-    check_target(job.target, overwrite)
 
-    def check_size(height: int, width: int) -> None:
-        show_size(height, width)
-        check_sides(job.target, height * upscaler.scale, width * upscaler.scale)
-        upscaler.check_memory(height, width, str(job.source))
+    upscaler: Upscaler
+    overwrite: bool
+    ours: frozenset[str]
+    """Results of an earlier session, which may be replaced in any case."""
+    begin: Callable[[Job, tuple[int, int]], None]
+    """Called with width and height of each image when its turn comes."""
 
-    image = read_image(job.source, check_size)
-    start = time.perf_counter()
-    try:
-        enlarged = upscaler(image)
-    except DvmsrError as error:
-        raise type(error)(f"{job.source} failed: {error}") from None
-    seconds = time.perf_counter() - start
-    write_atomically(job.target, encode(enlarged, job.target), overwrite)
+    def load(self, job: Job) -> Image.Image:
+        """Read."""
+        check_target(job.target, self._replaces(job))
+
+        def check_size(height: int, width: int) -> None:
+            check_sides(job.target, height * self.upscaler.scale, width * self.upscaler.scale)
+            self.upscaler.check_memory(height, width, str(job.source))
+
+        return read_image(job.source, check_size)
+
+    def is_large(self, image: Image.Image) -> bool:
+        """Whether the result before should be out of the memory first."""
+        return image.width * image.height > LARGE
+
+    def work(self, job: Job, image: Image.Image) -> tuple[Image.Image, Result]:
+        """Enlarge."""
+        self.begin(job, image.size)
+        start = time.perf_counter()
+        try:
+            enlarged = self.upscaler(image)
+        except DvmsrError as error:
+            raise type(error)(f"{job.source} failed: {error}") from None
+        seconds = time.perf_counter() - start
+        names = str(job.source), str(job.target)
+        return enlarged, result_of(self.upscaler, *names, image.size, enlarged.size, seconds)
+
+    def save(self, job: Job, made: tuple[Image.Image, Result]) -> Result:
+        """Write."""
+        enlarged, result = made
+        write_atomically(job.target, encode(enlarged, job.target), self._replaces(job))
+        return result
+
+    def _replaces(self, job: Job) -> bool:
+        return self.overwrite or str(job.target) in self.ours
+
+
+def result_of(
+    upscaler: Upscaler,
+    source: str,
+    target: str,
+    size: tuple[int, int],
+    enlarged_size: tuple[int, int],
+    seconds: float,
+) -> Result:
+    """What is told of an image; sizes are width and height."""
     return Result(
-        input=str(job.source),
-        output=str(job.target),
-        input_size=image.size,
-        output_size=enlarged.size,
+        input=source,
+        status=DONE,
+        output=target,
+        input_size=size,
+        output_size=enlarged_size,
         seconds=round(seconds, 4),
         model=upscaler.model,
         backend=upscaler.backend,

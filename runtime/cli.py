@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dvmsr.cli_options import Version
-from dvmsr.cli_support import run_app
+from dvmsr.cli_support import notice, run_app
+from dvmsr.errors import UsageError
 from dvmsr.runtime.models import BUNDLED, DEFAULT
+
+if TYPE_CHECKING:
+    from dvmsr.runtime.batch import Options
 
 EXAMPLES = """\b
 Examples:
@@ -17,6 +24,9 @@ Examples:
   dvmsr-infer holiday/ extra.webp -o enlarged/
   dvmsr-infer photo.jpg --model my_model.onnx --backend portable
   dvmsr-infer *.png -o enlarged/ --json > report.json
+  dvmsr-infer archive/ -o enlarged/ --manifest enlarged.jsonl --resume
+  dvmsr-infer "photos/**/*.jpg" -o enlarged/ --name "{stem}-large{ext}" --format webp
+  dvmsr-infer - < photo.jpg > large.jpg
   dvmsr-infer panorama.tif --memory 2G
   dvmsr-infer photo.jpg --engine half.engine
 """
@@ -36,7 +46,11 @@ def build_app() -> typer.Typer:
 
 def infer(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IN", help="Images, or folders of images.")
+        list[str],
+        typer.Argument(
+            metavar="IN",
+            help="Images, folders of images (searched deeply), patterns, or - for standard input.",
+        ),
     ],
     output: Annotated[
         str | None,
@@ -44,8 +58,8 @@ def infer(
             "-o",
             "--output",
             metavar="OUT",
-            help="A file for one image, a folder for several; by default results lie beside "
-            "their images.",
+            help="A file for one image, a folder for several, in which their folders are made "
+            "again, or - for standard output; by default results lie beside their images.",
         ),
     ] = None,
     model: Annotated[
@@ -90,6 +104,35 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEMPLATE", help="Names of the results.", show_default="{stem}_x{scale}{ext}"
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXT",
+            help="Format of the results: png, jpg, webp, tif or bmp.",
+            show_default="the image's",
+        ),
+    ] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Pass over images whose results exist.")
+    ] = False,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add a line of JSON there for every image."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the manifest: pass over what it says is done and has not changed, "
+            "make all else anew.",
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
@@ -109,8 +152,11 @@ def infer(
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
-    from dvmsr.errors import UsageError
-    from dvmsr.runtime.batch import run
+    from dvmsr.cli_support import warnings_as_notices
+    from dvmsr.runtime import batch
+    from dvmsr.runtime.naming import TEMPLATE, check_template
+    from dvmsr.runtime.standard_streams import STREAM, enlarge_stream
+    from dvmsr.runtime.upscaler import Upscaler
     from dvmsr.sizes import parse_bytes
 
     if engine is not None:
@@ -118,4 +164,50 @@ def infer(
             raise UsageError("--engine names model and backend; leave out --model and --backend")
         model, backend = engine, "tensorrt"
     limit = None if memory is None else parse_bytes("--memory", memory)
-    run(inputs, output, model or DEFAULT, backend, threads, overwrite, as_json, strip, limit)
+    extension = None if format is None else _extension(format)
+    template = TEMPLATE if name is None else name
+    check_template(template)
+    options = batch.Options(output, template, extension, overwrite, skip_existing, manifest, resume)
+    streamed = STREAM in (*inputs, output)
+    if streamed:
+        if name is not None:
+            raise UsageError("- has no name; leave out --name")
+        _check_stream(inputs, options, as_json)
+    with warnings_as_notices():
+        upscaler = Upscaler.from_file(model or DEFAULT, backend, threads, strip, limit)
+        if not streamed:
+            batch.run(inputs, upscaler, options, as_json)
+            return
+        result = enlarge_stream(upscaler, inputs[0], output, extension, overwrite)
+    notice(batch.describe(result))
+    if as_json:
+        print(json.dumps([result.to_dict()], indent=2))
+
+
+def _extension(format: str) -> str:
+    """With its dot.
+
+    Raises:
+        UsageError: if it stands for no format.
+    """
+    from dvmsr.runtime.image_io import FORMATS
+
+    extension = f".{format.lower().removeprefix('.')}"
+    if extension not in FORMATS:
+        known = ", ".join(name[1:] for name in FORMATS)
+        raise UsageError(f"--format must be one of {known}, not {format!r}")
+    return extension
+
+
+def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> None:
+    """Whether options fit standard input or output.
+
+    Raises:
+        UsageError: if not.
+    """
+    if len(inputs) != 1:
+        raise UsageError("- takes a single image; leave out the others")
+    if options.manifest is not None or options.skip_existing:
+        raise UsageError("- takes a single image; leave out --manifest, --skip-existing and --name")
+    if as_json and options.output in (None, "-"):
+        raise UsageError("--json would end up in the image on standard output; name a file with -o")

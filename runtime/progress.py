@@ -44,7 +44,6 @@ class ProgressDisplay:
             console=self._console,
             transient=True,
         )
-        self._name = ""
         self._task = self._progress.add_task("", total=images if images > 1 else None, speed="")
         self._timer = threading.Timer(DELAY, self._progress.start)
 
@@ -65,14 +64,9 @@ class ProgressDisplay:
         if self._progress.live.is_started:
             self._progress.stop()
 
-    def begin(self, name: str) -> None:
-        """Name the image that is being processed."""
-        self._name = name
-        self._progress.update(self._task, description=name)
-
-    def size(self, height: int, width: int) -> None:
-        """Add the size of the image that is being processed."""
-        self._progress.update(self._task, description=f"{self._name} {width}x{height}")
+    def begin(self, name: str, width: int, height: int) -> None:
+        """Name the image that is being processed, and its size."""
+        self._progress.update(self._task, description=f"{name} {width}x{height}")
 
     def advance(self, speed: str) -> None:
         """Count one image as done; `speed` is that of all so far."""

@@ -19,7 +19,7 @@ from PIL import Image
 from small_model import Models, random_pixels, reference
 
 from dvmsr import checkpoint, native
-from dvmsr.runtime import Upscaler, batch
+from dvmsr.runtime import batch
 from dvmsr.runtime.naming import Job
 from dvmsr.runtime.progress import ProgressDisplay
 
@@ -75,6 +75,7 @@ def test_reports_as_json(folder: Path, infer: Infer, capsys: pytest.CaptureFixtu
     assert first.pop("seconds") >= 0
     assert first == {
         "input": "a.png",
+        "status": "done",
         "output": str(Path("out", "a_x2.png")),
         "input_size": [5, 4],
         "output_size": [10, 8],
@@ -84,6 +85,7 @@ def test_reports_as_json(folder: Path, infer: Infer, capsys: pytest.CaptureFixtu
     }
     assert second == {
         "input": "bad.png",
+        "status": "failed",
         "error": "bad.png is not a PNG, JPEG, WebP, TIFF or BMP image; convert it to one",
     }
     assert third["output"] == str(Path("out", "b_x2.jpg"))
@@ -276,14 +278,14 @@ def test_an_interrupt_leaves_a_report_of_what_is_done(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    enlarge = batch.enlarge
+    work = batch.Steps.work
 
-    def interrupted(upscaler: Upscaler, job: Job, *others: Any) -> batch.Result:
+    def interrupted(steps: batch.Steps, job: Job, image: Image.Image) -> Any:
         if job.source.name == "b.png":
             raise KeyboardInterrupt
-        return enlarge(upscaler, job, *others)
+        return work(steps, job, image)
 
-    monkeypatch.setattr(batch, "enlarge", interrupted)
+    monkeypatch.setattr(batch.Steps, "work", interrupted)
     assert infer(picture("a.png"), picture("b.png"), picture("c.png"), "--json", *MODEL) == 130
     captured = capsys.readouterr()
     assert [entry["output"] for entry in json.loads(captured.out)] == ["a_x2.png"]
@@ -355,8 +357,7 @@ def test_a_terminal_sees_progress(
     monkeypatch.setattr("dvmsr.runtime.progress.stderr_console", lambda: terminal)
     monkeypatch.setattr("dvmsr.runtime.progress.DELAY", 0.05)
     with ProgressDisplay(images) as display:
-        display.begin("[red]p.png")
-        display.size(300, 400)
+        display.begin("[red]p.png", 400, 300)
         if images > 1:
             display.advance("1,234 pixels/s")
         time.sleep(0.4)

@@ -1,0 +1,117 @@
+"""A record of what became of every image: a line of JSON each, written as it is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import exists, unreadable
+from dvmsr.runtime.naming import Job
+
+BEGUN, DONE, FAILED, SKIPPED = "begun", "done", "failed", "skipped"
+
+
+class Manifest:
+    """Lines are added at the end of the file; a context manager.
+
+    A line has at least `input` and `status` (`begun`, then `done` or `failed`), `output` unless it
+    failed, and of inputs that exist `bytes` and `modified` (nanoseconds), by which one that has
+    changed is known.
+
+    Args:
+        path: the file.
+        resume: whether to go on with one, or make one; otherwise it must be new.
+
+    Raises:
+        UsageError: if it exists and is not to be gone on with.
+        DvmsrError: if it cannot be read or written, or is no manifest.
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        self.done: dict[str, dict[str, Any]] = {}
+        """The latest line of each input that was enlarged."""
+        self.begun: set[str] = set()
+        """Results that were written, or were about to be when a session ended."""
+        if exists(path) and not resume:
+            raise UsageError(f"{path} exists; go on with it by --resume or choose another name")
+        kept = self._read() if exists(path) else 0
+        try:
+            self.file: IO[bytes] = path.open("r+b" if exists(path) else "xb")
+            self.file.truncate(kept)
+            self.file.seek(kept)
+        except OSError as error:
+            raise DvmsrError(
+                f"{path} cannot be written ({error.strerror}); choose another place"
+            ) from None
+
+    def _read(self) -> int:
+        """Take in the lines; the bytes of those that are whole, as a crash may cut the last one."""
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = json.loads(line)
+                name, status = row["input"], row["status"]
+                output = row["output"] if status in (BEGUN, DONE) else None
+            except (ValueError, TypeError, LookupError):
+                raise DvmsrError(
+                    f"{self.path} is not a manifest of dvmsr-infer (line {number}); name another"
+                ) from None
+            if output is not None:
+                self.begun.add(output)
+            if status == DONE:
+                self.done[name] = row
+            elif status == FAILED:
+                self.done.pop(name, None)
+        return len(whole)
+
+    def has_done(self, job: Job) -> bool:
+        """Whether the image was enlarged before, has not changed since, and its result is there."""
+        row = self.done.get(str(job.source))
+        return (
+            row is not None
+            and row["output"] == str(job.target)
+            and {name: row.get(name) for name in ("bytes", "modified")} == state(job.source)
+            and exists(job.target)
+        )
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write a line.
+
+        Raises:
+            DvmsrError: if that fails, for want of space, say.
+        """
+        try:
+            self.file.write(json.dumps({**row, **state(Path(row["input"]))}).encode() + b"\n")
+            self.file.flush()
+        except OSError as error:
+            raise DvmsrError(
+                f"{self.path} cannot be written ({error.strerror}); make room, then --resume"
+            ) from None
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.file.close()
+
+
+def state(source: Path) -> dict[str, int]:
+    """By what a changed file is known; nothing if there is none."""
+    try:
+        found = source.stat()
+    except OSError:
+        return {}
+    return {"bytes": found.st_size, "modified": found.st_mtime_ns}

@@ -1,0 +1,88 @@
+"""`dvmsr-infer -`: an image from standard input, or its result to standard output."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from dvmsr.errors import UsageError
+from dvmsr.paths import check_input, unreadable
+from dvmsr.runtime.atomic import check_target, write_atomically
+from dvmsr.runtime.batch import Result, result_of
+from dvmsr.runtime.image_io import FORMATS, check_format, check_sides, decode_image, encode
+from dvmsr.runtime.upscaler import Upscaler
+
+STREAM = "-"
+
+
+def enlarge_stream(
+    upscaler: Upscaler, source: str, output: str | None, extension: str | None, overwrite: bool
+) -> Result:
+    """Read, enlarge and write one image.
+
+    Args:
+        source: a file, or `-`.
+        output: a file, `-` or None, which mean standard output.
+        extension: of the result's format, with its dot; None for that of the source.
+
+    Raises:
+        UsageError: if a stream is a terminal, or options do not fit.
+        DvmsrError: if anything else fails.
+    """
+    to_stream = output in (None, STREAM)
+    if not to_stream:
+        assert output is not None
+        if extension is not None:
+            raise UsageError(f"{output} names the format already; leave out --format")
+        check_format(Path(output))
+        check_target(Path(output), overwrite)
+    elif sys.stdout.isatty():
+        raise UsageError("standard output is a terminal; name a file with -o or send it to one")
+    data, name = _read(source)
+    target = Path(output or STREAM)
+    if to_stream:
+        target = Path("standard output" + (extension or _extension(data)))
+
+    def check_size(height: int, width: int) -> None:
+        check_sides(target, height * upscaler.scale, width * upscaler.scale)
+        upscaler.check_memory(height, width, name)
+
+    image = decode_image(io.BytesIO(data), name, check_size)
+    start = time.perf_counter()
+    enlarged = upscaler(image)
+    seconds = time.perf_counter() - start
+    encoded = encode(enlarged, target)
+    if to_stream:
+        sys.stdout.buffer.write(encoded)
+        sys.stdout.buffer.flush()
+    else:
+        write_atomically(target, encoded, overwrite)
+    written = STREAM if to_stream else str(target)
+    return result_of(upscaler, source, written, image.size, enlarged.size, seconds)
+
+
+def _read(source: str) -> tuple[bytes, str]:
+    """An encoded image, and what messages call it."""
+    if source == STREAM:
+        if sys.stdin.isatty():
+            raise UsageError("standard input is a terminal; name an image or send one there")
+        return sys.stdin.buffer.read(), "standard input"
+    check_input(Path(source))
+    try:
+        return Path(source).read_bytes(), source
+    except OSError as error:
+        raise unreadable(Path(source), error) from None
+
+
+def _extension(data: bytes) -> str:
+    """Of the format that encoded bytes are in; .png if they are in none of ours."""
+    try:
+        with Image.open(io.BytesIO(data), formats=sorted(set(FORMATS.values()))) as image:
+            found = image.format
+    except Exception:  # what is wrong with it is told when it is decoded
+        found = None
+    return next((end for end, format in FORMATS.items() if format == found), ".png")

@@ -1,0 +1,109 @@
+"""The order of the three stages, what ends an item, and what ends everything."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dvmsr.errors import DvmsrError
+from dvmsr.runtime.pipeline import pipeline
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    fates=st.lists(st.sampled_from(["fine", "load", "work", "save"]), max_size=8),
+    alone=st.booleans(),
+)
+def test_every_item_has_its_outcome_in_order(fates: list[str], alone: bool) -> None:
+    def stage(name: str, number: int) -> int:
+        if fates[number] == name:
+            raise DvmsrError(f"{name} {number}")
+        return number
+
+    outcomes = pipeline(
+        range(len(fates)),
+        load=lambda number: stage("load", number),
+        work=lambda number, loaded: stage("work", loaded),
+        save=lambda number, made: stage("save", made),
+        alone=lambda loaded: alone,
+    )
+    expected = [n if fate == "fine" else f"{fate} {n}" for n, fate in enumerate(fates)]
+    told = [(n, str(o) if isinstance(o, DvmsrError) else o) for n, o in outcomes]
+    assert told == list(enumerate(expected))
+
+
+def test_the_stages_overlap() -> None:
+    """The work on 1 ends only after 2 is loaded, and 0 is saved only while that work goes on."""
+    loaded_2, working_1, saved_0 = (threading.Event() for _ in range(3))
+
+    def load(number: int) -> int:
+        if number == 2:
+            loaded_2.set()
+        return number
+
+    def work(number: int, loaded: int) -> int:
+        if number == 1:
+            working_1.set()
+            assert loaded_2.wait(20)
+            assert saved_0.wait(20)
+        return loaded
+
+    def save(number: int, made: int) -> int:
+        if number == 0:
+            assert working_1.wait(20)
+            saved_0.set()
+        return made
+
+    assert [number for number, _ in pipeline(range(4), load, work, save)] == [0, 1, 2, 3]
+
+
+def test_what_must_be_alone_waits_for_what_is_before() -> None:
+    saved: list[int] = []
+
+    def save(number: int, made: int) -> int:
+        time.sleep(0.05)
+        saved.append(number)
+        return number
+
+    def work(number: int, loaded: int) -> int:
+        assert saved == list(range(number))
+        return loaded
+
+    outcomes = pipeline(range(3), lambda n: n, work, save, alone=lambda loaded: True)
+    assert [outcome for _, outcome in outcomes] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("stage", ["load", "work"])
+def test_an_interrupt_tells_of_what_is_done_and_goes_on(stage: str) -> None:
+    def interrupt(name: str, number: int) -> int:
+        if name == stage and number == 2:
+            raise KeyboardInterrupt
+        return number
+
+    told: list[int] = []
+
+    def run() -> Iterator[int]:
+        for number, _ in pipeline(
+            range(9),
+            lambda number: interrupt("load", number),
+            lambda number, loaded: interrupt("work", loaded),
+            lambda number, made: made,
+        ):
+            yield number
+
+    remaining = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        for number in run():
+            told.append(number)
+    assert told == [0, 1]
+    assert threading.active_count() <= remaining
+
+
+def test_a_bug_is_no_outcome() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(pipeline([0], lambda n: 1 // n, lambda n, loaded: loaded, lambda n, made: made))
