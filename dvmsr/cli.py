@@ -19,6 +19,7 @@ Examples:
   dvmsr train --data photos/ --out run --minutes 100
   dvmsr parity model.pth model.onnx
   dvmsr bench student student:portable
+  dvmsr lam photo.png --window 160,120,16
 """
 
 
@@ -95,6 +96,76 @@ def info(
     run(model, size, as_json)
 
 
+def lam(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="What is to be enlarged.")],
+    window: Annotated[
+        str,
+        typer.Option(
+            metavar="X,Y,SIZE",
+            help="The square of the result to explain: first column and row and side, in pixels "
+            "of the result; SIZE may be left out (16).",
+        ),
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="student, a .safetensors or .pth checkpoint, or package.module:factory; "
+            "repeatable.",
+            show_default="student",
+        ),
+    ] = None,
+    patch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            metavar="N",
+            help="Side of the square around the window that is taken from the image, in its "
+            "pixels; a large number takes the whole image.",
+        ),
+    ] = 64,
+    steps: Annotated[
+        int, typer.Option(min=1, max=1_000_000, metavar="N", help="Steps of the integral.")
+    ] = 50,
+    sigma: Annotated[
+        float,
+        typer.Option(
+            min=0.1, max=100, metavar="PIXELS", help="Blur of the image where the path begins."
+        ),
+    ] = 1.2,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="The picture.", show_default="IMAGE_lam.png"
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not text.")] = False,
+) -> None:
+    """Show which pixels of an image a network uses for a window of its result.
+
+    Draws local attribution maps (integrated gradients along a path of ever less blurred images)
+    and prints the diffusion index: the higher, the more pixels take part. Diffusion indices are
+    comparable for the same image, window, patch and settings only. The defaults are those of the
+    method's authors.
+
+    package.module:factory is any PyTorch network: a function without arguments that returns a
+    ready torch.nn.Module, weights loaded, which maps (b, 3, h, w) in [0, 1] to
+    (b, 3, s*h, s*w). It is looked for among the installed packages, then in the current folder,
+    and is run as the code that it is.
+
+    \b
+    Examples:
+      dvmsr lam photo.png --window 160,120,16
+      dvmsr lam photo.png --window 160,120 --model run/best.safetensors -o map.png
+      dvmsr lam photo.png --window 160,120 --model student --model my_networks:rlfn
+      dvmsr lam photo.png --window 160,120 --patch 100000 --json
+    """
+    from dvmsr.lam import run
+
+    run(image, window, model or [], patch, steps, sigma, output, overwrite, as_json)
+
+
 def build() -> typer.Typer:
     """The application with its commands."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
@@ -112,6 +183,7 @@ def build() -> typer.Typer:
     app.command("info")(info)
     app.command("parity")(parity)
     app.command("bench")(bench)
+    app.command("lam")(lam)
     return app
 
 

@@ -94,11 +94,18 @@ def load_methods(
         raise UsageError(f"the scales differ ({found}); evaluate one scale at a time")
     common = next(iter(scales.values()), DEFAULT_SCALE)
     enlargers[BICUBIC] = lambda image: imresize(image, common)
+    names = short_names(models)
+    return [
+        Method(name, enlargers[model]) for name, model in zip(names, models, strict=True)
+    ], common
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """The models without their folders, unless two would then have one name."""
     files = [Path(model).name for model in models]
     return [
-        Method(file if files.count(file) == 1 else model, enlargers[model])
-        for file, model in zip(files, models, strict=True)
-    ], common
+        file if files.count(file) == 1 else model for file, model in zip(files, models, strict=True)
+    ]
 
 
 def evaluate(

@@ -33,7 +33,7 @@ def draw(a: NDArray[np.float32], b: NDArray[np.float32], lines: Sequence[str]) -
     peak = float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max())
     step = -(-max(difference.shape) // LONGEST_SIDE)
     picture = Image.fromarray(from_planes(a, np.uint8)).reduce(step)
-    heat = Image.fromarray(inferno(_brightness(_largest(difference, step), peak)))
+    heat = Image.fromarray(inferno(_brightness(largest(difference, step), peak)))
     zoom = max(1, SHORTEST_SIDE // max(heat.size))
     size = heat.width * zoom, heat.height * zoom
     panels = [panel.resize(size, Image.Resampling.NEAREST) for panel in (picture, heat)]
@@ -63,7 +63,7 @@ def _brightness(difference: NDArray[np.float64], peak: float) -> NDArray[np.floa
     return np.clip(1 + np.log10(np.maximum(difference / peak, 1e-30)) / DECADES, 0, 1)
 
 
-def _largest(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+def largest(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
     """The maximum of each step x step block; those at the end may be smaller."""
     height, width = values.shape
     values = np.pad(values, ((0, -height % step), (0, -width % step)))

@@ -51,7 +51,7 @@ def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert (exit.value.code or 0, *capsys.readouterr()) == (0, f"dvmsr {dvmsr.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["bench", "distill", "eval", "info", "parity", "train"])
+@pytest.mark.parametrize("name", ["bench", "distill", "eval", "info", "lam", "parity", "train"])
 def test_help_shows_examples(command, name: str) -> None:
     code, out, err = command(name, "--help")
     assert code == 0 and not err
@@ -60,7 +60,7 @@ def test_help_shows_examples(command, name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["eval", "--help"], ["info", "--help"], ["parity", "--help"], ["bench", "--help"]],
+    [["--help"], *([name, "--help"] for name in ("bench", "eval", "info", "lam", "parity"))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

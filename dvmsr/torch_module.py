@@ -1,0 +1,211 @@
+"""Super-resolution networks in PyTorch, ours and other people's, with gradients.
+
+A network is named as a bundled model, a checkpoint of DVMSR, or `package.module:factory`: a
+function without arguments that returns a ready `torch.nn.Module`, weights included, which maps
+(b, 3, h, w) RGB in [0, 1] to (b, 3, s*h, s*w). It may also be such a module itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from dvmsr import checkpoint
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.runtime import memory
+from dvmsr.runtime.models import BUNDLED, CHECKPOINTS, find_model
+
+_IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+_HEADROOM = 1.5
+"""What a gradient needs, as a multiple of what is kept for it: 1.3 to 1.5 was measured."""
+_PROMISE = "it must map (b, 3, h, w) to (b, 3, s*h, s*w)"
+
+
+def load(model: str) -> TorchModule:
+    """A network in eval mode whose weights need no gradients.
+
+    What an import path names is looked for among the installed packages, then in the current
+    folder, and runs where its weights lie, in their type.
+
+    Raises:
+        UsageError: if there is no such model, file, module or attribute.
+        DvmsrError: if it cannot be read, or the factory or what it imports fails.
+        MissingComponentError: if what it imports is not installed.
+        IncompatibleModelError: if the file is not a checkpoint of DVMSR, or what the import path
+            names is or returns no `torch.nn.Module`.
+    """
+    path = Path(model)
+    if path.suffix.lower() in CHECKPOINTS:
+        module: nn.Module = checkpoint.load(path)
+    elif model in BUNDLED:
+        module = checkpoint.load(find_model(model).with_suffix(".safetensors"))
+    elif match := _IMPORT_PATH.fullmatch(model):
+        module = _make(model, _find(*match.groups()))
+    else:
+        raise UsageError(
+            f"no model named {model}; there is {', '.join(BUNDLED)}, or name a checkpoint ending "
+            f"in {', '.join(CHECKPOINTS)} or a package.module:factory"
+        )
+    return TorchModule(model, module.eval().requires_grad_(False))
+
+
+def _find(module: str, attribute: str) -> Any:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"there is no module {error.name}, neither installed nor in the current folder; "
+                "check the name"
+            ) from None
+        raise MissingComponentError(
+            f"{module} needs the package {error.name}; install it"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise DvmsrError(f"{module} cannot be imported ({_reason(error)}); mend it") from None
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise UsageError(f"{module} has no {attribute}; name a factory that it has")
+        found = getattr(found, name)
+    return found
+
+
+def _make(name: str, factory: Any) -> nn.Module:
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise UsageError(f"{name} cannot be called; name a function that returns the network")
+    try:
+        module = factory()
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise DvmsrError(
+            f"{name} failed ({_reason(error)}); it must return the network without being given "
+            "anything"
+        ) from None
+    if not isinstance(module, nn.Module):
+        raise IncompatibleModelError(
+            f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
+        )
+    return module
+
+
+@dataclass(frozen=True)
+class TorchModule:
+    """A network that is asked for results and gradients, and its name for messages.
+
+    Both methods take and give FP32 or FP64 on the CPU. They raise:
+        DvmsrError: if the network fails, or gives values that are not finite.
+        IncompatibleModelError: if its result has a wrong size, or no gradient.
+    """
+
+    name: str
+    module: nn.Module
+
+    def enlarge(self, image: Tensor) -> Tensor:
+        """(3, h, w) in [0, 1] -> (3, s*h, s*w), neither clipped nor rounded."""
+        with torch.no_grad():
+            sr = self._run(image)[0].to(image)
+        return self._finite(sr, image)
+
+    def gradient(self, image: Tensor, detector: Callable[[Tensor], Tensor]) -> Tensor:
+        """Of a number that `detector` makes of the result (1, 3, s*h, s*w), (3, h, w).
+
+        Also raises:
+            DvmsrError: before what must be kept for it takes more than the free memory.
+        """
+        image = image.clone().requires_grad_()
+        with torch.enable_grad(), _limited(self.name, image):
+            value = detector(self._run(image))
+        if not value.requires_grad:
+            raise IncompatibleModelError(
+                f"{self.name} gives no gradient; let PyTorch compute all of it, without no_grad, "
+                "detach or NumPy"
+            )
+        try:
+            (gradient,) = torch.autograd.grad(value, image)
+        except RuntimeError as error:
+            raise self._failed(image, error) from None
+        return self._finite(gradient, image)
+
+    def _run(self, image: Tensor) -> Tensor:
+        weights = (weight for weight in self.module.parameters() if weight.is_floating_point())
+        place = next(weights, image)
+        try:
+            sr = self.module(image[None].to(place))
+        except (DvmsrError, MemoryError):
+            raise
+        except Exception as error:
+            raise self._failed(image, error) from None
+        self._check(sr, image)
+        return sr
+
+    def _check(self, sr: Any, image: Tensor) -> None:
+        given = "x".join(map(str, (1, *image.shape)))
+        if not isinstance(sr, Tensor):
+            raise IncompatibleModelError(
+                f"{self.name} returns a {type(sr).__name__} for an input of {given}, not a tensor; "
+                f"{_PROMISE}"
+            )
+        (_, height, width), shape = image.shape, tuple(sr.shape)
+        scale = shape[-1] // width if shape else 0
+        if scale < 1 or shape != (1, 3, scale * height, scale * width):
+            found = "x".join(map(str, shape)) or "a scalar"
+            raise IncompatibleModelError(
+                f"{self.name} returns {found} for an input of {given}; {_PROMISE}"
+            )
+
+    def _finite(self, values: Tensor, image: Tensor) -> Tensor:
+        if not values.isfinite().all():
+            raise DvmsrError(
+                f"{self.name} gives values or gradients that are no finite numbers for an input "
+                f"of {image.shape[-1]}x{image.shape[-2]} pixels; check its weights"
+            )
+        return values.detach().cpu()
+
+    def _failed(self, image: Tensor, error: Exception) -> DvmsrError:
+        return DvmsrError(
+            f"{self.name} failed on an input of {image.shape[-1]}x{image.shape[-2]} pixels "
+            f"({_reason(error)}); try another --patch"
+        )
+
+
+def _limited(name: str, image: Tensor) -> saved_tensors_hooks:
+    """Stops a network before what is kept for its gradient takes more than the free memory."""
+    there = memory.available()
+    kept: set[int] = set()
+    needed = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal needed
+        storage = tensor.untyped_storage()
+        if tensor.device.type == "cpu" and storage.data_ptr() not in kept:
+            kept.add(storage.data_ptr())
+            needed += storage.nbytes()
+            if there is not None and _HEADROOM * needed > there:
+                raise DvmsrError(
+                    f"{name} needs more memory for the gradient of {image.shape[-1]}x"
+                    f"{image.shape[-2]} pixels than the {max(there, 0) / 1e9:.1f} GB that are "
+                    "free; take a smaller --patch"
+                )
+        return tensor
+
+    return saved_tensors_hooks(keep, lambda tensor: tensor)
+
+
+def _reason(error: BaseException) -> str:
+    """The kind and first line of an exception."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
