@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ _NO_LAYERS = (
 )
 
 
-class Network:
+class Network(ABC):
     """A loaded network: (B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32.
 
     A backend defines the call, and of the rest what it does otherwise.
@@ -30,8 +31,8 @@ class Network:
     clock: str = "wall clock"
     """What `seconds` reads: `wall clock` or `CUDA events`."""
 
-    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]: ...
 
     def stream(self, strips: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         """Enlarge an image that comes in strips of rows; see `dvmsr.strips`. The result is that of
@@ -91,18 +92,18 @@ class Network:
 class PixelNetwork(Network):
     """A network that takes pictures as they are and converts them where it computes."""
 
+    @abstractmethod
     def enlarge(self, image: NDArray[Any]) -> NDArray[Any]:
         """(H, W, 3) of type uint8, uint16 or float32 in [0, 1] -> (s*H, s*W, 3) of that type.
 
         Raises:
             DvmsrError: if a value is not finite, or as the call.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check_size(self, height: int, width: int, name: str) -> None:
         """Whether an image of that size, called `name` in the message, is taken.
 
         Raises:
             IncompatibleModelError: if not.
         """
-        raise NotImplementedError
