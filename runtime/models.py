@@ -11,10 +11,10 @@ from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.paths import check_encodable, check_input, is_file
 from dvmsr.runtime import engine_file
 
-BUNDLED = {"student": "dvmsr_x4.onnx"}
+BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
 BUNDLED_STREAMING = {"student": "dvmsr_x4.streaming.onnx"}
-"""The same networks as steps over strips of rows."""
+"""The same networks as steps over strips of rows, of those that are bundled so."""
 DEFAULT = "student"
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
@@ -25,7 +25,7 @@ def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     """The file of a bundled model's name, or the file itself.
 
     Args:
-        streaming: of a bundled model the file that streams.
+        streaming: of a bundled model the file that streams, if there is one.
 
     Raises:
         UsageError: if it is neither a known name nor looks like a model file, or does not exist.
@@ -35,8 +35,8 @@ def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     name = os.fspath(model)
     if name in BUNDLED:
         for folder in dvmsr.__path__:
-            files = BUNDLED_STREAMING if streaming else BUNDLED
-            path = Path(folder) / "weights" / files[name]
+            file = BUNDLED_STREAMING.get(name) if streaming else None
+            path = Path(folder) / "weights" / (file or BUNDLED[name])
             if is_file(path):
                 return path
         raise MissingComponentError(

@@ -17,6 +17,12 @@ def test_a_name_is_a_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     file.parent.mkdir()
     file.touch()
     assert models.find_model("student") == file
+    streaming = file.with_name(models.BUNDLED_STREAMING["student"])
+    streaming.touch()
+    assert models.find_model("student", streaming=True) == streaming
+    half = file.with_name(models.BUNDLED["student-fp16"])
+    half.touch()
+    assert models.find_model("student-fp16", streaming=True) == half
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "M.PTH", "m.pt", "m.safetensors"])
@@ -30,5 +36,7 @@ def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["teacher_x9", "", "photo.png"])
 def test_lists_the_names_and_extensions(name: str) -> None:
-    with pytest.raises(UsageError, match=r"there is student, or name a file ending in \.onnx"):
+    with pytest.raises(
+        UsageError, match=r"there is student, student-fp16, or name a file"
+    ):
         models.find_model(name)
