@@ -1,50 +1,36 @@
-"""The training loop: Adam, a schedule over steps or time, EMA, exact resumption."""
+"""The training loop: a schedule over steps or time, averaged weights, exact resumption."""
 
 from __future__ import annotations
 
 import copy
-import io
 import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from dvmsr import checkpoint
 from dvmsr.cli_support import SIGNALLED, notice
 from dvmsr.config import DVMSRConfig, describe_difference
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pair, Pixels
-from dvmsr.paths import exists
-from dvmsr.runtime.atomic import write_atomically
-from dvmsr.train.board import Board
+from dvmsr.pairs import Pair
 from dvmsr.train.data import Patches
+from dvmsr.train.folder import RunFolder
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser
 from dvmsr.train.parallel import Group
 from dvmsr.train.prefetch import Prefetch
-from dvmsr.train.report import RunLog, Screen, memory_in_use
+from dvmsr.train.report import Screen, progress_line
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
 from dvmsr.train.signals import stop_signals
-from dvmsr.train.state import (
-    FILE_NAME,
-    LOG_NAME,
-    PICTURES,
-    Fingerprint,
-    TrainState,
-    exclusive,
-    open_run,
-)
+from dvmsr.train.state import Fingerprint, TrainState, check_images
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 
 BEGINNINGS = ("init_sha256", "teacher_sha256")
@@ -53,15 +39,13 @@ AHEAD = 2
 """Batches that wait for a GPU. On a CPU, making them would take from computing."""
 SHOWN = 3
 """How many files of a batch are named in a message."""
-LONGEST = 1e10  # seconds of ETA that are told
 
 
 class Trainer:
     """A run in the folder `out`.
 
-    It holds `last.safetensors`, `best.safetensors` and the last few `step-N.safetensors` (averaged
-    weights, with steps, data and scores as metadata), `log.jsonl`, and `resume.pt`, from which a
-    later session goes on: on a CPU with the same number of threads to bit-equal weights.
+    `RunFolder` tells what it holds. A later session goes on from there: on a CPU with the same
+    number of threads to bit-equal weights.
 
     Args:
         model: the network; trained in place.
@@ -95,6 +79,7 @@ class Trainer:
     ) -> None:
         self.settings, self.patches, self.validation = settings, patches, validation
         self.out, self.origin, self.group = out, dict(origin or {}), group or Group()
+        self.folder = RunFolder(out, settings)
         self.part = self.group.part(settings.batch)
         self.schedule = Schedule(settings.schedule, settings.warmup)
         model.to(self.group.device)
@@ -106,8 +91,6 @@ class Trainer:
         self.held_out = fingerprint(validation)
         self.batches = Prefetch(self._batch, 0 if self.group.device == "cpu" else AHEAD)
         self.step = 0
-        self.log: RunLog | None = None
-        self.board: Board | None = None
         self.finished = False
         """Whether there is nothing left to do."""
         self.earlier_seconds = 0.0
@@ -185,22 +168,10 @@ class Trainer:
             self.finished = True
             self._save_state()
 
-    def _open_files(self, first_step: int, files: ExitStack) -> None:
-        if not self.group.is_first:
-            return
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DvmsrError(
-                f"{self.out} cannot be made a folder ({error.strerror}); choose another --out"
-            ) from None
-        files.enter_context(exclusive(self.out))
-        if not self.resumed:
-            open_run(self.out, resume=False)  # while images were read, another run may have begun
-            self._save_state()  # before the log, which alone would block a new run
-        self.log = RunLog(self.out / LOG_NAME, first_step)
-        if self.settings.tensorboard:
-            self.board = files.enter_context(Board(self.out, first_step))
+    def _open_files(self, first_step: int, until: ExitStack) -> None:
+        if self.group.is_first:
+            beginning = None if self.resumed else self._state()
+            self.folder.open(first_step, beginning, until)
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = (to_tensor(pixels, self.group.device) for pixels in self.batches(self.step))
@@ -225,11 +196,11 @@ class Trainer:
         files = self.patches.files(self.settings.seed, self.step, self.settings.batch)
         text = f"{error} at step {self.step} with {', '.join(files[:SHOWN])}"
         start = "start anew"
-        if self.log is not None:
-            self.log.append({"step": self.step, "error": str(error), "files": files})
+        if (log := self.folder.log) is not None:
+            log.append({"step": self.step, "error": str(error), "files": files})
             if len(files) > SHOWN:
-                text += f" and {len(files) - SHOWN} more, listed in {self.log.path}"
-            if exists(last := self.out / "last.safetensors"):
+                text += f" and {len(files) - SHOWN} more, listed in {log.path}"
+            if last := self.folder.last_weights():
                 start += f" from {last} with --init"
         return DvmsrError(f"{text}; {start} and a lower --lr or --clip")
 
@@ -241,13 +212,13 @@ class Trainer:
             list(self.average.parameters()), list(self.model.parameters()), 1 - decay
         )
 
-    # -- telling and saving -----------------------------------------------------------------
+    # -- reporting -----------------------------------------------------------------
 
     def _log(
         self, screen: Screen, losses: list[dict[str, float]], rate: float, speed: float
     ) -> None:
         means = {name: sum(loss[name] for loss in losses) / len(losses) for name in losses[0]}
-        self._append(
+        self.folder.append(
             {
                 "step": self.step,
                 "seconds": round(self.seconds, 2),
@@ -258,72 +229,59 @@ class Trainer:
         )
         left = (1 - self.progress) * self.settings.length
         left *= 60 if self.settings.unit == "minutes" else 1 / speed
-        score = "" if self.last_psnr is None else f"  PSNR-Y {self.last_psnr:.3f} dB"
-        text = (
-            f"step {self.step}  loss {means['loss']:.5f}{score}"
-            f"  {speed * self.settings.batch:.1f} img/s"
-            f"  ETA {timedelta(seconds=round(min(left, LONGEST)))}"
-            f"{memory_in_use(self.group.device)}"
+        text = progress_line(
+            self.step,
+            means["loss"],
+            self.last_psnr,
+            speed * self.settings.batch,
+            left,
+            self.group.device,
         )
         screen.update(self.progress, text)
         if not screen.live:
             notice(text)
 
-    def _append(self, row: dict[str, Any]) -> None:
-        if self.log is not None:
-            self.log.append(row)
-        if self.board is not None:
-            self.board.add_row(row)
-
     def _validate(self) -> None:
+        """Score the averaged weights, and save everything."""
         if not self.group.is_first:
             return
         improved = False
         if self.validation:
-            border = self.model.config.scale
-            self.last_psnr = validate(self.average, self.validation, border, self._show)
+            self.last_psnr = validate(
+                self.average,
+                self.validation,
+                self.model.config.scale,
+                lambda number, image: self.folder.save_picture(number, image, self.step),
+            )
             improved = self.best_psnr is None or self.last_psnr > self.best_psnr
             if improved:
                 self.best_psnr = self.last_psnr
             seconds = round(self.seconds, 2)
-            self._append({"step": self.step, "seconds": seconds, "psnr_y": self.last_psnr})
+            self.folder.append({"step": self.step, "seconds": seconds, "psnr_y": self.last_psnr})
             best = " (best)" if improved else ""
             notice(f"step {self.step}  PSNR-Y {self.last_psnr:.3f} dB{best}")
-        kept = [f"step-{self.step:08}"] if self.settings.keep else []
-        for name in [*kept, "last", *["best"] * improved]:
-            self._save_weights(self.out / f"{name}.safetensors")
-        numbered = sorted(self.out.glob(f"step-{'[0-9]' * 8}.safetensors"))
-        for old in numbered[: -self.settings.keep or None]:
-            old.unlink()
+        self.folder.save_weights(self.average, self.step, self._metadata(), improved)
         self._save_state()
 
-    def _show(self, number: int, image: Pixels) -> None:
-        if number >= self.settings.pictures:
-            return
-        data = io.BytesIO()
-        Image.fromarray(image).save(data, "PNG")
-        folder = self.out / PICTURES
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / f"{number:03}.png", data.getbuffer(), overwrite=True)
-        if self.board is not None:
-            self.board.add_picture(number, image, self.step)
-
-    def _save_weights(self, path: Path) -> None:
+    def _metadata(self) -> dict[str, str]:
+        """What checkpoints tell besides weights and network."""
+        begun_with = {name: self.origin.get(name) for name in BEGINNINGS}
         metadata = {
             "steps": str(self.step),
             "data": f"{len(self.patches.pairs)} images",
             "batch": f"{self.settings.batch} x {self.settings.patch}x{self.settings.patch} LR",
+            "training": json.dumps({**self._settings(), **begun_with}, sort_keys=True),
         }
-        begun_with = {name: self.origin.get(name) for name in BEGINNINGS}
-        metadata["training"] = json.dumps({**self._settings(), **begun_with}, sort_keys=True)
         if self.last_psnr is not None:
             metadata["validation"] = f"PSNR-Y {self.last_psnr:.3f} dB"
-        checkpoint.save(self.average, path, metadata)
+        return metadata
 
     def _save_state(self) -> None:
-        if not self.group.is_first:
-            return
-        TrainState(
+        if self.group.is_first:
+            self.folder.save_state(self._state())
+
+    def _state(self) -> TrainState:
+        return TrainState(
             step=self.step,
             seconds=self.seconds,
             finished=self.finished,
@@ -338,11 +296,10 @@ class Trainer:
             optimiser=self.optimiser.state(),
             best_psnr=self.best_psnr,
             last_psnr=self.last_psnr,
-        ).save(self.out / FILE_NAME)
+        )
 
     def _settings(self) -> dict[str, Any]:
-        fixed = self.objective.settings()
-        return {**asdict(self.settings), **fixed}
+        return {**asdict(self.settings), **self.objective.settings()}
 
     def _restore(self, state: TrainState) -> None:
         config = DVMSRConfig.from_json(state.config)
@@ -352,8 +309,8 @@ class Trainer:
                 f"({describe_difference(config, self.model.config)}); give that network"
             )
         check_resumed(self.out, state.settings, self._settings())
-        self._check_images("--data", state.data, self.data)
-        self._check_images("--val", state.validation, self.held_out)
+        check_images(self.out, "--data", state.data, self.data)
+        check_images(self.out, "--val", state.validation, self.held_out)
         self.model.load_state_dict(state.weights)
         self.average.load_state_dict(state.ema)
         self.objective.load_own_state(state.objective)
@@ -361,19 +318,6 @@ class Trainer:
         self.step, self.earlier_seconds = state.step, state.seconds
         self.best_psnr, self.last_psnr = state.best_psnr, state.last_psnr
         self.finished = state.finished and self.progress == 1
-
-    def _check_images(self, option: str, then: Fingerprint, now: Fingerprint) -> None:
-        if then == now:
-            return
-        if not then[0]:
-            raise UsageError(
-                f"the run in {self.out} has no {option}; leave it out to go on, "
-                "or start anew in another --out"
-            )
-        raise UsageError(
-            f"the images of {option} ({now[0]}) are not those that the run in {self.out} "
-            f"began with ({then[0]}); give those to go on, or start anew in another --out"
-        )
 
 
 @contextmanager

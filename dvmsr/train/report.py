@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,9 @@ from dvmsr.errors import DvmsrError
 from dvmsr.paths import exists, unreadable
 from dvmsr.runtime.atomic import write_atomically
 from dvmsr.runtime.probe import peak_resident
+
+LONGEST = 1e10
+"""Seconds left that are told."""
 
 
 class RunLog:
@@ -63,6 +67,25 @@ def memory_in_use(device: str) -> str:
     on_gpu = device.startswith("cuda")
     most = torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident()
     return "" if most is None else f"  {most / 2**30:.1f} GiB"
+
+
+def progress_line(
+    step: int, loss: float, psnr: float | None, speed: float, left: float, device: str
+) -> str:
+    """How a run does, for its user.
+
+    Args:
+        psnr: the last score in dB, if there was one.
+        speed: patches per second.
+        left: seconds.
+        device: where it computes.
+    """
+    score = "" if psnr is None else f"  PSNR-Y {psnr:.3f} dB"
+    left = min(left, LONGEST)
+    return (
+        f"step {step}  loss {loss:.5f}{score}  {speed:.1f} img/s"
+        f"  ETA {timedelta(seconds=round(left))}{memory_in_use(device)}"
+    )
 
 
 class Screen:

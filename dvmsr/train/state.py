@@ -139,3 +139,22 @@ def open_run(out: Path, resume: bool) -> TrainState | None:
                 raise UsageError(f"{found} would be overwritten; give another --out")
     check_folder(out)
     return state
+
+
+def check_images(out: Path, option: str, then: Fingerprint, now: Fingerprint) -> None:
+    """Whether the images of an option are still those that the run in `out` began with.
+
+    Raises:
+        UsageError: if not.
+    """
+    if then == now:
+        return
+    if not then[0]:
+        raise UsageError(
+            f"the run in {out} has no {option}; leave it out to go on, "
+            "or start anew in another --out"
+        )
+    raise UsageError(
+        f"the images of {option} ({now[0]}) are not those that the run in {out} "
+        f"began with ({then[0]}); give those to go on, or start anew in another --out"
+    )

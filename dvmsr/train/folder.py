@@ -1,0 +1,105 @@
+"""The files of a run. Only the first process of a group has them open."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dvmsr import checkpoint
+from dvmsr.errors import DvmsrError
+from dvmsr.model import DVMSR
+from dvmsr.pairs import Pixels
+from dvmsr.paths import exists
+from dvmsr.runtime.atomic import write_atomically
+from dvmsr.train.board import Board
+from dvmsr.train.report import RunLog
+from dvmsr.train.settings import Settings
+from dvmsr.train.state import FILE_NAME, LOG_NAME, PICTURES, TrainState, exclusive, open_run
+
+LAST = "last.safetensors"
+
+
+class RunFolder:
+    """`last.safetensors`, `best.safetensors` and the last few `step-N.safetensors`, `log.jsonl`,
+    `resume.pt`, and pictures and curves if the settings ask for them.
+
+    Args:
+        path: a folder, made by `open` if need be.
+        settings: `keep`, `pictures` and `tensorboard` count.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path, self.settings = path, settings
+        self.log: RunLog | None = None
+        self.board: Board | None = None
+
+    def open(self, last_step: int, beginning: TrainState | None, until: ExitStack) -> None:
+        """Keep other processes out, and begin to write.
+
+        Args:
+            last_step: what the log has of later steps is dropped.
+            beginning: the first state of a new run; None for one that is resumed.
+            until: closes the files.
+
+        Raises:
+            UsageError: if another process trains here, or a run began here meanwhile.
+            DvmsrError: if it cannot be written to; as do all other methods.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DvmsrError(
+                f"{self.path} cannot be made a folder ({error.strerror}); choose another --out"
+            ) from None
+        until.enter_context(exclusive(self.path))
+        if beginning is not None:
+            open_run(self.path, resume=False)
+            self.save_state(beginning)  # before the log, which alone would block a new run
+        self.log = RunLog(self.path / LOG_NAME, last_step)
+        if self.settings.tensorboard:
+            self.board = until.enter_context(Board(self.path, last_step))
+
+    def append(self, row: dict[str, Any]) -> None:
+        """A row of the log, and its curves."""
+        if self.log is not None:
+            self.log.append(row)
+        if self.board is not None:
+            self.board.add_row(row)
+
+    def last_weights(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        path = self.path / LAST
+        return path if exists(path) else None
+
+    def save_weights(
+        self, model: DVMSR, step: int, metadata: Mapping[str, str], best: bool
+    ) -> None:
+        """Checkpoints after `step` steps; of earlier ones, the last few and the best remain."""
+        keep = self.settings.keep
+        kept = [f"step-{step:08}.safetensors"] if keep else []
+        for name in [*kept, LAST, *["best.safetensors"] * best]:
+            checkpoint.save(model, self.path / name, metadata)
+        numbered = sorted(self.path.glob(f"step-{'[0-9]' * 8}.safetensors"))
+        for old in numbered[: -keep or None]:
+            old.unlink()
+
+    def save_state(self, state: TrainState) -> None:
+        """What a later session goes on from."""
+        state.save(self.path / FILE_NAME)
+
+    def save_picture(self, number: int, image: Pixels, step: int) -> None:
+        """A validation image (H, W, 3) as the network upscales it, if it is among the first."""
+        if number >= self.settings.pictures:
+            return
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "PNG")
+        folder = self.path / PICTURES
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / f"{number:03}.png", data.getbuffer(), overwrite=True)
+        if self.board is not None:
+            self.board.add_picture(number, image, step)
