@@ -17,7 +17,7 @@ from dvmsr.runtime import atomic, spec
 from dvmsr.runtime.engine_file import read_info
 from dvmsr.runtime.image_io import read_image
 from dvmsr.runtime.models import find_model
-from dvmsr.train.data import find_sources
+from dvmsr.train.sources import find_sources
 from dvmsr.train.state import open_run
 
 

@@ -52,6 +52,10 @@ def train(
         Path | None,
         typer.Option(help="Held-out folder: HR images, or HR/ with LRx<scale>/ beside it."),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder for decoded pixels, read from there instead of held in memory."),
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="Network to train.", show_default="student")
     ] = None,
@@ -130,7 +134,7 @@ def train(
 ) -> None:
     """Train a network on photographs; their low-resolution versions are made by bicubic reduction.
 
-    All photographs are held in memory, at three bytes per pixel.
+    All photographs are held in memory, at three bytes per pixel, unless there is a --cache.
 
     \b
     Examples:

@@ -30,8 +30,8 @@ else:
 
 NETWORK = "network"
 OTHERS: dict[str, Any] = {
-    "data": list, "val": Path, "teacher": Path, "init": Path, "preset": str, "scale": int,
-    "threads": int, "device": str, NETWORK: dict,
+    "data": list, "val": Path, "cache": Path, "teacher": Path, "init": Path, "preset": str,
+    "scale": int, "threads": int, "device": str, NETWORK: dict,
 }  # fmt: skip
 """What a file may hold besides the fields of `Settings` and `Distillation`, with its type."""
 

@@ -35,8 +35,8 @@ from dvmsr.train.validate import fingerprint, to_tensor, validate
 
 BEGINNINGS = ("init_sha256", "teacher_sha256")
 """What checkpoints tell of `origin`: no paths, which are those of a machine."""
-AHEAD = 2
-"""Batches that wait for a GPU. On a CPU, making them would take from computing."""
+AHEAD = 4
+"""Batches that are made while a GPU computes. On a CPU, making them would take from computing."""
 SHOWN = 3
 """How many files of a batch are named in a message."""
 
@@ -87,7 +87,7 @@ class Trainer:
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.objective = objective(self.model)
         self.optimiser = Optimiser(self.objective, settings, self.group)
-        self.data: Fingerprint = (len(patches.pairs), patches.fingerprint)
+        self.data: Fingerprint = (len(patches.photographs), patches.fingerprint)
         self.held_out = fingerprint(validation)
         self.batches = Prefetch(self._batch, 0 if self.group.device == "cpu" else AHEAD)
         self.step = 0
@@ -185,8 +185,9 @@ class Trainer:
 
     def _batch(self, step: int) -> list[Tensor]:
         """This process's LR and HR patches, (b, h, w, 3) and (b, s*h, s*w, 3), uint8."""
-        whole = self.patches.batch(self.settings.seed, step, self.settings.batch)
-        parts = [torch.from_numpy(pixels[self.part]) for pixels in whole]
+        settings = self.settings
+        patches = self.patches.batch(settings.seed, step, settings.batch, self.part)
+        parts = [torch.from_numpy(pixels) for pixels in patches]
         on_gpu = self.group.device.startswith("cuda")
         return [part.pin_memory() for part in parts] if on_gpu else parts
 
@@ -268,7 +269,7 @@ class Trainer:
         begun_with = {name: self.origin.get(name) for name in BEGINNINGS}
         metadata = {
             "steps": str(self.step),
-            "data": f"{len(self.patches.pairs)} images",
+            "data": f"{len(self.patches.photographs)} images",
             "batch": f"{self.settings.batch} x {self.settings.patch}x{self.settings.patch} LR",
             "training": json.dumps({**self._settings(), **begun_with}, sort_keys=True),
         }

@@ -1,4 +1,4 @@
-"""Batches made ahead, in a thread, while the device computes."""
+"""Batches made ahead, in threads, while the device computes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,9 @@ T = TypeVar("T")
 class Prefetch(Generic[T]):
     """Calls `make(step)`, those of the next steps ahead of time; a context manager.
 
-    One thread makes one batch at a time, in order, so `make` may keep a state of its own.
-
     Args:
-        make: a function of the step number.
-        ahead: how many steps; 0 makes each batch when it is asked for, in the caller's thread.
+        make: a pure function of the step number, called from several threads at once.
+        ahead: how many steps, each in a thread of its own; 0 makes each batch when it is asked for, in the caller's thread.
     """
 
     def __init__(self, make: Callable[[int], T], ahead: int) -> None:
@@ -30,14 +28,14 @@ class Prefetch(Generic[T]):
         if not self.ahead:
             return self.make(step)
         if self.pool is None:
-            self.pool = ThreadPoolExecutor(1)
+            self.pool = ThreadPoolExecutor(self.ahead)
         for needed in range(step, step + 1 + self.ahead):
             if needed not in self.pending:
                 self.pending[needed] = self.pool.submit(self.make, needed)
         return self.pending.pop(step).result()
 
     def close(self) -> None:
-        """Forget what was not asked for; waits for the batch that is being made."""
+        """Forget what was not asked for; waits for the batches that are being made."""
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
             self.pool = None

@@ -23,14 +23,17 @@ from dvmsr.pairs import Pair, find_dataset
 from dvmsr.runtime import memory
 from dvmsr.threads import bounded
 from dvmsr.train.board import check_board
+from dvmsr.train.cache import PixelCache
 from dvmsr.train.config_file import resolve
-from dvmsr.train.data import Patches, Source, find_sources
+from dvmsr.train.data import Patches
 from dvmsr.train.loop import Trainer
 from dvmsr.train.network import build_network, load_teacher
 from dvmsr.train.objective import DistillationObjective, Objective
 from dvmsr.train.parallel import join
+from dvmsr.train.photographs import Photograph, read_photographs
 from dvmsr.train.report import Screen
 from dvmsr.train.settings import LENGTHS, Distillation, Settings, check_resumed, option
+from dvmsr.train.sources import Source, find_sources
 from dvmsr.train.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
 
@@ -69,11 +72,8 @@ def run(given: Options, distill: bool = False) -> None:
             if origin["init"] is not None and state is None:
                 origin["init_sha256"] = checkpoint.sha256(origin["init"])
             sources, validation = _images(origin, model.config.scale)
-            notice(f"reading {len(sources)} images")
-            with Screen("reading", total=len(sources)) as screen:
-                patches = Patches(
-                    sources, model.config.scale, settings.patch, notice, screen.advance
-                )
+            photographs = _photographs(origin["cache"], sources, model.config.scale)
+            patches = Patches(photographs, model.config.scale, settings.patch, notice)
         objective: Callable[[DVMSR], Objective] = Objective
         if teacher and distillation:
             objective = partial(DistillationObjective, teacher=teacher, distillation=distillation)
@@ -102,7 +102,7 @@ def _train(trainer: Trainer) -> None:
     processes = "" if trainer.group.size == 1 else f" in each of {trainer.group.size} processes"
     notice(
         f"{'resuming' if trainer.resumed else 'training'} at step {trainer.step}: "
-        f"{len(trainer.patches.pairs)} images, {len(validation)} for validation, "
+        f"{len(trainer.patches.photographs)} images, {len(validation)} for validation, "
         f"{torch.get_num_threads()} threads{processes}"
     )
     trainer.run()
@@ -176,7 +176,7 @@ def _distillation(
 
 def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
     """Paths, made absolute, and where to compute."""
-    origin: dict[str, Any] = dict.fromkeys(("val", "threads"))
+    origin: dict[str, Any] = dict.fromkeys(("val", "cache", "threads"))
     for name in ("init", "teacher"):
         origin |= {name: None, f"{name}_sha256": None}
     origin |= {"data": [], "device": "cpu"} if state is None else state.origin
@@ -184,7 +184,7 @@ def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
         origin["data"] = [_absolute(path) for path in given["data"]]
     if not origin["data"]:
         raise UsageError("there is nothing to train on; name folders or .tar shards with --data")
-    for name in ("val", "init", "teacher"):
+    for name in ("val", "cache", "init", "teacher"):
         if name in given and (name != "init" or state is None):
             origin[name] = _absolute(given[name])
     return origin | {name: given[name] for name in ("threads", "device") if name in given}
@@ -211,3 +211,15 @@ def _images(origin: Options, scale: int) -> tuple[Sequence[Source], list[Pair]]:
             f"{min(common)} is in --val and below --data too; keep the two in separate folders"
         )
     return sources, validation
+
+
+def _photographs(cache: str | None, sources: Sequence[Source], scale: int) -> list[Photograph]:
+    """Those that can be decoded, their pixels in memory or in the folder `cache`."""
+    notice(f"reading {len(sources)} images")
+    with Screen("reading", total=len(sources)) as screen:
+        if cache is None:
+            return read_photographs(sources, scale, notice, screen.advance)
+        pixels = PixelCache(Path(cache), sources, scale, notice, screen.advance)
+    with Screen("decoding", total=len(sources)) as screen:
+        pixels.make(screen.advance)
+    return pixels.photographs()

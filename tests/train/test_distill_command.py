@@ -20,7 +20,7 @@ from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pixels
 from dvmsr.train.command import distill, train
-from dvmsr.train.data import Patches
+from dvmsr.train.data import ALL, Patches
 from dvmsr.train.state import FILE_NAME, TrainState
 
 APP = typer.Typer()
@@ -78,10 +78,12 @@ def test_resumed_with_nothing_but_its_folder_it_gives_equal_bits(
     options = (*BEGIN, "--position", "mid", "--schedule", "multistep")
     original = Patches.batch
 
-    def stopped(self: Patches, seed: int, step: int, size: int) -> tuple[Pixels, Pixels]:
+    def stopped(
+        self: Patches, seed: int, step: int, size: int, part: slice = ALL
+    ) -> tuple[Pixels, Pixels]:
         if step == 1:
             signal.raise_signal(signal.SIGINT)
-        return original(self, seed, step, size)
+        return original(self, seed, step, size, part)
 
     run("distill", *options, "--out", "whole", "--steps", "4")
     with monkeypatch.context() as patched:

@@ -230,6 +230,21 @@ def test_held_out_images_are_not_trained_on(photos: Path, tmp_path: Path) -> Non
         run(*options(photos, tmp_path / "out"), "--val", str(held_out))
 
 
+def test_a_cache_of_pixels_is_made_once_and_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    out, plain, pixels = (tmp_path / name for name in ("out", "plain", "pixels"))
+    arguments = [*options(photos, out, 2), "--schedule", "multistep"]
+    assert f"decoding 3 images into {pixels}" in run(*arguments, "--cache", str(pixels))
+    before = {path: path.stat().st_mtime_ns for path in pixels.rglob("*")}
+    told = run("--out", str(out), "--resume", "--steps", "4")
+    assert "decoding" not in told and "done: 4 steps" in told
+    assert {path: path.stat().st_mtime_ns for path in pixels.rglob("*")} == before
+    run(*options(photos, plain, 2), "--schedule", "multistep")
+    run("--out", str(plain), "--resume", "--steps", "4", "--cache", str(pixels))
+    a, b = (TrainState.load(folder / FILE_NAME) for folder in (out, plain))
+    assert a.data == b.data and a.origin["cache"] == b.origin["cache"] == str(pixels)
+    torch.testing.assert_close(a.weights, b.weights, rtol=0, atol=0)
+
+
 def test_several_paths_may_follow_data(photos: Path, tmp_path: Path) -> None:
     first, *others = sorted(map(str, photos.iterdir()))
     out = tmp_path / "out"

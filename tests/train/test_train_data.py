@@ -6,7 +6,7 @@ import io
 import os
 import tarfile
 import threading
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,9 @@ from PIL import Image
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.pairs import Pair, read_rgb
 from dvmsr.resize import imresize
-from dvmsr.train.data import Patches, find_sources, load_pair
+from dvmsr.train.data import Patches
+from dvmsr.train.photographs import load_pair, read_photographs
+from dvmsr.train.sources import find_sources
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -45,7 +47,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def patches_of(path: Path, scale: int = 4, patch: int = 8) -> Patches:
-    return Patches(find_sources([path]), scale, patch, report=pytest.fail)
+    photographs = read_photographs(find_sources([path]), scale, pytest.fail)
+    return Patches(photographs, scale, patch, pytest.fail)
+
+
+def pairs_of(path: Path) -> list[Pair]:
+    return [each.pixels() for each in patches_of(path).photographs]
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -86,6 +93,23 @@ def test_batches_depend_on_seed_and_step_alone(folder: Path) -> None:
     assert (first.batch(3, 7, 4)[1] != first.batch(4, 7, 4)[1]).any()
 
 
+def test_a_part_of_a_batch_is_a_part_of_the_batch(folder: Path) -> None:
+    patches = patches_of(folder)
+    whole = patches.batch(3, 7, 6)
+    for part in (slice(0, 2), slice(2, 4), slice(4, 6)):
+        for some, all_ in zip(patches.batch(3, 7, 6, part), whole, strict=True):
+            np.testing.assert_array_equal(some, all_[part])
+
+
+def test_batches_made_in_several_threads_are_the_same(folder: Path) -> None:
+    """Over many passes, whose orders the threads ask for all at once."""
+    one, many = patches_of(folder), patches_of(folder)
+    with ThreadPoolExecutor(4) as pool:
+        batches = list(pool.map(lambda step: many.batch(1, step, 7)[0], range(64)))
+    for step, batch in enumerate(batches):
+        np.testing.assert_array_equal(batch, one.batch(1, step, 7)[0])
+
+
 def test_the_reduction_is_that_of_the_whole_image_cropped_to_a_multiple(tmp_path: Path) -> None:
     image = noise(0, 43)
     (tmp_path / "a.png").write_bytes(png(image))
@@ -105,21 +129,11 @@ def test_a_tar_shard_equals_the_folder(folder: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-def test_a_folder_may_hold_shards_and_folders(folder: Path, tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
-        archive.add(folder / "0.png", "deep/0.png")
-        archive.add(folder / "1.png", "notes.txt")
-    assert [source.name for source in find_sources([tmp_path])] == [
-        *(f"{i}.png" for i in range(5)),
-        "deep/0.png",
-    ]
-
-
 def test_gray_and_palette_images_become_rgb(tmp_path: Path) -> None:
     gray = Image.fromarray(noise(0)[..., 0])
     gray.save(tmp_path / "gray.png")
     gray.convert("P").save(tmp_path / "palette.png")
-    for pair in patches_of(tmp_path).pairs:
+    for pair in pairs_of(tmp_path):
         np.testing.assert_array_equal(pair.hr, noise(0)[..., :1].repeat(3, -1))
 
 
@@ -130,7 +144,7 @@ def test_photographs_are_read_as_everywhere_else(tmp_path: Path) -> None:
     Image.fromarray(noise(0)[:36]).save(tmp_path / "turned.png", exif=tags)
     Image.fromarray(noise(0)[..., 0].astype(np.uint16) * 257).save(tmp_path / "wide.png")
     with pytest.warns(UserWarning, match=r"wide\.png: 16 bits per channel are reduced"):
-        turned, wide = patches_of(tmp_path).pairs
+        turned, wide = pairs_of(tmp_path)
     np.testing.assert_array_equal(turned.hr, np.rot90(noise(0)[:36], -1))
     np.testing.assert_array_equal(turned.hr, read_rgb(tmp_path / "turned.png"))
     np.testing.assert_array_equal(wide.hr[..., 1], noise(0)[..., 0])
@@ -144,22 +158,13 @@ def test_the_fingerprint_is_that_of_the_contents_in_use(folder: Path) -> None:
     assert patches_of(folder).fingerprint != first.fingerprint
 
 
-def test_what_is_hidden_or_found_twice_is_not_taken(folder: Path) -> None:
-    once = find_sources([folder])
-    (folder / "._0.png").write_bytes(b"litter")
-    (folder / ".trash").mkdir()
-    (folder / ".trash" / "5.png").write_bytes(png(noise(5)))
-    (folder / "link.png").symlink_to(folder / "0.png")
-    assert find_sources([folder, folder / "3.png", folder / "." / "4.png"]) == once
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize("name", ["pipe.png", "pipe.tar"])
 def test_a_pipe_is_named_not_waited_for(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     lines: list[str] = []
     with pytest.raises(DvmsrError):
-        Patches(find_sources([tmp_path / name]), 4, 8, lines.append)
+        Patches(read_photographs(find_sources([tmp_path / name]), 4, lines.append), 4, 8, print)
     if name == "pipe.png":
         assert "pipe.png is no regular file" in lines[0]
 
@@ -170,8 +175,8 @@ def test_images_beyond_the_memory_are_one_sentence(
     def load(*_: object) -> Pair:
         raise MemoryError
 
-    monkeypatch.setattr("dvmsr.train.data.load_pair", load)
-    with pytest.raises(DvmsrError, match="only 0 of 5 do; give fewer"):
+    monkeypatch.setattr("dvmsr.train.photographs.load_pair", load)
+    with pytest.raises(DvmsrError, match=r"only 0 of 5 do; give fewer, or a folder .* --cache"):
         patches_of(folder)
 
 
@@ -191,39 +196,11 @@ def test_an_interrupted_reading_does_not_read_the_rest(
         threading.Timer(0.2, release.set).start()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dvmsr.train.data.load_pair", load)
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("dvmsr.train.photographs.load_pair", load)
+    monkeypatch.setattr("dvmsr.train.photographs.cores", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
-        Patches(find_sources([folder]), 4, 8, print, interrupt)
+        read_photographs(find_sources([folder]), 4, print, interrupt)
     assert len(read) <= 2 < len(list(folder.iterdir()))
-
-
-@pytest.mark.parametrize(
-    ("wanted", "others"),
-    [
-        (["DIV2K_train_HR/1.png"], ["DIV2K_train_LR_bicubic/X4/1x4.png", "DIV2K_valid_HR/2.png"]),
-        (["Flickr2K_HR/1.png"], ["Flickr2K_LR_bicubic/X2/1x2.png", "Flickr2K_LR_unknown/1.png"]),
-        (["HR/train/0001000/0000001.png"], ["X4/train/0001000/0000001x4.png", "val1/HR/val/1.png"]),
-        (["HR/baby.png"], ["LRx4/baby.png"]),
-        (["lrose/a.png", "valley/test/x9/b.png", "color/c.png"], []),
-    ],
-    ids=["DIV2K", "Flickr2K", "LSDIR", "Set5", "photographs"],
-)  # fmt: skip
-def test_published_layouts_are_recognised(
-    tmp_path: Path, wanted: list[str], others: list[str]
-) -> None:
-    for i, name in enumerate((*wanted, *others)):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True)
-        path.write_bytes(png(noise(i)))
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        found = find_sources([tmp_path])
-    assert sorted(str(source.path.relative_to(tmp_path)) for source in found) == sorted(wanted)
-    assert len(told) == len(others)
-    for name in others:
-        assert any(name.split("/")[0] in str(warning.message) for warning in told)
-        assert len(find_sources([(tmp_path / name).parent])) == 1
 
 
 def test_unusable_images_are_reported_once_and_left_out(folder: Path) -> None:
@@ -235,30 +212,19 @@ def test_unusable_images_are_reported_once_and_left_out(folder: Path) -> None:
     (folder / "tiny.png").write_bytes(png(noise(0, 3)))
     (folder / "small.png").write_bytes(png(noise(0, 31)))
     lines: list[str] = []
-    patches = Patches(find_sources([folder]), 4, 8, lines.append)
-    assert len(patches.pairs) == 5
+    photographs = read_photographs(find_sources([folder]), 4, lines.append)
+    assert len(Patches(photographs, 4, 8, lines.append).photographs) == 5
     text = "\n".join(lines)
     for name in ("truncated", "empty", "text", "clear", "tiny"):
         assert text.count(f"{name}.") == 1
-    assert "smaller than a patch (32x32 pixels): 1" in text
+    assert "1 for being smaller than a patch (32x32 pixels)" in text
     assert len(lines) == 6
 
 
 def test_a_patch_larger_than_every_image_is_refused(folder: Path) -> None:
+    photographs = read_photographs(find_sources([folder]), 4, pytest.fail)
     with pytest.raises(UsageError, match=r"at least 44x44 pixels; lower --patch"):
-        Patches(find_sources([folder]), 4, 11, report=lambda line: None)
-
-
-def test_missing_empty_and_broken_sources_are_named(tmp_path: Path) -> None:
-    (tmp_path / "shard.tar").write_text("no archive")
-    (tmp_path / "empty").mkdir()
-    for name, message in {
-        "nowhere": "nowhere does not exist",
-        "empty": "no images in .*empty",
-        "shard.tar": "shard.tar is not an uncompressed tar",
-    }.items():
-        with pytest.raises(UsageError, match=message):
-            find_sources([tmp_path / name])
+        Patches(photographs, 4, 11, lambda line: None)
 
 
 def test_pair_is_what_the_docstring_says(folder: Path) -> None:

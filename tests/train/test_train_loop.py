@@ -9,6 +9,7 @@ import signal
 import sys
 import types
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,12 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pair
+from dvmsr.pairs import Pair, Pixels
 from dvmsr.resize import imresize
 from dvmsr.train.board import check_board
-from dvmsr.train.data import Patches
+from dvmsr.train.data import ALL, Patches
 from dvmsr.train.loop import Trainer
+from dvmsr.train.photographs import Photograph
 from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.settings import Settings
 from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
@@ -52,16 +54,17 @@ class MemoryPatches(Patches):
     """Patches of pairs that no file holds; `stop_at` plays a Ctrl-C or kill during a step."""
 
     def __init__(self, stop_at: int | None = None, signal: int = signal.SIGINT) -> None:
-        self.signal = signal
-        self.scale, self.patch, self.fingerprint = 2, 6, "stripes"
-        self.pairs = [stripes(i) for i in range(3)]
-        self.names = ["a.png", "b.png", "c.png"]
-        self.stop_at, self._order_of, self._order = stop_at, None, np.arange(0)
+        photographs = [
+            Photograph(f"{name}.png", name.encode(), (16, 16), partial(stripes, i))
+            for i, name in enumerate("abc")
+        ]
+        super().__init__(photographs, 2, 6, pytest.fail)
+        self.signal, self.stop_at = signal, stop_at
 
-    def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, seed: int, step: int, size: int, part: slice = ALL) -> tuple[Pixels, Pixels]:
         if step == self.stop_at:
             os.kill(os.getpid(), self.signal)
-        return super().batch(seed, step, size)
+        return super().batch(seed, step, size, part)
 
 
 def trainer(
@@ -151,7 +154,7 @@ def test_a_stopped_run_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> Non
 
 def test_batches_made_ahead_give_equal_bits(whole: Path, tmp_path: Path) -> None:
     run = trainer(tmp_path)
-    run.batches = Prefetch(run._batch, 2)
+    run.batches = Prefetch(run._batch, 4)
     run.run()
     assert run.batches.pool is None
     assert_equal_runs(whole, tmp_path)
@@ -228,10 +231,12 @@ def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
     whole: Path, tmp_path: Path
 ) -> None:
     class Dies(MemoryPatches):
-        def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        def batch(
+            self, seed: int, step: int, size: int, part: slice = ALL
+        ) -> tuple[Pixels, Pixels]:
             if step == 8:
                 raise InterruptedError
-            return super().batch(seed, step, size)
+            return super().batch(seed, step, size, part)
 
     with pytest.raises(InterruptedError):
         trainer(tmp_path, patches=Dies()).run()
@@ -385,7 +390,9 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
 )
 def test_too_little_memory_is_one_sentence(tmp_path: Path, error: Exception) -> None:
     class Hungry(MemoryPatches):
-        def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        def batch(
+            self, seed: int, step: int, size: int, part: slice = ALL
+        ) -> tuple[Pixels, Pixels]:
             raise error
 
     with pytest.raises(DvmsrError, match=r"a step of 2 patches needs more memory .* lower --batch"):
@@ -428,11 +435,11 @@ class Spoiled(MemoryPatches):
     model: DVMSR
     at = 7
 
-    def batch(self, seed: int, step: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, seed: int, step: int, size: int, part: slice = ALL) -> tuple[Pixels, Pixels]:
         if step == self.at:
             with torch.no_grad():
                 self.model.conv_first.bias.fill_(torch.nan)
-        return super().batch(seed, step, size)
+        return super().batch(seed, step, size, part)
 
 
 def test_divergence_names_step_files_and_the_last_good_checkpoint(tmp_path: Path) -> None:

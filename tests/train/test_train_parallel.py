@@ -75,7 +75,7 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(
     teacher = DVMSR(DVMSRConfig(12, (1, 1), 4, scale=2))
     checkpoint.save(teacher, tmp_path / "t.safetensors")
     options = ("--teacher", "t.safetensors", "--config", "run.toml", "--out")
-    running = start(tmp_path, 2, *options, "two")
+    running = start(tmp_path, 2, *options, "two", "--cache", "pixels")
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     CliRunner().invoke(build(), ["distill", *options, "one"], catch_exceptions=False)
@@ -83,6 +83,7 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(
     told = [process.communicate(timeout=300)[1] for process in running]
     assert [process.returncode for process in running] == [0, 0], told
     assert "in each of 2 processes" in told[0] and not told[1]
+    assert len(list((tmp_path / "pixels").glob("x2-*/pixels"))) == 1
 
     rows = []
     for name in ("one", "two"):
