@@ -15,7 +15,8 @@ class Prefetch(Generic[T]):
 
     Args:
         make: a pure function of the step number, called from several threads at once.
-        ahead: how many steps, each in a thread of its own; 0 makes each batch when it is asked for, in the caller's thread.
+        ahead: how many steps, each in a thread of its own; 0 makes each batch when it is asked
+            for, in the caller's thread.
     """
 
     def __init__(self, make: Callable[[int], T], ahead: int) -> None:
