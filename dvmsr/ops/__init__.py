@@ -17,29 +17,43 @@ import warnings
 from typing import Any
 
 from torch import Tensor, bfloat16, float16, float32, float64
+from torch.compiler import assume_constant_result
 
 from dvmsr import native
 from dvmsr.errors import DvmsrError
 from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
 
-__all__ = ["causal_conv1d", "selective_scan"]
+__all__ = ["allow_compilation", "causal_conv1d", "selective_scan"]
 
 MAX_CUDA_STATE = 64
 """The largest N of dvmsr's CUDA kernels."""
 
 
+def allow_compilation() -> None:
+    """Let torch.compile take what was found out about this machine for constants; it cannot trace
+    into finding it out. Call it before the first compiled call."""
+    for found in (_uses_native, _uses_cuda):
+        assume_constant_result(found)
+
+
+def _uses_native() -> bool:
+    return _has_native_operators()
+
+
+def _uses_cuda() -> bool:
+    return _has_cuda_kernels()
+
+
 @functools.cache
-def _native_operators() -> Any:
+def _has_native_operators() -> bool:
     if native.library_path() is None:
         warnings.warn(
             f"dvmsr was built without its native operators, standard PyTorch takes their place; "
             f"{native.REMEDY}",
-            stacklevel=3,
+            stacklevel=4,
         )
-        return None
-    from dvmsr.ops import native_cpu
-
-    return native_cpu
+        return False
+    return True
 
 
 @functools.cache
@@ -52,14 +66,14 @@ def _has_cuda_kernels() -> bool:
         warnings.warn(
             f"dvmsr's CUDA kernels are missing, mamba-ssm or standard PyTorch takes their place: "
             f"{error}",
-            stacklevel=4,
+            stacklevel=5,
         )
         return False
     return True
 
 
 def _takes_cuda_kernels(tensor: Tensor) -> bool:
-    return tensor.is_cuda and tensor.dtype in (float16, bfloat16, float32) and _has_cuda_kernels()
+    return tensor.is_cuda and tensor.dtype in (float16, bfloat16, float32) and _uses_cuda()
 
 
 @functools.cache
@@ -146,9 +160,11 @@ def selective_scan(
         delta, B, C, z = (t.to(u.dtype) for t in (delta, B, C, z))
         A, D, delta_bias, h0 = (t.float() for t in (A, D, delta_bias, h0))
         return native_cpu.selective_scan(u, delta, A, B, C, D, z, delta_bias, h0)
-    if u.device.type in ("cpu", "meta") and (operators := _native_operators()) is not None:
+    if u.device.type in ("cpu", "meta") and _uses_native():
+        from dvmsr.ops import native_cpu
+
         wide = float64 if u.dtype == float64 else float32
-        y, h_last = operators.selective_scan(
+        y, h_last = native_cpu.selective_scan(
             *(t.to(wide) for t in (u, delta, A, B, C, D, z, delta_bias, h0))
         )
         return y.to(u.dtype), h_last
@@ -193,8 +209,10 @@ def causal_conv1d(
         from dvmsr.ops import native_cpu
 
         return native_cpu.causal_conv1d(x, weight.float(), bias.float(), tail.to(x.dtype))
-    if x.device.type in ("cpu", "meta") and (operators := _native_operators()) is not None:
+    if x.device.type in ("cpu", "meta") and _uses_native():
+        from dvmsr.ops import native_cpu
+
         wide = float64 if x.dtype == float64 else float32
-        y, new_tail = operators.causal_conv1d(*(t.to(wide) for t in (x, weight, bias, tail)))
+        y, new_tail = native_cpu.causal_conv1d(*(t.to(wide) for t in (x, weight, bias, tail)))
         return y.to(x.dtype), new_tail.to(x.dtype)
     return causal_conv1d_shifted(x, weight, bias, tail)

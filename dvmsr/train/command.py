@@ -127,6 +127,13 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write curves and pictures for TensorBoard, too.")
     ] = False,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compile the network's blocks with torch.compile, which takes a minute or more.",
+        ),
+    ] = Settings.compile,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="one per core")
     ] = None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from dvmsr.cli_support import SIGNALLED, notice
 from dvmsr.config import DVMSRConfig, describe_difference
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair
+from dvmsr.train.compiled import compile_blocks
 from dvmsr.train.data import Patches
 from dvmsr.train.folder import RunFolder
 from dvmsr.train.objective import Objective
@@ -85,6 +86,8 @@ class Trainer:
         model.to(self.group.device)
         self.model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
+        if settings.compile:
+            compile_blocks(self.model)
         self.objective = objective(self.model)
         self.optimiser = Optimiser(self.objective, settings, self.group)
         self.data: Fingerprint = (len(patches.photographs), patches.fingerprint)
@@ -96,7 +99,7 @@ class Trainer:
         self.earlier_seconds = 0.0
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
-        self.started = time.monotonic()
+        self.started = monotonic()
         self.resumed = state is not None
         if state is not None:
             self._restore(state)
@@ -106,7 +109,7 @@ class Trainer:
     @property
     def seconds(self) -> float:
         """Time spent on the run, over all its sessions."""
-        return self.earlier_seconds + time.monotonic() - self.started
+        return self.earlier_seconds + monotonic() - self.started
 
     @property
     def progress(self) -> float:
@@ -130,7 +133,7 @@ class Trainer:
         if self.finished:
             return
         settings = self.settings
-        self.started = time.monotonic()
+        self.started = monotonic()
         first_step = self.step
         with (
             Screen("training", total=1.0) as screen,
@@ -139,22 +142,22 @@ class Trainer:
             self.batches,
         ):
             losses: list[dict[str, float]] = []
-            window_start = time.monotonic()
+            window_start = monotonic()
             while (progress := self.group.first(self.progress)) < 1:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
-                with _memory_needed(settings):
+                with _explained(settings):
                     losses.append(self._train_step(rate))
                 if self.step == first_step + 1:  # not earlier: a failed first step leaves nothing
                     self._open_files(first_step, files)
                 if self.step % settings.log_every == 0:
-                    speed = len(losses) / (time.monotonic() - window_start)
+                    speed = len(losses) / (monotonic() - window_start)
                     self._log(screen, losses, rate, speed)
                 if self.step % settings.validate_every == 0:
                     self._validate()
                 elif self.step % settings.save_every == 0:
                     self._save_state()
                 if self.step % settings.log_every == 0:
-                    losses, window_start = [], time.monotonic()
+                    losses, window_start = [], monotonic()
                 if number := self.group.largest(stop[0] if stop else 0):
                     self._save_state()
                     notice(f"stopped after step {self.step}; --resume continues {self.out}")
@@ -322,11 +325,17 @@ class Trainer:
 
 
 @contextmanager
-def _memory_needed(settings: Settings) -> Iterator[None]:
-    """Say in one sentence when a step needs more memory than there is."""
+def _explained(settings: Settings) -> Iterator[None]:
+    """Say in one sentence when a step needs more memory or more of PyTorch than there is."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).strip().splitlines()[0]
+            raise MissingComponentError(
+                f"the network cannot be compiled here ({reason}); install what PyTorch needs for "
+                "that, such as a C++ compiler, or give --no-compile"
+            ) from None
         if isinstance(error, RuntimeError) and not any(
             sign in str(error) for sign in ("allocate memory", "out of memory")
         ):

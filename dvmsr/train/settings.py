@@ -13,7 +13,7 @@ from dvmsr.train.schedule import Schedule
 LENGTHS = ("steps", "minutes")
 MOST = 1e12
 REPORTS = ("log_every", "save_every", "validate_every")
-FREE = (*REPORTS, "keep", "pictures", "tensorboard")
+FREE = (*REPORTS, "keep", "pictures", "tensorboard", "compile")
 """What a resumed run may change at will."""
 POSITIONS = ("end", "mid", "both")
 DISTANCES = ("l1", "l2")
@@ -61,6 +61,8 @@ class Settings:
     pictures: int = 0
     """How many upscaled validation images to write at each validation."""
     tensorboard: bool = False
+    compile: bool = False
+    """Whether torch.compile turns the network's blocks into kernels; rounding differs."""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):

@@ -10,6 +10,7 @@ import sys
 import types
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch._dynamo.utils import counters
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
@@ -26,6 +28,7 @@ from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, Pixels
 from dvmsr.resize import imresize
+from dvmsr.train import compiled
 from dvmsr.train.board import check_board
 from dvmsr.train.data import ALL, Patches
 from dvmsr.train.loop import Trainer
@@ -245,7 +248,38 @@ def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
     assert_equal_runs(whole, tmp_path)
 
 
-def test_time_bounds_a_run_over_its_sessions(tmp_path: Path) -> None:
+def test_a_compiled_network_learns_the_same_and_goes_on_to_equal_bits(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Captured as a graph with its gradients, which runs without a C++ compiler."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
+    trainer(tmp_path / "whole", compile=True).run()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(tmp_path / "parts", compile=True, patches=MemoryPatches(stop_at=6)).run()
+    trainer(tmp_path / "parts", compile=True, resume=True).run()
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+    assert counters["stats"]["unique_graphs"] >= 1 and not counters["graph_break"]
+    eager, graph = (TrainState.load(path / FILE_NAME) for path in (whole, tmp_path / "whole"))
+    torch.testing.assert_close(graph.weights, eager.weights, rtol=1e-4, atol=1e-5)
+    trainer(tmp_path / "parts", resume=True, steps=13).run()  # and without
+
+
+def test_what_cannot_be_compiled_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def backend(*_: object) -> None:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    with pytest.raises(MissingComponentError, match=r"cannot be compiled here \(.*no-compile"):
+        trainer(tmp_path, compile=True).run()
+
+
+def test_time_bounds_a_run_over_its_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count()
+    monkeypatch.setattr("dvmsr.train.loop.monotonic", lambda: 0.02 * next(clock))
     with pytest.raises(KeyboardInterrupt):
         trainer(tmp_path, minutes=1 / 30, patches=MemoryPatches(stop_at=3)).run()
     spent = TrainState.load(tmp_path / FILE_NAME).seconds
