@@ -36,7 +36,5 @@ def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["teacher_x9", "", "photo.png"])
 def test_lists_the_names_and_extensions(name: str) -> None:
-    with pytest.raises(
-        UsageError, match=r"there is student, student-fp16, or name a file"
-    ):
+    with pytest.raises(UsageError, match=r"there is student, student-fp16, or name a file"):
         models.find_model(name)
