@@ -16,6 +16,7 @@ EXAMPLES = """\b
 Examples:
   dvmsr info student
   dvmsr eval photos --model bicubic --model student
+  dvmsr compare photo.png --against bicubic --html page.html
   dvmsr train --data photos/ --out run --minutes 100
   dvmsr parity model.pth model.onnx
   dvmsr bench student student:portable
@@ -34,7 +35,8 @@ def evaluate(
     model: Annotated[
         list[str],
         typer.Option(
-            help="bicubic, a .safetensors, .pth or .onnx file, or a bundled model; repeatable."
+            help="bicubic, a .safetensors, .pth or .onnx file, or a bundled model; repeatable. "
+            "See dvmsr compare --help for the .onnx files of other programs."
         ),
     ],
     backend: Annotated[
@@ -72,6 +74,67 @@ def evaluate(
     from dvmsr.evaluate import run
 
     run(folders, model, backend, scale, csv, as_json, side_by_side, overwrite)
+
+
+def compare(
+    image: Annotated[
+        Path,
+        typer.Argument(metavar="IMAGE", help="A picture: the original, or with --low the input."),
+    ],
+    html: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to write.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A bundled model, a .safetensors, .pth or .onnx file, or a method of --against.",
+        ),
+    ] = "student",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD,...",
+            help="bicubic, models, and .onnx files of other programs; repeatable.",
+            show_default="bicubic",
+        ),
+    ] = None,
+    low: Annotated[
+        bool, typer.Option("--low", help="IMAGE is the input; there is no original and no figure.")
+    ] = False,
+    crop: Annotated[
+        str | None,
+        typer.Option(metavar="X,Y,W,H", help="Take only this part of IMAGE, in its pixels."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing page.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON instead of a table of the figures.")
+    ] = False,
+) -> None:
+    """Show what methods make of a picture, in one HTML file that works offline.
+
+    IMAGE is the original: it is reduced by the models' scale as MATLAB does (bicubic), every method
+    enlarges that, and PSNR and SSIM are those of dvmsr eval. With --low every method enlarges IMAGE
+    itself.
+
+    The page has a slider between two pictures, all pictures side by side with common zoom and
+    position, and their amplified difference; by mouse, touch or keyboard. Pictures are in it
+    without loss, up to 16 megapixels each.
+
+    Another program's .onnx file takes one RGB picture (1, 3, h, w) and gives one s times larger,
+    FP32. FILE@255 says that its values go from 0 to 255, FILE@1 to 1; without either that is tried
+    out.
+
+    \b
+    Examples:
+      dvmsr compare photo.png --html page.html
+      dvmsr compare photo.png --against bicubic,rlfn.onnx@255 --html page.html
+      dvmsr compare large.jpg --crop 1200,800,1024,768 --html page.html
+      dvmsr compare small.jpg --low --model run/best.safetensors --html page.html
+    """
+    from dvmsr.compare import run
+
+    run(image, model, against or ["bicubic"], html, not low, crop, overwrite, as_json)
 
 
 def info(
@@ -180,6 +243,7 @@ def build() -> typer.Typer:
     app.command("train")(train)
     app.command("distill")(distill)
     app.command("eval")(evaluate)
+    app.command("compare")(compare)
     app.command("info")(info)
     app.command("parity")(parity)
     app.command("bench")(bench)

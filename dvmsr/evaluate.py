@@ -16,17 +16,21 @@ import numpy as np
 from PIL import Image
 
 from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
-from dvmsr.errors import EXPECTED, DvmsrError, UsageError, explain
+from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
 from dvmsr.paths import exists
 from dvmsr.resize import imresize
 from dvmsr.runtime.atomic import check_folder, check_target, write_atomically
 from dvmsr.runtime.image_io import encode
+from dvmsr.runtime.onnx_file import ForeignFileError
 from dvmsr.runtime.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from dvmsr.runtime import Upscaler
+    from dvmsr.runtime.foreign import ForeignUpscaler
 
 BICUBIC = "bicubic"
 DEFAULT_SCALE = 4
@@ -69,29 +73,32 @@ def load_methods(
 
     Args:
         models: `bicubic`, or whatever `dvmsr.runtime.Upscaler.from_file` takes: a checkpoint, an
-            ONNX file or the name of a bundled model.
+            ONNX file or the name of a bundled model; or another program's ONNX file, see
+            `dvmsr.runtime.foreign`.
         backend: of `Upscaler.from_file`.
         scale: the scale to insist on; needed only for bicubic alone, where it is 4 by default.
 
     Raises:
         UsageError: if the models have different scales, or one is named twice.
+        IncompatibleModelError: if another program's file has another scale.
         DvmsrError: if a model cannot be loaded.
     """
     if len(set(models)) < len(models):
         raise UsageError("a model is named twice; leave one out")
     enlargers: dict[str, Callable[[Pixels], Pixels]] = {}
     scales = {} if scale is None else {"--scale": scale}
+    foreign = False
     for model in models:
         if model == BICUBIC:
             continue
-        from dvmsr.runtime import Upscaler
-
-        upscaler = Upscaler.from_file(model, backend=backend)
+        upscaler, is_foreign = _load(model, backend)
+        foreign |= is_foreign
         enlargers[model] = upscaler
         scales[model] = upscaler.scale
     if len(set(scales.values())) > 1:
         found = ", ".join(f"{name} has {value}" for name, value in scales.items())
-        raise UsageError(f"the scales differ ({found}); evaluate one scale at a time")
+        kind = IncompatibleModelError if foreign else UsageError
+        raise kind(f"the scales differ ({found}); take one scale at a time")
     common = next(iter(scales.values()), DEFAULT_SCALE)
     enlargers[BICUBIC] = lambda image: imresize(image, common)
     names = short_names(models)
@@ -106,6 +113,20 @@ def short_names(models: Sequence[str]) -> list[str]:
     return [
         file if files.count(file) == 1 else model for file, model in zip(files, models, strict=True)
     ]
+
+
+def _load(model: str, backend: str) -> tuple[Upscaler | ForeignUpscaler, bool]:
+    """The model, and whether it is another program's."""
+    from dvmsr.runtime import Upscaler
+    from dvmsr.runtime.foreign import ForeignUpscaler, split
+
+    path, peak = split(model)
+    if peak is None:
+        try:
+            return Upscaler.from_file(model, backend=backend), False
+        except ForeignFileError:
+            pass
+    return ForeignUpscaler(Path(path), peak), True
 
 
 def evaluate(
@@ -134,9 +155,7 @@ def evaluate(
                 pair = files.load(scale)
                 enlarged = {method.name: method.enlarge(pair.lr) for method in methods}
                 scores += [
-                    Score(
-                        name, dataset.name, files.hr.name, *_measure(files.hr, sr, pair.hr, scale)
-                    )
+                    Score(name, dataset.name, files.hr.name, *measure(files.hr, sr, pair.hr, scale))
                     for name, sr in enlarged.items()
                 ]
             except EXPECTED as error:
@@ -158,11 +177,16 @@ def evaluate(
     return scores, failures
 
 
-def _measure(path: Path, sr: Pixels, hr: Pixels, scale: int) -> tuple[float, float]:
+def measure(name: Path | str, sr: Pixels, hr: Pixels, scale: int) -> tuple[float, float]:
+    """PSNR and SSIM without a border of `scale` pixels.
+
+    Raises:
+        UsageError: if the picture, called `name`, is too small.
+    """
     try:
         return psnr_y(sr, hr, border=scale), ssim_y(sr, hr, border=scale)
     except UsageError as error:
-        raise UsageError(f"{path} cannot be measured: {error}") from None
+        raise UsageError(f"{name} cannot be measured: {error}") from None
 
 
 def picture_paths(dataset: Dataset, folder: Path) -> dict[Path, Path]:

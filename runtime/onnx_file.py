@@ -26,6 +26,10 @@ _FIXED_SIZES = {1: 8, 5: 4}
 _REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
 
 
+class ForeignFileError(IncompatibleModelError):
+    """A file in ONNX format that another program made."""
+
+
 @dataclass(frozen=True)
 class OnnxHeader:
     """What the runtime needs to know of a file before it loads it."""
@@ -46,7 +50,8 @@ def read_header(path: Path) -> OnnxHeader:
     Raises:
         UsageError: if there is no such file.
         DvmsrError: if it cannot be read.
-        IncompatibleModelError: if it is no ONNX file, not ours, or of a newer version.
+        ForeignFileError: if it is an ONNX file, but not ours.
+        IncompatibleModelError: if it is no ONNX file, or of a newer version.
     """
     check_input(path)
     metadata: dict[str, str] = {}
@@ -71,7 +76,7 @@ def read_header(path: Path) -> OnnxHeader:
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
     if "dvmsr.config" not in metadata:
-        raise IncompatibleModelError(f"{path} is an ONNX file of another program; {_REMEDY}")
+        raise ForeignFileError(f"{path} is an ONNX file of another program; {_REMEDY}")
     if opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
         raise IncompatibleModelError(f"{path} was made by a newer dvmsr; upgrade dvmsr")
     try:

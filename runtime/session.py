@@ -24,7 +24,7 @@ _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
     "the CUDA libraries that it needs"
 )
-_FATAL_ONLY = 4
+FATAL_ONLY = 4
 """Log level: every failure already comes as an exception."""
 
 
@@ -47,7 +47,7 @@ class OnnxNetwork(Network):
         self.backend = backend
         self.header: OnnxHeader = read_header(path)
         self._options = onnxruntime.SessionOptions()
-        self._options.log_severity_level = _FATAL_ONLY
+        self._options.log_severity_level = FATAL_ONLY
         if threads:
             self._options.intra_op_num_threads = threads
             # The library reads the same number here, when it is registered.
@@ -128,7 +128,7 @@ class OnnxNetwork(Network):
             if provider == _CUDA and "NOT_IMPLEMENTED" in str(error):  # by the CPU, in its place
                 raise _without_cuda() from None
             raise IncompatibleModelError(
-                f"{self.path} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
+                f"{self.path} cannot be loaded by ONNX Runtime ({first_line(error)}); "
                 "export it again"
             ) from None
         if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
@@ -141,36 +141,49 @@ class OnnxNetwork(Network):
         outputs: Sequence[str],
         feeds: dict[str, NDArray[Any]],
     ) -> list[NDArray[Any]]:
-        """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt."""
-        options = onnxruntime.RunOptions()
-        outcome: list[list[NDArray[Any]] | BaseException] = []
-        done = threading.Event()  # Thread.join, once interrupted, takes a thread for finished
+        return run_session(session, outputs, feeds, self.path)
 
-        def run() -> None:
-            try:
-                outcome.append(session.run(list(outputs), feeds, options))
-            except BaseException as error:
-                outcome.append(error)
-            finally:
-                done.set()
 
-        thread = threading.Thread(target=run)
+def run_session(
+    session: onnxruntime.InferenceSession,
+    outputs: Sequence[str],
+    feeds: dict[str, NDArray[Any]],
+    path: Path,
+) -> list[NDArray[Any]]:
+    """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt.
+
+    Raises:
+        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`.
+    """
+    options = onnxruntime.RunOptions()
+    outcome: list[list[NDArray[Any]] | BaseException] = []
+    done = threading.Event()  # Thread.join, once interrupted, takes a thread for finished
+
+    def run() -> None:
         try:
-            thread.start()  # waits, too, so an interrupt may come here
+            outcome.append(session.run(list(outputs), feeds, options))
+        except BaseException as error:
+            outcome.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=run)
+    try:
+        thread.start()  # waits, too, so an interrupt may come here
+        done.wait()
+    except BaseException:
+        options.terminate = True
+        if thread.ident is not None:
             done.wait()
-        except BaseException:
-            options.terminate = True
-            if thread.ident is not None:
-                done.wait()
-            raise
-        result = outcome[0]
-        if isinstance(result, Exception):
-            raise DvmsrError(
-                f"ONNX Runtime failed on {self.path} ({_first_line(result)}); try a smaller image"
-            )
-        if isinstance(result, BaseException):
-            raise result
-        return result
+        raise
+    result = outcome[0]
+    if isinstance(result, Exception):
+        raise DvmsrError(
+            f"ONNX Runtime failed on {path} ({first_line(result)}); try a smaller image"
+        )
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
@@ -184,7 +197,7 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
         options.register_custom_ops_library(os.fspath(library))
     except Exception as error:
         raise MissingComponentError(
-            f"{library} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
+            f"{library} cannot be loaded by ONNX Runtime ({first_line(error)}); "
             f"{native.REMEDY}, or use the backend portable"
         ) from None
 
@@ -204,10 +217,10 @@ def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:
         options.register_custom_ops_library(os.fspath(library.path))
     except Exception as error:
         raise MissingComponentError(
-            f"{library.path} cannot be loaded by ONNX Runtime ({_first_line(error)}); "
+            f"{library.path} cannot be loaded by ONNX Runtime ({first_line(error)}); "
             "pip install -U onnxruntime-gpu"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

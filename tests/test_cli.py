@@ -51,7 +51,9 @@ def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     assert (exit.value.code or 0, *capsys.readouterr()) == (0, f"dvmsr {dvmsr.__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["bench", "distill", "eval", "info", "lam", "parity", "train"])
+@pytest.mark.parametrize(
+    "name", ["bench", "compare", "distill", "eval", "info", "lam", "parity", "train"]
+)
 def test_help_shows_examples(command, name: str) -> None:
     code, out, err = command(name, "--help")
     assert code == 0 and not err
@@ -60,12 +62,12 @@ def test_help_shows_examples(command, name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], *([name, "--help"] for name in ("bench", "eval", "info", "lam", "parity"))],
+    [[], *([name] for name in ("bench", "compare", "eval", "info", "lam", "parity"))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys; from dvmsr.cli import main\n"
-        f"sys.argv = ['dvmsr', *{arguments!r}]\n"
+        f"sys.argv = ['dvmsr', *{arguments!r}, '--help']\n"
         "try: main()\n"
         "finally: print({'torch', 'numpy', 'PIL', 'onnxruntime'} & set(sys.modules))"
     )

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -88,7 +89,9 @@ def test_a_failing_build_gives_a_pure_wheel_and_the_reason(tmp_path: Path) -> No
         text=True,
         check=True,
     )
-    assert "-py3-none-any.whl" in result.stdout
+    (wheel,) = tmp_path.glob("*-py3-none-any.whl")
+    page = {f"dvmsr/page/{name}" for name in ("__init__.py", "page.html", "page.css", "page.js")}
+    assert page <= set(zipfile.ZipFile(wheel).namelist())
     printed = result.stdout + result.stderr
     assert "this compiler is broken" in printed
     notice = next(line for line in printed.splitlines() if "WITHOUT its native operators" in line)
