@@ -16,6 +16,7 @@ from PIL import Image
 from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError, explain
 from dvmsr.paths import exists
+from dvmsr.runtime import by_rows
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import check_sides, encode, read_image
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
@@ -40,10 +41,12 @@ class Result:
     input_size: tuple[int, int]
     output_size: tuple[int, int]
     seconds: float
-    """For the network alone."""
+    """For the network alone or, by rows, with reading and writing."""
     model: str
     backend: str
     precision: str
+    strip: int | None
+    """Rows that were computed at once; None for all."""
 
     @property
     def pixels(self) -> int:
@@ -169,7 +172,7 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> It
                 manifest.add(Begun(str(job.source), str(job.target)).to_dict())
 
         ours = frozenset[str]() if manifest is None else frozenset(manifest.begun)
-        steps = Steps(upscaler, options.overwrite, ours, begin)
+        steps = Steps(upscaler, options.overwrite, ours, begin, display.rows)
         for job, outcome in pipeline(wanted, steps.load, steps.work, steps.save, steps.is_large):
             if isinstance(outcome, Result):
                 yield tell(outcome)
@@ -195,10 +198,14 @@ class Steps:
     """Results of an earlier session, which may be replaced in any case."""
     begin: Callable[[Job, tuple[int, int]], None]
     """Called with width and height of each image when its turn comes."""
+    show_rows: Callable[[int, int], None]
+    """Called for images that go by rows, with the number of those done and of all."""
 
-    def load(self, job: Job) -> Image.Image:
-        """Read."""
+    def load(self, job: Job) -> Image.Image | by_rows.Prepared:
+        """Read, or look into what goes by rows."""
         check_target(job.target, self._replaces(job))
+        if by_rows.wanted(self.upscaler, job.source, job.target):
+            return by_rows.prepare(self.upscaler, job.source, job.target)
 
         def check_size(height: int, width: int) -> None:
             check_sides(job.target, height * self.upscaler.scale, width * self.upscaler.scale)
@@ -206,25 +213,36 @@ class Steps:
 
         return read_image(job.source, check_size)
 
-    def is_large(self, image: Image.Image) -> bool:
+    def is_large(self, image: Image.Image | by_rows.Prepared) -> bool:
         """Whether the result before should be out of the memory first."""
+        if isinstance(image, by_rows.Prepared):
+            return True
         return image.width * image.height > LARGE
 
-    def work(self, job: Job, image: Image.Image) -> tuple[Image.Image, Result]:
-        """Enlarge."""
+    def work(
+        self, job: Job, image: Image.Image | by_rows.Prepared
+    ) -> tuple[Image.Image | None, Result]:
+        """Enlarge; by rows, write, too."""
         self.begin(job, image.size)
+        names = str(job.source), str(job.target)
         start = time.perf_counter()
+        if isinstance(image, by_rows.Prepared):
+            by_rows.enlarge(self.upscaler, image, self._replaces(job), self.show_rows)
+            seconds = time.perf_counter() - start
+            sizes = image.size, image.enlarged_size
+            return None, result_of(self.upscaler, *names, *sizes, seconds, image.strip)
         try:
             enlarged = self.upscaler(image)
         except DvmsrError as error:
             raise type(error)(f"{job.source} failed: {error}") from None
         seconds = time.perf_counter() - start
-        names = str(job.source), str(job.target)
         return enlarged, result_of(self.upscaler, *names, image.size, enlarged.size, seconds)
 
-    def save(self, job: Job, made: tuple[Image.Image, Result]) -> Result:
-        """Write."""
+    def save(self, job: Job, made: tuple[Image.Image | None, Result]) -> Result:
+        """Write what is not written yet."""
         enlarged, result = made
+        if enlarged is None:
+            return result
         write_atomically(job.target, encode(enlarged, job.target), self._replaces(job))
         return result
 
@@ -239,8 +257,16 @@ def result_of(
     size: tuple[int, int],
     enlarged_size: tuple[int, int],
     seconds: float,
+    strip: int | None = None,
 ) -> Result:
-    """What is told of an image; sizes are width and height."""
+    """What is told of an image; sizes are width and height.
+
+    Args:
+        strip: rows that were computed at once; None for what an image in memory gets.
+    """
+    if strip is None:
+        rows = upscaler.rows_at_once(size[1], size[0])
+        strip = None if rows == size[1] else rows
     return Result(
         input=source,
         status=DONE,
@@ -251,6 +277,7 @@ def result_of(
         model=upscaler.model,
         backend=upscaler.backend,
         precision=upscaler.precision,
+        strip=strip,
     )
 
 

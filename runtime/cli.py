@@ -147,7 +147,9 @@ def infer(
     not, but its orientation is applied.
 
     Images are computed in strips of rows, with the same result as at once, by models that stream:
-    the bundled one, checkpoints, and what dvmsr-export onnx --streaming writes.
+    the bundled one, checkpoints, and what dvmsr-export onnx --streaming writes. PNG, TIFF and JPEG
+    that would not fit into memory are then read and written by rows, too (pip install
+    'dvmsr[large]').
 
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.

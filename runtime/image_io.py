@@ -34,6 +34,9 @@ MAX_PIXELS = 89_478_485
 """Pictures with more are refused before they are decoded."""
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 
+FLAT = ("JPEG", "BMP")
+"""Formats without transparency."""
+
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
@@ -41,6 +44,26 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _PROFILE_SPACES = {"RGB": b"RGB ", "L": b"GRAY"}
+
+
+class TooManyPixels(DvmsrError):
+    """A picture has more than `MAX_PIXELS`."""
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """Height and width of the picture in a file as it is stored; nothing is decoded.
+
+    Raises:
+        UsageError: if there is no such file.
+        TooManyPixels: if it has more than `MAX_PIXELS`.
+        DvmsrError: if it is no picture, or its beginning is damaged.
+    """
+    check_input(path)
+    try:
+        with path.open("rb") as file, _opened(file, str(path)) as image:
+            return image.height, image.width
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def read_image(
@@ -76,6 +99,18 @@ def decode_image(
         DvmsrError: if it is damaged, too large or holds what `normalise` refuses.
         OSError: if the file cannot be read.
     """
+    with _opened(file, name) as image:
+        check_size(image.height, image.width)
+        try:
+            return normalise(image, name)
+        except (DvmsrError, MemoryError):
+            raise
+        except Exception:
+            raise damaged(name) from None
+
+
+def _opened(file: BinaryIO, name: str) -> Image.Image:
+    """A picture that is not decoded yet; errors as of `decode_image`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -90,20 +125,13 @@ def decode_image(
         raise _too_large(name) from None
     except OSError as error:
         if error.errno is None:
-            raise _damaged(name) from None
+            raise damaged(name) from None
         raise
     except Exception:  # damaged bytes can make Pillow raise anything
-        raise _damaged(name) from None
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise _too_large(name)
-        check_size(image.height, image.width)
-        try:
-            return normalise(image, name)
-        except (DvmsrError, MemoryError):
-            raise
-        except Exception:
-            raise _damaged(name) from None
+        raise damaged(name) from None
+    if image.width * image.height > MAX_PIXELS:
+        raise _too_large(name)
+    return image
 
 
 def normalise(image: Image.Image, name: str) -> Image.Image:
@@ -119,7 +147,7 @@ def normalise(image: Image.Image, name: str) -> Image.Image:
     """
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        raise DvmsrError(f"{name} holds {frames} frames or pages; split it into single pictures")
+        raise many_frames(name, frames)
     sixteen_bits = _has_sixteen_bits(image, name)
     profile = image.info.get("icc_profile")
     image.load()
@@ -207,18 +235,13 @@ def encode(image: Image.Image, path: Path) -> bytes:
     """
     format = check_format(path)
     profile = image.info.get("icc_profile")
-    if "A" in image.getbands() and format in ("JPEG", "BMP"):
+    if "A" in image.getbands() and format in FLAT:
         if image.getchannel("A").getextrema() != (255, 255):
-            warnings.warn(
-                f"{path}: {format} holds no transparency, which becomes white", stacklevel=2
-            )
-        image = _flatten(image)
+            warn_of_white(path, format)
+        image = flatten(image)
     if format == "WEBP" and image.mode in ("L", "LA"):
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
-    space = _PROFILE_SPACES[image.mode.removesuffix("A")]
-    if profile and (format == "BMP" or profile[16:20] != space):
-        warnings.warn(f"{path}: the colour profile does not fit and is left out", stacklevel=2)
-        profile = None
+    profile = fitting_profile(profile, format, image.mode, path)
     buffer = io.BytesIO()
     try:
         image.save(buffer, format, icc_profile=profile, **_SAVE_OPTIONS.get(format, {}))
@@ -227,20 +250,40 @@ def encode(image: Image.Image, path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """The picture on white, without alpha."""
+def flatten(image: Image.Image) -> Image.Image:
+    """The picture of mode RGBA or LA on white, without alpha."""
     opaque = "L" if image.mode == "LA" else "RGB"
     canvas = Image.new(opaque, image.size, "white")
     canvas.paste(image.convert(opaque), mask=image.getchannel("A"))
     return canvas
 
 
-def _damaged(name: str) -> DvmsrError:
+def fitting_profile(profile: bytes | None, format: str, mode: str, path: Path) -> bytes | None:
+    """The colour profile if a file of that format and mode can have it; else warns."""
+    space = _PROFILE_SPACES[mode.removesuffix("A")]
+    if profile and (format == "BMP" or profile[16:20] != space):
+        warnings.warn(f"{path}: the colour profile does not fit and is left out", stacklevel=2)
+        return None
+    return profile
+
+
+def warn_of_white(path: Path, format: str) -> None:
+    """Tell that a format without transparency shows white in its place."""
+    warnings.warn(f"{path}: {format} holds no transparency, which becomes white", stacklevel=3)
+
+
+def many_frames(name: str, frames: int) -> DvmsrError:
+    """What to raise for a file with several pictures."""
+    return DvmsrError(f"{name} holds {frames} frames or pages; split it into single pictures")
+
+
+def damaged(name: str) -> DvmsrError:
+    """What to raise for a file that cannot be decoded to its end."""
     return DvmsrError(f"{name} is damaged or truncated; get a complete copy of it")
 
 
-def _too_large(name: str) -> DvmsrError:
-    return DvmsrError(
+def _too_large(name: str) -> TooManyPixels:
+    return TooManyPixels(
         f"{name} claims more than {MAX_PIXELS // 10**6} megapixels, the most that is read; "
         "cut it into parts if it is genuine"
     )

@@ -24,6 +24,9 @@ _STREAMED_OUTPUT_BYTES = 13
 _STRIP_MARGIN, _STRIP_BASE = 1.6, 24 << 20
 """What the activations of a strip are multiplied by, and bytes added: rows that are copied, and
 what the allocator rounds up."""
+_ROWS_BESIDE = 1000
+"""Enlarged rows of three 8-bit channels that reading and writing by rows take, in buffers of
+libvips and over the pipe to it."""
 _STATE_COPIES = 3
 """What a step takes, what it gives, and one more while they change hands."""
 
@@ -52,10 +55,33 @@ def estimate(config: DVMSRConfig, backend: str, height: int, width: int) -> int:
 
 def estimate_strips(config: DVMSRConfig, backend: str, height: int, width: int, rows: int) -> int:
     """The same for an image of that size that is computed in strips of so many rows."""
+    result = height * width * _STREAMED_OUTPUT_BYTES * config.scale**2
+    return _estimate_strip(config, backend, width, rows) + result
+
+
+def estimate_by_rows(config: DVMSRConfig, backend: str, width: int, rows: int, held: int) -> int:
+    """The same for an image that is also read and written by rows, whatever its height.
+
+    Args:
+        held: bytes that the image's decoder needs beyond some rows.
+    """
+    beside = _ROWS_BESIDE * 3 * width * config.scale
+    return _estimate_strip(config, backend, width, rows) + beside + held
+
+
+def _estimate_strip(config: DVMSRConfig, backend: str, width: int, rows: int) -> int:
+    """Peak memory in bytes of the network alone."""
     strip = estimate(config, backend, max(rows, least_rows(config)), width)
     carried = _FLOAT * sum(math.prod(state.shape(1, width)) for state in states(config))
-    result = height * width * _STREAMED_OUTPUT_BYTES * config.scale**2
-    return int(_STRIP_MARGIN * strip) + _STATE_COPIES * carried + _STRIP_BASE + result
+    return int(_STRIP_MARGIN * strip) + _STATE_COPIES * carried + _STRIP_BASE
+
+
+def budget(limit: int | None) -> int | None:
+    """Bytes that an image may take: `limit`, or half of what is free; None where unknown."""
+    if limit is not None:
+        return limit
+    free = available()
+    return None if free is None else free // 2
 
 
 def available() -> int | None:
@@ -84,6 +110,7 @@ def check(
     rows: int | None = None,
     limit: int | None = None,
     remedy: str | None = None,
+    held: int | None = None,
 ) -> None:
     """Whether an image of that size, called `name` in the message, fits.
 
@@ -91,6 +118,7 @@ def check(
         rows: of the strips in which it is computed; None means at once.
         limit: bytes that it may take; None means all that are free.
         remedy: what the message advises; None for advice that fits pictures.
+        held: for an image that is read and written by rows, too: as of `estimate_by_rows`.
 
     Raises:
         DvmsrError: if it needs more.
@@ -101,7 +129,11 @@ def check(
         needed = estimate(config, backend, height, width)
         usual = "cut it into parts, make it smaller or use a model that streams"
     else:
-        needed = estimate_strips(config, backend, height, width, rows)
+        needed = (
+            estimate_strips(config, backend, height, width, rows)
+            if held is None
+            else estimate_by_rows(config, backend, width, rows, held)
+        )
         usual = "cut it into parts or make it smaller"
     there = available() if limit is None else limit
     if there is not None and needed > there:

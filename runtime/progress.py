@@ -21,8 +21,8 @@ class ProgressDisplay:
     """Lines on stderr, and below them, on a terminal and after a second, a moving display.
 
     A bar with the image's name and size, the time elapsed, and, for several images, their number
-    and the input pixels per second. For one image the bar only moves: a network does not tell how
-    far it is.
+    and the input pixels per second. For one image the bar only moves, as a network does not tell
+    how far it is, unless that goes by rows.
     """
 
     def __init__(self, images: int) -> None:
@@ -44,6 +44,8 @@ class ProgressDisplay:
             console=self._console,
             transient=True,
         )
+        self._images = images
+        self._name = ""
         self._task = self._progress.add_task("", total=images if images > 1 else None, speed="")
         self._timer = threading.Timer(DELAY, self._progress.start)
 
@@ -66,7 +68,16 @@ class ProgressDisplay:
 
     def begin(self, name: str, width: int, height: int) -> None:
         """Name the image that is being processed, and its size."""
-        self._progress.update(self._task, description=f"{name} {width}x{height}")
+        self._name = f"{name} {width}x{height}"
+        self._progress.update(self._task, description=self._name)
+
+    def rows(self, done: int, height: int) -> None:
+        """Tell how many rows of the image that is being processed are done."""
+        if self._images == 1:
+            self._progress.update(self._task, total=height, completed=done)
+        else:
+            part = f"{self._name} {done * 100 // height} %"
+            self._progress.update(self._task, description=part)
 
     def advance(self, speed: str) -> None:
         """Count one image as done; `speed` is that of all so far."""

@@ -20,16 +20,17 @@ def extend_colours(image: Image.Image) -> Image.Image:
     """
     if "A" not in image.getbands():
         return image
-    return _filled(_visible_or_not(image))
+    return filled(visible_or_not(image))
 
 
-def _visible_or_not(image: Image.Image) -> Image.Image:
+def visible_or_not(image: Image.Image) -> Image.Image:
+    """The picture with alpha 255 wherever it is not 0."""
     image = image.copy()
     image.putalpha(image.getchannel("A").point(lambda alpha: 255 * (alpha > 0)))
     return image
 
 
-def _filled(image: Image.Image) -> Image.Image:
+def filled(image: Image.Image) -> Image.Image:
     """An image whose alpha is 0 or 255, without the holes."""
     colours, alpha = image.convert(image.mode.removesuffix("A")), image.getchannel("A")
     least, most = alpha.getextrema()
@@ -37,9 +38,19 @@ def _filled(image: Image.Image) -> Image.Image:
         return colours
     if most == 0:
         return Image.new(colours.mode, image.size)
-    width, height = image.size
-    coarse = _filled(_visible_or_not(image.reduce(2)))  # a mean weighted by alpha
-    inside = (0, 0, width / 2, height / 2)
-    filled = coarse.resize(image.size, Image.Resampling.BILINEAR, inside)
-    filled.paste(colours, mask=alpha)
-    return filled
+    coarse = filled(visible_or_not(image.reduce(2)))  # a mean weighted by alpha
+    result = doubled(coarse, image.size, 0)
+    result.paste(colours, mask=alpha)
+    return result
+
+
+def doubled(image: Image.Image, size: tuple[int, int], top: float) -> Image.Image:
+    """The picture from row `top` on, twice as large by bilinear interpolation, cut to that size.
+
+    First along the rows, then along the columns: left to itself, Pillow decides by the size which
+    comes first, and the two differ in rounding.
+    """
+    width, height = size
+    bilinear = Image.Resampling.BILINEAR
+    wide = image.resize((width, image.height), bilinear, (0, 0, width / 2, image.height))
+    return wide.resize(size, bilinear, (0, top, width, top + height / 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -148,28 +148,82 @@ class Upscaler:
         """How many times larger each side becomes."""
         return self.config.scale
 
-    def check_memory(self, height: int, width: int, name: str = "the image") -> None:
+    def check_memory(
+        self, height: int, width: int, name: str = "the image", held: int | None = None
+    ) -> None:
         """Whether an image of that size can be processed in the memory that is available.
 
         Args:
             name: what the message calls the image.
+            held: as of `rows_at_once`.
 
         Raises:
             DvmsrError: if it needs more.
         """
         if isinstance(self.network, PixelNetwork):
             self.network.check_size(height, width, name)
-        rows = self.rows_at_once(height, width)
-        strips = None if rows == height else rows
-        memory.check(self.config, self.backend, height, width, name, strips, self.memory_limit)
+        rows = self.rows_at_once(height, width, held)
+        strips = None if rows == height and held is None else rows
+        memory.check(
+            *(self.config, self.backend, height, width, name, strips, self.memory_limit), held=held
+        )
 
-    def rows_at_once(self, height: int, width: int) -> int:
-        """Rows of an image of that size that are computed at once; `height` for all."""
+    def fits(self, height: int, width: int) -> bool:
+        """Whether an image of that size and its result may be in memory as a whole: within the
+        memory limit or, without one, half of what is free."""
+        if not memory.known(self.backend):
+            return True
+        try:
+            rows = self.rows_at_once(height, width)
+            strips = None if rows == height else rows
+            limit = memory.budget(self.memory_limit)
+            memory.check(self.config, self.backend, height, width, "", strips, limit)
+        except DvmsrError:
+            return False
+        return True
+
+    def rows_at_once(self, height: int, width: int, held: int | None = None) -> int:
+        """Rows of an image of that size that are computed at once; `height` for all.
+
+        Args:
+            held: None for an image in memory; for one that is read and written by rows, the bytes
+                that its decoder needs beyond some rows.
+        """
         if not self.network.streams:
             return height
         if self.strip:
             return min(self.strip, height)
-        return strip_height.choose(self.config, self.backend, height, width, self.memory_limit)
+        return strip_height.choose(
+            self.config, self.backend, height, width, self.memory_limit, held
+        )
+
+    def stream(
+        self, strips: Iterable[NDArray[Any]], height: int, width: int
+    ) -> Iterator[NDArray[Any]]:
+        """Enlarge an image that comes in strips of rows and is never in memory as a whole.
+
+        Args:
+            strips: (rows, W, 3) from top to bottom, each of any number of rows; uint8, uint16 or
+                floating-point with values in [0, 1].
+            height, width: of the image.
+
+        Yields:
+            The result's rows, (some, s*W, 3) of the same type, some rows of the input late.
+
+        Raises:
+            UsageError: if a strip is of another type.
+            IncompatibleModelError: if the network does not stream.
+            DvmsrError: if it fails.
+        """
+        dtype: list[np.dtype[Any]] = []
+
+        def planes() -> Iterator[NDArray[np.float32]]:
+            for strip in strips:
+                dtype[:] = [strip.dtype]
+                yield to_planes(strip)
+
+        for piece in self._checked(self.network.stream(planes()), height, width):
+            yield from_planes(piece, dtype[0])
 
     def __call__(self, image: ImageLike) -> ImageLike:
         """Enlarge one image.
@@ -229,6 +283,22 @@ class Upscaler:
         height, width = (self.scale * side for side in image.shape[:2])
         result = np.empty((height, width, 3), image.dtype)
         done = 0
+        for piece in self._checked(pieces, *image.shape[:2]):
+            result[done : done + piece.shape[2]] = from_planes(piece, image.dtype)
+            done += piece.shape[2]
+        return result
+
+    def _checked(
+        self, pieces: Iterable[NDArray[np.float32]], height: int, width: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """The rows (1, 3, some, s*W) of what an image of that size becomes.
+
+        Raises:
+            IncompatibleModelError: if they are not as many or as wide as they must be.
+            DvmsrError: if a value is not finite.
+        """
+        height, width = self.scale * height, self.scale * width
+        done = 0
         for piece in pieces:
             batch, channels, rows, columns = piece.shape
             if (batch, channels, columns) != (1, 3, width) or done + rows > height:
@@ -237,11 +307,10 @@ class Upscaler:
                 raise DvmsrError(
                     f"{self.model} computes values that are not finite; export it again"
                 )
-            result[done : done + rows] = from_planes(piece, image.dtype)
             done += rows
+            yield piece
         if done != height:
             raise self._misfit((1, 3, done, width), height, width)
-        return result
 
     def _misfit(self, shape: tuple[int, ...], height: int, width: int) -> IncompatibleModelError:
         return IncompatibleModelError(

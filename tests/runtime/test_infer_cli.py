@@ -82,6 +82,7 @@ def test_reports_as_json(folder: Path, infer: Infer, capsys: pytest.CaptureFixtu
         "model": "m.onnx",
         "backend": "portable",
         "precision": "fp32",
+        "strip": None,
     }
     assert second == {
         "input": "bad.png",

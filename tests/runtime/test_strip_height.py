@@ -48,3 +48,13 @@ def test_what_is_carried_counts() -> None:
     """Measured: 790 MiB beyond the loaded model for strips of 8 rows of 10,000 pixels."""
     estimate = memory.estimate_strips(STUDENT, "native", 0, 10_000, LEAST)
     assert 790 << 20 < estimate < 1000 << 20
+
+
+def test_by_rows_only_the_width_counts() -> None:
+    """A whole process had 952 MiB, 850 of them beyond the loaded model, for 10,000 columns."""
+    estimate = memory.estimate_by_rows(STUDENT, "native", 10_000, LEAST, held=0)
+    assert 850 << 20 < estimate < 1 << 30
+    sizes = (STUDENT, "native", 10**6, 10_000)
+    assert strip_height.choose(*sizes, limit=1 << 30, held=0) == LEAST
+    assert strip_height.choose(STUDENT, "native", 10**6, 100, limit=1 << 30, held=0) == 163
+    assert strip_height.choose(STUDENT, "native", 10**6, 100, limit=1 << 30, held=1 << 30) == LEAST

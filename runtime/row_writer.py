@@ -1,0 +1,179 @@
+"""Picture files written by rows, by libvips, which asks for the rows that it encodes.
+
+It gets them as an uncompressed PNG over a pipe, encodes in a thread, and this thread stays free
+for interrupts. PNG holds every mode that we write, and its decoder takes row after row.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dvmsr.errors import DvmsrError
+from dvmsr.runtime.vips import import_vips
+
+_COLOUR_TYPES = {"L": 0, "RGB": 2, "LA": 4, "RGBA": 6}
+"""PNG's number for a mode (PNG 1.2, IHDR)."""
+_CLASSIC_TIFF = 4 * 10**9
+"""Bytes of pixels above which a TIFF becomes a BigTIFF, whose offsets have 64 bits."""
+_PATIENCE_MS = 200
+_REASON = "system error: "
+"""What libvips puts before the system's words for a failure."""
+
+FORMATS_WRITTEN = ("PNG", "TIFF", "JPEG")
+
+
+@contextmanager
+def writing_rows(
+    path: Path,
+    format: str,
+    name: str,
+    height: int,
+    width: int,
+    mode: str,
+    profile: bytes | None = None,
+) -> Iterator[RowWriter]:
+    """Something that takes a picture's rows; after the block the file is complete.
+
+    If the block raises, what was written is cut off and of no use; see `atomic.replacing`.
+
+    Args:
+        path: the file.
+        format: one of `FORMATS_WRITTEN`; with the settings of `image_io.encode`.
+        name: what messages call the file.
+        mode: RGB, L, RGBA or LA.
+        profile: a colour profile that fits the mode.
+
+    Raises:
+        DvmsrError: if the file cannot be written; from the block, too.
+        MissingComponentError: if libvips is missing.
+    """
+    writer = RowWriter(path, format, name, (height, width), mode, profile)
+    try:
+        writer.start()
+        yield writer
+        writer.finish()
+    finally:
+        writer.stop()
+    writer.check()
+
+
+class RowWriter:
+    """What `writing_rows` gives: `write` is all that its block needs."""
+
+    def __init__(
+        self,
+        path: Path,
+        format: str,
+        name: str,
+        size: tuple[int, int],
+        mode: str,
+        profile: bytes | None,
+    ) -> None:
+        self._vips = import_vips()
+        self._path, self._format, self._name = path, format, name
+        self._size, self._mode, self._profile = size, mode, profile
+        self._failure: BaseException | None = None
+        self._deflate = zlib.compressobj(0)
+        self._outlet, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._poll = select.poll()
+        self._poll.register(self._pipe, select.POLLOUT)
+        self._thread = threading.Thread(target=self._encode)
+
+    def start(self) -> None:
+        """Begin the file."""
+        self._thread.start()
+        header = struct.pack(">IIBBBBB", *self._size[::-1], 8, _COLOUR_TYPES[self._mode], 0, 0, 0)
+        self._put(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
+
+    def write(self, pixels: NDArray[np.uint8]) -> None:
+        """Add rows (any number, W, bands) below those before.
+
+        Raises:
+            DvmsrError: if the file cannot be written.
+        """
+        rows = len(pixels)
+        unfiltered = np.zeros((rows, 1), np.uint8)
+        lines = np.concatenate([unfiltered, pixels.reshape(rows, -1)], 1)
+        self._put(_chunk(b"IDAT", self._deflate.compress(lines.tobytes())))
+
+    def finish(self) -> None:
+        """After the last row."""
+        self._put(_chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b""))
+
+    def stop(self) -> None:
+        """Wait until all is written, or, before `finish`, for the failure that this makes."""
+        os.close(self._pipe)
+        if self._thread.ident is None:
+            os.close(self._outlet)
+        else:
+            self._thread.join()
+
+    def check(self) -> None:
+        """Raise what the encoder failed with."""
+        if self._failure is None:
+            return
+        if not isinstance(self._failure, self._vips.Error):
+            raise self._failure
+        lines = str(self._failure.detail).splitlines()
+        reasons = [line.removeprefix(_REASON) for line in lines if line.startswith(_REASON)]
+        known = [f" ({reason})" for reason in reasons if "Unknown" not in reason][-1:]
+        raise DvmsrError(
+            f"{self._name} cannot be written{''.join(known)}; make room or choose another place"
+        )
+
+    def _put(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            if not self._thread.is_alive():
+                self.check()
+                return  # with the last row it had all that it needs
+            if self._poll.poll(_PATIENCE_MS):
+                try:
+                    view = view[os.write(self._pipe, view) :]
+                except BrokenPipeError:
+                    self._thread.join()
+
+    def _encode(self) -> None:
+        """What the thread does."""
+        try:
+            source = self._vips.Source.new_from_descriptor(self._outlet)
+            load = self._vips.Image.pngload_source
+            image = load(source, access="sequential", fail_on="error").copy()
+            if self._profile:
+                blob = self._vips.GValue.blob_type
+                image.set_type(blob, "icc-profile-data", self._profile)
+            self._save(image)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            os.close(self._outlet)
+
+    def _save(self, image: Any) -> None:
+        path = os.fspath(self._path)
+        if self._format == "PNG":
+            image.pngsave(path, filter="all", keep="icc")
+        elif self._format == "TIFF":
+            large = image.width * image.height * image.bands > _CLASSIC_TIFF
+            image.tiffsave(
+                path, compression="lzw", predictor="horizontal", bigtiff=large, keep="icc"
+            )
+        else:
+            image.jpegsave(path, Q=95, subsample_mode="off", keep="icc")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG (PNG 1.2, section 3.2)."""
+    checksum = zlib.crc32(data, zlib.crc32(kind))
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
