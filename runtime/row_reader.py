@@ -35,7 +35,7 @@ _LOADERS = {
     b"RIFF": "webpload",
 }
 """libvips' decoder of files that begin so."""
-FORMATS_READ = "PNG, JPEG, WebP and TIFF"
+FORMATS_READ = "PNG, JPEG, WebP or TIFF"
 
 _MODES = {
     "b-w": ("L", "LA"),

@@ -112,7 +112,7 @@ def test_goes_by_rows_where_the_whole_does_not_fit(
     assert not by_rows.wanted(large, source, target)
     for bad, complaint in [
         ((source, Path("o.webp")), "nor is WEBP written by rows; choose .tif or .png with -o"),
-        ((Path("p.bmp"), target), "nor is it read by rows; convert it to PNG, JPEG, WebP and TIFF"),
+        ((Path("p.bmp"), target), "nor is it read by rows; convert it to PNG, JPEG, WebP or TIFF"),
     ]:
         assert not by_rows.wanted(large, *bad)
         with pytest.raises(Exception, match=complaint):
