@@ -25,7 +25,7 @@ from torch import Tensor
 from dvmsr.config import PRESETS, UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.paths import unreadable
+from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime.atomic import write_atomically
 from dvmsr.runtime.models import check_checkpoint
 
@@ -110,8 +110,10 @@ def sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal digest of the file's bytes.
 
     Raises:
-        DvmsrError: if the file cannot be read.
+        UsageError: if there is no such file.
+        DvmsrError: if it cannot be read.
     """
+    check_input(Path(path))
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:

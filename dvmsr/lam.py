@@ -20,6 +20,7 @@ from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.evaluate import short_names
 from dvmsr.pairs import Pixels, read_rgb
+from dvmsr.paths import exists
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import check_format, encode
 from dvmsr.runtime.models import DEFAULT
@@ -164,6 +165,8 @@ def run(
     check_format(target)
     with warnings_as_notices():
         whole = read_rgb(image)
+        if exists(target) and target.samefile(image):
+            raise UsageError(f"{target} is the image itself; choose another name with -o")
         check_target(target, overwrite)
         # What other people's modules print is no result of this command.
         with redirect_stdout(sys.stderr):

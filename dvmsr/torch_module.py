@@ -147,7 +147,7 @@ class TorchModule:
             sr = self.module(image[None].to(place))
         except (DvmsrError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(image, error) from None
         self._check(sr, image)
         return sr
@@ -158,6 +158,11 @@ class TorchModule:
             raise IncompatibleModelError(
                 f"{self.name} returns a {type(sr).__name__} for an input of {given}, not a tensor; "
                 f"{_PROMISE}"
+            )
+        if sr.is_meta:
+            raise IncompatibleModelError(
+                f"{self.name} has no weights, only their shapes (PyTorch's device meta); load them "
+                "in the factory"
             )
         (_, height, width), shape = image.shape, tuple(sr.shape)
         scale = shape[-1] // width if shape else 0
@@ -175,7 +180,7 @@ class TorchModule:
             )
         return values.detach().cpu()
 
-    def _failed(self, image: Tensor, error: Exception) -> DvmsrError:
+    def _failed(self, image: Tensor, error: BaseException) -> DvmsrError:
         return DvmsrError(
             f"{self.name} failed on an input of {image.shape[-1]}x{image.shape[-2]} pixels "
             f"({_reason(error)}); try another --patch"

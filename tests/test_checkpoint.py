@@ -111,7 +111,7 @@ def test_loading_leaves_the_random_state_alone(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert checkpoint.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
-    with pytest.raises(DvmsrError, match="missing"):
+    with pytest.raises(UsageError, match="missing does not exist"):
         checkpoint.sha256(tmp_path / "missing")
 
 

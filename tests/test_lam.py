@@ -136,6 +136,11 @@ def test_figures_are_those_of_the_method(command: Run) -> None:
         (["noise.png", "--window", "2,2", "-o", "map.txt"], 2, "map.txt must end in one of"),
         (["noise.png", "--window", "2,2", "-o", "no/map.png"], 2, "no is not a folder"),
         (["noise.png", "--window", "2,2", "-o", "flat.png"], 2, "flat.png exists"),
+        (
+            ["noise.png", "--window", "2,2", "-o", "./noise.png", "--overwrite"],
+            2,
+            "noise.png is the image itself",
+        ),
         (["noise.png", "--window", "2,2", "--model", "pupil"], 2, "no model named pupil"),
         (["noise.png", "--window", "2,2", "--model", "no_such:m"], 2, "no module no_such"),
         (["noise.png", "--window", "2,2", "--model", "lam_networks:number"], 5, "not a torch.nn"),

@@ -138,6 +138,8 @@ class Made(nn.Module):
         (lambda x: [x], IncompatibleModelError, "returns a list"),
         (lambda x: x.reshape(7), DvmsrError, "failed on an input of 5x4 pixels (RuntimeError: "),
         (lambda x: 1 / 0, DvmsrError, "(ZeroDivisionError: division by zero)"),
+        (lambda x: sys.exit(7), DvmsrError, "(SystemExit: 7)"),
+        (lambda x: x.to("meta"), IncompatibleModelError, "has no weights, only their shapes"),
         (lambda x: x / 0, DvmsrError, "that are no finite numbers"),
     ],
 )

@@ -34,6 +34,8 @@ OTHERS: dict[str, Any] = {
     "scale": int, "threads": int, "device": str, NETWORK: dict,
 }  # fmt: skip
 """What a file may hold besides the fields of `Settings` and `Distillation`, with its type."""
+COMMAND_LINE = ("out", "resume", "recipe", "config")
+"""What only the command line tells."""
 
 
 def resolve(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,6 +84,8 @@ def read_config(path: Path) -> dict[str, Any]:
     values = {}
     for key, value in content.items():
         name = key.replace("-", "_")
+        if name in COMMAND_LINE:
+            raise UsageError(f"{path} holds {key}; give that on the command line instead")
         if name not in types:
             raise UsageError(f"{path} holds {key}, which is no option of training; remove it")
         values[name] = _typed(path, key, value, types[name])
@@ -93,6 +97,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _typed(path: Path, key: str, value: Any, kind: Any) -> Any:
     """The value as the command line would give it."""
+    if value == "" or (kind is list and isinstance(value, list) and "" in value):
+        raise UsageError(f"{path} has nothing for {key}; name something or remove it")
     if kind is Path and isinstance(value, str):
         return Path(value)
     if kind is list:

@@ -181,7 +181,7 @@ class Trainer:
         try:
             values = self.optimiser.step(lr, hr, rate)
         except DivergedError as error:
-            raise self._explain(error) from None
+            raise self._explain(error, self.step) from None
         self._update_average()
         self.step += 1
         return values
@@ -194,19 +194,20 @@ class Trainer:
         on_gpu = self.group.device.startswith("cuda")
         return [part.pin_memory() for part in parts] if on_gpu else parts
 
-    def _explain(self, error: DivergedError) -> DvmsrError:
-        """Name the step, the photographs and what to go on from; all of them go into the log."""
+    def _explain(self, error: DivergedError, step: int) -> DvmsrError:
+        """Name the step that failed or spoiled the weights, the photographs and what to go on
+        from; all of the photographs go into the log."""
         self.batches.close()
-        files = self.patches.files(self.settings.seed, self.step, self.settings.batch)
-        text = f"{error} at step {self.step} with {', '.join(files[:SHOWN])}"
-        start = "start anew"
+        files = self.patches.files(self.settings.seed, step, self.settings.batch)
+        text = f"{error} at step {step} with {', '.join(files[:SHOWN])}"
+        start = "start anew with"
         if (log := self.folder.log) is not None:
-            log.append({"step": self.step, "error": str(error), "files": files})
+            log.append({"step": step, "error": str(error), "files": files})
             if len(files) > SHOWN:
                 text += f" and {len(files) - SHOWN} more, listed in {log.path}"
             if last := self.folder.last_weights():
-                start += f" from {last} with --init"
-        return DvmsrError(f"{text}; {start} and a lower --lr or --clip")
+                start = f"start anew from {last} with --init and"
+        return DvmsrError(f"{text}; {start} a lower --lr or --clip")
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -251,12 +252,15 @@ class Trainer:
             return
         improved = False
         if self.validation:
-            self.last_psnr = validate(
-                self.average,
-                self.validation,
-                self.model.config.scale,
-                lambda number, image: self.folder.save_picture(number, image, self.step),
-            )
+            try:
+                self.last_psnr = validate(
+                    self.average,
+                    self.validation,
+                    self.model.config.scale,
+                    lambda number, image: self.folder.save_picture(number, image, self.step),
+                )
+            except DivergedError as error:
+                raise self._explain(error, max(self.step - 1, 0)) from None
             improved = self.best_psnr is None or self.last_psnr > self.best_psnr
             if improved:
                 self.best_psnr = self.last_psnr

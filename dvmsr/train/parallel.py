@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 
 PATIENCE = timedelta(hours=2)
 """How long the others wait for the first one, which validates meanwhile."""
@@ -93,9 +93,14 @@ def join(device: str) -> Iterator[Group]:
         device: `cuda` becomes one GPU for each process of a machine.
 
     Raises:
+        UsageError: if it makes no sense.
         MissingComponentError: if the processes or their GPUs cannot be had.
+        DvmsrError: if another process ends while the block waits for it.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    told = os.environ.get("WORLD_SIZE", "1")
+    if not told.isdecimal():
+        raise UsageError(f"WORLD_SIZE is {told!r}, which is no number; unset it or use torchrun")
+    size = int(told)
     if size == 1:
         yield Group(device)
         return
@@ -118,5 +123,12 @@ def join(device: str) -> Iterator[Group]:
         else:
             with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
                 yield group
+    except RuntimeError as error:
+        if isinstance(error, dist.DistBackendError) or "gloo" in str(error):
+            raise DvmsrError(
+                "another process of the run has ended; mend what it told, then add --resume, or "
+                "start anew if nothing was saved yet"
+            ) from None
+        raise
     finally:
         dist.destroy_process_group()

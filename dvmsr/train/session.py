@@ -124,7 +124,7 @@ def check_device(name: str) -> None:
     try:
         torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]  # pages may follow
         raise MissingComponentError(
             f"--device {name} cannot be used ({reason}); name another or leave it out for the CPU"
         ) from None

@@ -87,7 +87,10 @@ def _sources_at(path: Path) -> Iterator[Source]:
             with tarfile.open(path, "r:") as archive:
                 members = [member for member in archive if member.isfile()]
         except (tarfile.TarError, OSError) as error:
-            raise UsageError(f"{path} is not an uncompressed tar archive ({error})") from None
+            raise UsageError(
+                f"{path} is not an uncompressed tar archive ({error}); decompress it or get a "
+                "complete copy"
+            ) from None
         for member in sorted(members, key=lambda member: member.name):
             if _is_image(member.name.rpartition("/")[2]):
                 yield Source(path, member.name, member.offset_data, member.size)

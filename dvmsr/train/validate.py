@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dvmsr.errors import UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.pairs import Pair, PairFiles, Pixels
+from dvmsr.train.optimiser import DivergedError
 from dvmsr.train.state import Fingerprint
 
 
@@ -56,11 +57,16 @@ def validate(
 
     Args:
         show: gets each upscaled image (H, W, 3), with its number.
+
+    Raises:
+        DivergedError: if the network's result is not finite.
     """
     device = next(model.parameters()).device
     scores = []
     for number, pair in enumerate(pairs):
         output = model(to_tensor(pair.lr[None], device))[0]  # (3, H, W)
+        if not output.isfinite().all():
+            raise DivergedError("the network's results for --val became no finite numbers")
         image = (output.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
         show(number, image)
         scores.append(psnr_y(image, pair.hr, border))

@@ -102,7 +102,7 @@ def test_resumed_with_nothing_but_its_folder_it_gives_equal_bits(
     [
         ("distill", (*SMALL, "--steps", "1"), "there is no teacher; name its checkpoint"),
         ("train", (*SMALL, "--recipe", "paper-distilled"), "begin it with dvmsr distill --teacher"),
-        ("distill", (*BEGIN, "--teacher", "no.safetensors"), "no.safetensors cannot be read"),
+        ("distill", (*BEGIN, "--teacher", "no.safetensors"), "no.safetensors does not exist"),
         ("distill", (*BEGIN, "--scale", "4"), "the teacher upscales by 2, the student by 4"),
         ("distill", (*BEGIN, "--position", "top"), "--position must be one of"),
         ("train", (*SMALL, "--recipe", "table9"), "no recipe 'table9'"),

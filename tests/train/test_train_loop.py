@@ -494,6 +494,24 @@ def test_divergence_names_step_files_and_the_last_good_checkpoint(tmp_path: Path
     assert TrainState.load(tmp_path / FILE_NAME).step == 6
 
 
+def test_weights_that_validation_finds_spoiled_replace_no_checkpoint(tmp_path: Path) -> None:
+    patches = Spoiled()
+    patches.at = 9
+    run = trainer(tmp_path, patches=patches)
+    patches.model = run.average
+    with pytest.raises(DvmsrError) as caught:
+        run.run()
+    assert str(caught.value).startswith(
+        "the network's results for --val became no finite numbers at step 9 with "
+    )
+    assert f"start anew from {tmp_path}/last.safetensors" in str(caught.value)
+    for name in ("last", "best"):
+        weights = checkpoint.load(tmp_path / f"{name}.safetensors").state_dict()
+        assert all(tensor.isfinite().all() for tensor in weights.values())
+    assert TrainState.load(tmp_path / FILE_NAME).step == 9
+    assert rows(tmp_path)[-1] == {"step": 9}
+
+
 def test_a_bad_gradient_spoils_no_weights(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     run.model.conv_first.bias.register_hook(lambda gradient: gradient * torch.inf)
@@ -522,8 +540,9 @@ def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -
     run = trainer(tmp_path)
     with torch.no_grad():
         run.model.conv_first.bias.fill_(torch.nan)
-    with pytest.raises(DvmsrError, match=r"the loss became nan at step 0 with [abc]\.png"):
+    with pytest.raises(DvmsrError, match=r"the loss became nan at step 0 with [abc]\.png") as told:
         run.run()
+    assert str(told.value).endswith("; start anew with a lower --lr or --clip")
     assert not list(tmp_path.iterdir())  # nothing in the way of the next try
 
 

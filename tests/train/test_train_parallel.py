@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 from typer.testing import CliRunner
 
 from dvmsr import checkpoint
 from dvmsr.cli import build
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.objective import Objective
 from dvmsr.train.parallel import Group, join
@@ -123,6 +124,24 @@ def test_processes_that_torchrun_did_not_start_are_told_so(
         pass
     assert "2 processes cannot train together" in str(caught.value)
     assert "start them with torchrun" in str(caught.value)
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(UsageError, match="WORLD_SIZE is 'two', which is no number"), join("cpu"):
+        pass
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_waits_in_vain_says_so_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: rank)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    gloo = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"
+    with pytest.raises(DvmsrError, match="another process of the run has ended"), join("cpu"):
+        raise RuntimeError(gloo)
+    with pytest.raises(RuntimeError, match="a defect of ours"), join("cpu"):
+        raise RuntimeError("a defect of ours")
 
 
 def test_a_batch_is_shared_without_rest() -> None:

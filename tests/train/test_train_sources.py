@@ -87,7 +87,7 @@ def test_missing_empty_and_broken_sources_are_named(tmp_path: Path) -> None:
     for name, message in {
         "nowhere": "nowhere does not exist",
         "empty": "no images in .*empty",
-        "shard.tar": "shard.tar is not an uncompressed tar",
+        "shard.tar": "get a complete copy",
     }.items():
         with pytest.raises(UsageError, match=message):
             find_sources([tmp_path / name])
