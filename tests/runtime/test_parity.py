@@ -252,8 +252,12 @@ def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
 def test_a_backend_that_shows_no_layers() -> None:
     from dvmsr.runtime.network import Network
 
+    class Bare(Network):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            return image
+
     with pytest.raises(UsageError, match=r"only checkpoints and \.onnx files"):
-        common_layers(Network(), Network())
+        common_layers(Bare(), Bare())
 
 
 def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess[str]:
