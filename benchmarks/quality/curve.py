@@ -3,8 +3,8 @@
     pip install matplotlib
     python benchmarks/quality/curve.py docs/examples/learning-curve.svg
 
-The logs are benchmarks/results/training-student-x4*.jsonl in the order of their names; each run
-began with the best weights of the one before, at the step that its first line tells.
+The logs are benchmarks/results/training-student-x4-*.jsonl in the order of their names; each run
+began with the best weights of the one before.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     picture = parser.parse_args().picture
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     before = 0
-    for number, log in enumerate(sorted(RESULTS.glob("training-student-x4*.jsonl")), 1):
+    for number, log in enumerate(sorted(RESULTS.glob("training-student-x4-*.jsonl")), 1):
         scores = points(log)
         steps = [before + step for step, _ in scores]
         axes.plot(steps, [score for _, score in scores], ".-", label=f"run {number}")
