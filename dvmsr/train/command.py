@@ -95,15 +95,23 @@ def train(
     optimiser: Annotated[
         str, typer.Option(help="muon (and Adam for what is no matrix), or adam.")
     ] = Settings.optimiser,
+    beta1: Annotated[float, typer.Option(help="Of Adam.")] = Settings.beta1,
+    beta2: Annotated[float, typer.Option(help="Of Adam.")] = Settings.beta2,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Settings.lr,
     schedule: Annotated[
-        str, typer.Option(help="cosine (to zero) or multistep (halve at 50, 80, 90, 95 %).")
+        str, typer.Option(help="cosine (to zero) or multistep (halve at milestones).")
     ] = Settings.schedule,
+    milestones: Annotated[
+        str, typer.Option(help="Where multistep halves the rate, as fractions of the run.")
+    ] = Settings.milestones,
     warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = Settings.warmup,
     clip: Annotated[float, typer.Option(help="Largest gradient norm; 0: any.")] = Settings.clip,
     ema: Annotated[
         float, typer.Option(help="Decay per step of the averaged weights.")
     ] = Settings.ema,
+    augment: Annotated[
+        bool, typer.Option("--augment/--no-augment", help="Turn and mirror patches at random.")
+    ] = Settings.augment,
     seed: Annotated[int, typer.Option(help="Seed of weights, patches and order.")] = Settings.seed,
     dt_init: Annotated[
         str, typer.Option(help="How delta's projection begins: mamba, or official (reset).")

@@ -28,6 +28,7 @@ class Patches:
         scale: upscaling factor, that of the photographs' reductions.
         patch: side of an LR patch in pixels.
         report: takes a line of text about what is left out.
+        augment: whether patches are turned and mirrored.
 
     Raises:
         UsageError: if no photograph is left.
@@ -39,8 +40,10 @@ class Patches:
         scale: int,
         patch: int,
         report: Callable[[str], None],
+        augment: bool = True,
     ) -> None:
         self.scale = scale
+        self.augment = augment
         self.patch = patch
         self.photographs = [each for each in photographs if min(each.size) >= patch]
         side = patch * scale
@@ -56,7 +59,7 @@ class Patches:
         """Names the photographs in use: equal for equal files in equal order."""
 
     def batch(self, seed: int, step: int, size: int, part: slice = ALL) -> tuple[Pixels, Pixels]:
-        """Patches for one step, cropped, turned and mirrored at random.
+        """Patches for one step, cropped and, unless told otherwise, turned and mirrored at random.
 
         Each pass over the photographs takes every one once, in an order of its own.
 
@@ -81,6 +84,8 @@ class Patches:
             turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
             if i < chosen.start:
                 continue
+            if not self.augment:
+                turns, mirror = 0, False
             pair, place = photograph.pixels(), i - chosen.start
             lr = _window(pair.lr, top, left, self.patch)
             hr = _window(pair.hr, top * self.scale, left * self.scale, side)

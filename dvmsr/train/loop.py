@@ -82,7 +82,7 @@ class Trainer:
         self.out, self.origin, self.group = out, dict(origin or {}), group or Group()
         self.folder = RunFolder(out, settings)
         self.part = self.group.part(settings.batch)
-        self.schedule = Schedule(settings.schedule, settings.warmup)
+        self.schedule = Schedule(settings.schedule, settings.warmup, settings.milestones)
         model.to(self.group.device)
         self.model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)

@@ -15,8 +15,6 @@ from dvmsr.train.objective import PRECISIONS, Objective
 from dvmsr.train.parallel import Group
 from dvmsr.train.settings import Settings
 
-ADAM_BETAS = (0.9, 0.99)
-"""The paper's."""
 MEMORY = 0.98
 """How much of `Watch.smooth` stays at each step: it spans about 50."""
 WORST = 5.0
@@ -64,7 +62,7 @@ class Optimiser:
 
     Args:
         objective: what to minimise, on its device.
-        settings: `optimiser`, `lr`, `clip` and `precision` count.
+        settings: `optimiser`, `beta1`, `beta2`, `lr`, `clip` and `precision` count.
         group: the processes that share the batch.
     """
 
@@ -79,8 +77,9 @@ class Optimiser:
         matrices = hidden_matrices(objective.student) if settings.optimiser == "muon" else []
         taken = set(map(id, matrices))
         others = [p for p in self.trained if id(p) not in taken]
+        betas = settings.beta1, settings.beta2
         self.parts: dict[str, torch.optim.Optimizer] = {
-            "adam": torch.optim.Adam(others, lr=settings.lr, betas=ADAM_BETAS, fused=True)
+            "adam": torch.optim.Adam(others, lr=settings.lr, betas=betas, fused=True)
         }
         if matrices:
             self.parts["muon"] = Muon(matrices, settings.lr)

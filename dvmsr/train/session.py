@@ -73,7 +73,9 @@ def run(given: Options, distill: bool = False) -> None:
                 origin["init_sha256"] = checkpoint.sha256(origin["init"])
             sources, validation = _images(origin, model.config.scale)
             photographs = _photographs(origin["cache"], sources, model.config.scale)
-            patches = Patches(photographs, model.config.scale, settings.patch, notice)
+            patches = Patches(
+                photographs, model.config.scale, settings.patch, notice, settings.augment
+            )
         objective: Callable[[DVMSR], Objective] = Objective
         if teacher and distillation:
             objective = partial(DistillationObjective, teacher=teacher, distillation=distillation)

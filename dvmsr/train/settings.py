@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dvmsr.errors import UsageError
-from dvmsr.train.schedule import Schedule
+from dvmsr.train.schedule import MILESTONES, Schedule
 
 LENGTHS = ("steps", "minutes")
 MOST = 1e12
@@ -37,9 +37,15 @@ class Settings:
     """Side of a low-resolution patch in pixels."""
     optimiser: str = "muon"
     """See `dvmsr.train.optimiser`."""
+    beta1: float = 0.9
+    """How much of Adam's mean of gradients stays at each step; the paper's, as is the other."""
+    beta2: float = 0.99
+    """The same of its mean of squares."""
     lr: float = 2e-3
     schedule: str = "cosine"
     """The kind of `Schedule`."""
+    milestones: str = MILESTONES
+    """Where the kind `multistep` halves the rate, as fractions of the run."""
     warmup: int = 100
     """Steps over which the rate grows from near zero."""
     clip: float = 0.5
@@ -47,6 +53,8 @@ class Settings:
     0: any."""
     ema: float = 0.999
     """Decay per step of the averaged weights that are validated and shipped."""
+    augment: bool = True
+    """Whether patches are turned and mirrored at random."""
     seed: int = 0
     dt_init: str = "mamba"
     """How the projection to delta begins: as in Mamba, or reset like any other linear layer, as
@@ -83,11 +91,14 @@ class Settings:
         check_choice("optimiser", self.optimiser, OPTIMISERS)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("dt_init", self.dt_init, DT_INITS)
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"--ema must be at least 0 and below 1, not {self.ema}")
+        for name in ("ema", "beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(
+                    f"{option(name)} must be at least 0 and below 1, not {getattr(self, name)}"
+                )
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed must be at least 0 and below 2**63, not {self.seed}")
-        Schedule(self.schedule, self.warmup)
+        Schedule(self.schedule, self.warmup, self.milestones)
 
     @property
     def unit(self) -> str:

@@ -65,6 +65,19 @@ def test_lr_and_hr_patches_show_the_same_place(tmp_path: Path, scale: int) -> No
     assert np.abs(blocks - lrs).max() < 0.75 * scale
 
 
+def test_patches_may_stay_as_they_are(tmp_path: Path) -> None:
+    """The same places of the photograph, each in its own orientation."""
+    (tmp_path / "ramp.png").write_bytes(png(ramp(240)))
+    patches = patches_of(tmp_path)
+    upright = Patches(patches.photographs, 4, 8, pytest.fail, augment=False)
+    for turned, plain in zip(patches.batch(1, 0, 32), upright.batch(1, 0, 32), strict=True):
+        for one, other in zip(turned, plain, strict=True):
+            ways = [np.rot90(other, turns) for turns in range(4)]
+            assert any(np.array_equal(one, each) for each in (*ways, *(w[:, ::-1] for w in ways)))
+    lrs = upright.batch(1, 0, 32)[0].astype(int)
+    assert (lrs[:, 0, -1, 0] > lrs[:, 0, 0, 0]).all()  # red grows along a row of the ramp
+
+
 def test_all_eight_orientations_occur(tmp_path: Path) -> None:
     (tmp_path / "ramp.png").write_bytes(png(ramp(240)))
     lrs, _ = patches_of(tmp_path).batch(seed=1, step=0, size=100)

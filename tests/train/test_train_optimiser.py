@@ -72,5 +72,11 @@ def test_every_weight_that_is_trained_moves_once_per_step(kind: str) -> None:
     assert not still
 
 
+def test_adam_takes_its_betas() -> None:
+    model = DVMSR(DVMSRConfig(channels=8, depths=(1,), state=4, scale=2))
+    adam = Optimiser(Objective(model), Settings(steps=1, beta1=0.8, beta2=0.95)).parts["adam"]
+    assert adam.defaults["betas"] == (0.8, 0.95)
+
+
 def weights_of(part: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [weight for group in part.param_groups for weight in group["params"]]

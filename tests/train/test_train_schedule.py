@@ -24,6 +24,11 @@ def test_multistep_halves_at_its_milestones(progress: float, factor: float) -> N
     assert Schedule("multistep", warmup=0).factor(0, progress) == factor
 
 
+@pytest.mark.parametrize(("progress", "factor"), [(0.2, 1), (0.25, 1 / 2), (0.7, 1 / 4)])
+def test_milestones_may_be_others(progress: float, factor: float) -> None:
+    assert Schedule("multistep", 0, "0.25, 0.7").factor(0, progress) == factor
+
+
 @pytest.mark.parametrize("kind", ["cosine", "multistep"])
 def test_warmup_is_linear_in_steps_and_starts_above_zero(kind: str) -> None:
     schedule = Schedule(kind, warmup=9)
@@ -31,7 +36,13 @@ def test_warmup_is_linear_in_steps_and_starts_above_zero(kind: str) -> None:
     assert factors == pytest.approx([*(i / 10 for i in range(1, 11)), 1, 1])
 
 
-@pytest.mark.parametrize("arguments", [{"kind": "linear"}, {"warmup": -1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kind": "linear"}, {"warmup": -1}, {"milestones": "0.5,x"}, {"milestones": "0.5,1"},
+        {"milestones": "nan"},
+    ],
+)  # fmt: skip
 def test_nonsense_is_refused(arguments: dict) -> None:
-    with pytest.raises(UsageError, match=r"--(schedule|warmup)"):
+    with pytest.raises(UsageError, match=r"--(schedule|warmup|milestones)"):
         Schedule(**arguments)

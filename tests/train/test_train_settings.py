@@ -17,6 +17,7 @@ from dvmsr.train.settings import Settings
         {"steps": 1, "batch": 0}, {"steps": 1, "ema": 1}, {"steps": 1, "seed": -1},
         {"steps": 1, "lr": float("nan")}, {"steps": 1, "save_every": 0},
         {"steps": 10**400}, {"steps": 1, "seed": 2**63}, {"steps": 1, "warmup": -1},
+        {"steps": 1, "beta1": 1}, {"steps": 1, "beta2": -0.1}, {"steps": 1, "milestones": ""},
     ],
 )  # fmt: skip
 def test_nonsense_settings_are_refused(settings: dict[str, Any]) -> None:
