@@ -150,8 +150,7 @@ class Trainer:
                 if self.step == first_step + 1:  # not earlier: a failed first step leaves nothing
                     self._open_files(first_step, files)
                 if self.step % settings.log_every == 0:
-                    speed = len(losses) / (monotonic() - window_start)
-                    self._log(screen, losses, rate, speed)
+                    self._log(screen, losses, rate, monotonic() - window_start)
                 if self.step % settings.validate_every == 0:
                     self._validate()
                 elif self.step % settings.save_every == 0:
@@ -164,6 +163,8 @@ class Trainer:
                     if number == signal.SIGINT:
                         raise KeyboardInterrupt
                     raise SystemExit(SIGNALLED + number)
+            if losses:
+                self._log(screen, losses, rate, monotonic() - window_start)
             if self.step == first_step:  # the time was up
                 self._open_files(first_step, files)
             if self.step % settings.validate_every or not self.step:
@@ -220,8 +221,10 @@ class Trainer:
     # -- reporting -----------------------------------------------------------------
 
     def _log(
-        self, screen: Screen, losses: list[dict[str, float]], rate: float, speed: float
+        self, screen: Screen, losses: list[dict[str, float]], rate: float, seconds: float
     ) -> None:
+        """Tell of the steps since the last report, which took so many seconds."""
+        speed = len(losses) / max(seconds, 1e-9)  # a clock may stand still
         means = {name: sum(loss[name] for loss in losses) / len(losses) for name in losses[0]}
         self.folder.append(
             {

@@ -536,6 +536,11 @@ def test_half_precision_learns_and_goes_on_to_equal_bits(tmp_path: Path, precisi
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_run_shorter_than_a_report_is_in_the_log(tmp_path: Path) -> None:
+    trainer(tmp_path, steps=3, log_every=2).run()
+    assert [row["step"] for row in rows(tmp_path) if "loss" in row] == [2, 3]
+
+
 def test_divergence_stops_the_run_before_it_spoils_the_weights(tmp_path: Path) -> None:
     run = trainer(tmp_path)
     with torch.no_grad():
