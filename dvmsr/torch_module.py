@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.runtime import memory
-from dvmsr.runtime.models import BUNDLED, CHECKPOINTS, find_model
+from dvmsr.runtime.models import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 
 _IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _HEADROOM = 1.5
@@ -46,14 +46,14 @@ def load(model: str) -> TorchModule:
     path = Path(model)
     if path.suffix.lower() in CHECKPOINTS:
         module: nn.Module = checkpoint.load(path)
-    elif model in BUNDLED:
-        module = checkpoint.load(find_model(model).with_suffix(".safetensors"))
+    elif model in BUNDLED_CHECKPOINTS:
+        module = checkpoint.load(find_checkpoint(model))
     elif match := _IMPORT_PATH.fullmatch(model):
         module = _make(model, _find(*match.groups()))
     else:
         raise UsageError(
-            f"no model named {model}; there is {', '.join(BUNDLED)}, or name a checkpoint ending "
-            f"in {', '.join(CHECKPOINTS)} or a package.module:factory"
+            f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
+            f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
         )
     return TorchModule(model, module.eval().requires_grad_(False))
 

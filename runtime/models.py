@@ -15,6 +15,8 @@ BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
 BUNDLED_STREAMING = {"student": "dvmsr_x4.streaming.onnx"}
 """The same networks as steps over strips of rows, of those that are bundled so."""
+BUNDLED_CHECKPOINTS = {"student": "dvmsr_x4.safetensors"}
+"""The weights, in FP32, that those files were exported from."""
 DEFAULT = "student"
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
@@ -34,15 +36,28 @@ def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     """
     name = os.fspath(model)
     if name in BUNDLED:
-        for folder in dvmsr.__path__:
-            file = BUNDLED_STREAMING.get(name) if streaming else None
-            path = Path(folder) / "weights" / (file or BUNDLED[name])
-            if is_file(path):
-                return path
-        raise MissingComponentError(
-            f"the bundled model {name} is not installed; reinstall dvmsr or name a file"
-        )
+        file = BUNDLED_STREAMING.get(name) if streaming else None
+        return _bundled(name, file or BUNDLED[name])
     return model_file(name, BUNDLED)
+
+
+def find_checkpoint(name: str) -> Path:
+    """The file of the weights of one of `BUNDLED_CHECKPOINTS`.
+
+    Raises:
+        MissingComponentError: if it is not installed.
+    """
+    return _bundled(name, BUNDLED_CHECKPOINTS[name])
+
+
+def _bundled(name: str, file: str) -> Path:
+    for folder in dvmsr.__path__:
+        path = Path(folder) / "weights" / file
+        if is_file(path):
+            return path
+    raise MissingComponentError(
+        f"the bundled model {name} is not installed; reinstall dvmsr or name a file"
+    )
 
 
 def check_checkpoint(path: Path) -> None:

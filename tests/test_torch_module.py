@@ -90,6 +90,7 @@ def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
     ("name", "kind", "message"),
     [
         ("pupil", UsageError, "no model named pupil; there is student, or name a checkpoint"),
+        ("student-fp16", UsageError, "no model named student-fp16; there is student, or name"),
         ("model.onnx", UsageError, "no model named model.onnx"),
         ("missing.pth", UsageError, "missing.pth does not exist"),
         ("no_such_module:make", UsageError, "there is no module no_such_module"),
