@@ -15,13 +15,14 @@ from PIL import Image
 
 from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError, explain
-from dvmsr.paths import exists
 from dvmsr.runtime import by_rows
 from dvmsr.runtime.atomic import check_target, write_atomically
+from dvmsr.runtime.copies import Copies
 from dvmsr.runtime.image_io import check_sides, encode, read_image
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
-from dvmsr.runtime.naming import TEMPLATE, Job, plan
+from dvmsr.runtime.naming import TEMPLATE, FileJob, Job, plan
 from dvmsr.runtime.pipeline import pipeline
+from dvmsr.runtime.places import exists
 from dvmsr.runtime.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -172,7 +173,9 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> It
                 manifest.add(Begun(str(job.source), str(job.target)).to_dict())
 
         ours = frozenset[str]() if manifest is None else frozenset(manifest.begun)
-        steps = Steps(upscaler, options.overwrite, ours, begin, display.rows)
+        steps = files.enter_context(
+            Copies(Steps(upscaler, options.overwrite, ours, begin, display.rows))
+        )
         for job, outcome in pipeline(wanted, steps.load, steps.work, steps.save, steps.is_large):
             if isinstance(outcome, Result):
                 yield tell(outcome)
@@ -201,9 +204,9 @@ class Steps:
     show_rows: Callable[[int, int], None]
     """Called for images that go by rows, with the number of those done and of all."""
 
-    def load(self, job: Job) -> Image.Image | by_rows.Prepared:
+    def load(self, job: FileJob) -> Image.Image | by_rows.Prepared:
         """Read, or look into what goes by rows."""
-        check_target(job.target, self._replaces(job))
+        check_target(job.target, self.replaces(job))
         if by_rows.wanted(self.upscaler, job.source, job.target):
             return by_rows.prepare(self.upscaler, job.source, job.target)
 
@@ -220,14 +223,14 @@ class Steps:
         return image.width * image.height > LARGE
 
     def work(
-        self, job: Job, image: Image.Image | by_rows.Prepared
+        self, job: FileJob, image: Image.Image | by_rows.Prepared
     ) -> tuple[Image.Image | None, Result]:
         """Enlarge; by rows, write, too."""
         self.begin(job, image.size)
         names = str(job.source), str(job.target)
         start = time.perf_counter()
         if isinstance(image, by_rows.Prepared):
-            by_rows.enlarge(self.upscaler, image, self._replaces(job), self.show_rows)
+            by_rows.enlarge(self.upscaler, image, self.replaces(job), self.show_rows)
             seconds = time.perf_counter() - start
             sizes = image.size, image.enlarged_size
             return None, result_of(self.upscaler, *names, *sizes, seconds, image.strip)
@@ -238,15 +241,16 @@ class Steps:
         seconds = time.perf_counter() - start
         return enlarged, result_of(self.upscaler, *names, image.size, enlarged.size, seconds)
 
-    def save(self, job: Job, made: tuple[Image.Image | None, Result]) -> Result:
+    def save(self, job: FileJob, made: tuple[Image.Image | None, Result]) -> Result:
         """Write what is not written yet."""
         enlarged, result = made
         if enlarged is None:
             return result
-        write_atomically(job.target, encode(enlarged, job.target), self._replaces(job))
+        write_atomically(job.target, encode(enlarged, job.target), self.replaces(job))
         return result
 
-    def _replaces(self, job: Job) -> bool:
+    def replaces(self, job: Job) -> bool:
+        """Whether a result that is there may be replaced."""
         return self.overwrite or str(job.target) in self.ours
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,6 +27,7 @@ Examples:
   dvmsr-infer "photos/**/*.jpg" -o enlarged/ --name "{stem}-large{ext}" --format webp
   dvmsr-infer - < photo.jpg > large.jpg
   dvmsr-infer panorama.tif --memory 2G
+  dvmsr-infer s3://bucket/photos/ -o s3://bucket/enlarged/
   dvmsr-infer photo.jpg --engine half.engine
 """
 
@@ -49,7 +49,8 @@ def infer(
         list[str],
         typer.Argument(
             metavar="IN",
-            help="Images, folders of images (searched deeply), patterns, or - for standard input.",
+            help="Images, folders of images (searched deeply), patterns, or - for standard input; "
+            "names of files, or URLs: s3://, gs://, https:// (pip install 'dvmsr[remote]').",
         ),
     ],
     output: Annotated[
@@ -59,7 +60,8 @@ def infer(
             "--output",
             metavar="OUT",
             help="A file for one image, a folder for several, in which their folders are made "
-            "again, or - for standard output; by default results lie beside their images.",
+            "again, or - for standard output; by default results lie beside their images. May be a "
+            "URL, too.",
         ),
     ] = None,
     model: Annotated[
@@ -122,7 +124,7 @@ def infer(
         bool, typer.Option("--skip-existing", help="Pass over images whose results exist.")
     ] = False,
     manifest: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Add a line of JSON there for every image."),
     ] = None,
     resume: Annotated[
@@ -157,6 +159,7 @@ def infer(
     from dvmsr.cli_support import warnings_as_notices
     from dvmsr.runtime import batch
     from dvmsr.runtime.naming import TEMPLATE, check_template
+    from dvmsr.runtime.places import Remote, place
     from dvmsr.runtime.standard_streams import STREAM, enlarge_stream
     from dvmsr.runtime.upscaler import Upscaler
     from dvmsr.sizes import parse_bytes
@@ -169,7 +172,10 @@ def infer(
     extension = None if format is None else _extension(format)
     template = TEMPLATE if name is None else name
     check_template(template)
-    options = batch.Options(output, template, extension, overwrite, skip_existing, manifest, resume)
+    record = None if manifest is None else place(manifest)
+    if isinstance(record, Remote):
+        raise UsageError(f"{record} cannot be added to line by line; name a file here")
+    options = batch.Options(output, template, extension, overwrite, skip_existing, record, resume)
     streamed = STREAM in (*inputs, output)
     if streamed:
         if name is not None:

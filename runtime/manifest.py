@@ -9,8 +9,10 @@ from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.paths import exists, unreadable
+from dvmsr.runtime import places
 from dvmsr.runtime.naming import Job
 
+STATE = ("bytes", "modified")
 BEGUN, DONE, FAILED, SKIPPED = "begun", "done", "failed", "skipped"
 
 
@@ -18,8 +20,8 @@ class Manifest:
     """Lines are added at the end of the file; a context manager.
 
     A line has at least `input` and `status` (`begun`, then `done` or `failed`), `output` unless it
-    failed, and of inputs that exist `bytes` and `modified` (nanoseconds), by which one that has
-    changed is known.
+    failed, and of inputs that exist `bytes` and `modified` (see `places.state`), by which one that
+    has changed is known.
 
     Args:
         path: the file.
@@ -78,8 +80,8 @@ class Manifest:
         return (
             row is not None
             and row["output"] == str(job.target)
-            and {name: row.get(name) for name in ("bytes", "modified")} == state(job.source)
-            and exists(job.target)
+            and {name: row[name] for name in STATE if name in row} == places.state(job.source)
+            and places.exists(job.target)
         )
 
     def add(self, row: dict[str, Any]) -> None:
@@ -89,7 +91,8 @@ class Manifest:
             DvmsrError: if that fails, for want of space, say.
         """
         try:
-            self.file.write(json.dumps({**row, **state(Path(row["input"]))}).encode() + b"\n")
+            state = places.state(places.place(row["input"]))
+            self.file.write(json.dumps({**row, **state}).encode() + b"\n")
             self.file.flush()
         except OSError as error:
             raise DvmsrError(
@@ -106,12 +109,3 @@ class Manifest:
         trace: TracebackType | None,
     ) -> None:
         self.file.close()
-
-
-def state(source: Path) -> dict[str, int]:
-    """By what a changed file is known; nothing if there is none."""
-    try:
-        found = source.stat()
-    except OSError:
-        return {}
-    return {"bytes": found.st_size, "modified": found.st_mtime_ns}

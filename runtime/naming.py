@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import exists, is_dir, is_file, unreadable
+from dvmsr.paths import is_file, unreadable
 from dvmsr.runtime.image_io import FORMATS, check_format
+from dvmsr.runtime.places import Place, Remote, identity, is_dir, is_pattern, matches, place
 
 TEMPLATE = "{stem}_x{scale}{ext}"
 """Name of a result: the image's name without extension, the network's scale, the extension."""
@@ -20,7 +20,15 @@ FIELDS = ("stem", "scale", "ext")
 
 @dataclass(frozen=True)
 class Job:
-    """One image file to read and one to write."""
+    """One image to read and one to write."""
+
+    source: Place
+    target: Place
+
+
+@dataclass(frozen=True)
+class FileJob(Job):
+    """One whose image and result are files on this machine."""
 
     source: Path
     target: Path
@@ -28,76 +36,88 @@ class Job:
 
 @dataclass(frozen=True)
 class Found:
-    """An image file, and the folders between it and the one that was named."""
+    """An image, and the folders between it and the one that was named."""
 
-    path: Path
-    below: Path = Path()
+    path: Place
+    below: PurePath = Path()
 
 
-def find_images(inputs: Sequence[str], leave_out: Path | None = None) -> list[Path]:
-    """The named files, and the images inside the named folders, searched deeply, each once.
+def find_images(name: str) -> list[Path]:
+    """The named file, or the images inside the named folder, searched deeply; see `plan`.
+
+    Raises:
+        UsageError: if a folder has no images, or nothing matches a pattern.
+        DvmsrError: if a folder cannot be read.
+    """
+    return [image.path for image in _find([name], None) if isinstance(image.path, Path)]
+
+
+def _find(inputs: Sequence[str], leave_out: Place | None) -> list[Found]:
+    """The named images, and those inside the named folders, searched deeply, each once.
 
     What is hidden is passed over, and links to folders are not followed. A name that does not
     exist may be a pattern: `photos/**/*.jpg`.
 
     Args:
         leave_out: a folder that is not searched, unless it is named itself.
-
-    Raises:
-        UsageError: if a folder has no images, or nothing matches a pattern.
-        DvmsrError: if a folder cannot be read.
     """
-    return [image.path for image in _find(inputs, leave_out)]
-
-
-def _find(inputs: Sequence[str], leave_out: Path | None) -> list[Found]:
     found: dict[str, Found] = {}
-    for name in _expanded(inputs):
-        path = Path(name)
-        for image in _images_below(path, leave_out) if is_dir(path) else [Found(path)]:
-            found[os.path.realpath(image.path)] = image
+    for path in _expanded(inputs):
+        for image in _images_in(path, leave_out) if is_dir(path) else [Found(path)]:
+            found[identity(image.path)] = image
     return list(found.values())
 
 
-def _expanded(inputs: Sequence[str]) -> Iterator[str]:
+def _expanded(inputs: Sequence[str]) -> Iterator[Place]:
     """The inputs, patterns replaced by what they match."""
     for name in inputs:
-        if not _is_pattern(name):
-            yield name
+        if not is_pattern(name):
+            yield place(name)
             continue
-        matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - Path.glob is relative
-        if not matches:
+        found = matches(name)
+        if not found:
             raise UsageError(f"nothing matches {name}; check the pattern")
-        yield from matches
+        yield from found
 
 
-def _is_pattern(name: str) -> bool:
-    return glob.has_magic(name) and not exists(Path(name))
-
-
-def _images_below(folder: Path, leave_out: Path | None) -> list[Found]:
-    def refuse(error: OSError) -> None:
-        raise unreadable(Path(error.filename), error)
-
-    unwanted = leave_out and os.path.realpath(leave_out)
-    images = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        here = Path(place)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(here / name) != unwanted
-        )
-        images += [
-            Found(here / name, here.relative_to(folder))
-            for name in sorted(names)
-            if Path(name).suffix.lower() in FORMATS and not name.startswith(".")
-        ]
+def _images_in(folder: Place, leave_out: Place | None) -> list[Found]:
+    unwanted = None if leave_out is None else identity(leave_out)
+    below = (
+        _objects_below(folder, unwanted)
+        if isinstance(folder, Remote)
+        else _files_below(folder, unwanted)
+    )
+    images = [
+        image
+        for image in below
+        if image.path.suffix.lower() in FORMATS and not image.path.name.startswith(".")
+    ]
     if not images:
         raise UsageError(
             f"{folder} has no images; name a folder with files ending in {', '.join(FORMATS)}"
         )
     return images
+
+
+def _objects_below(folder: Remote, unwanted: str | None) -> Iterator[Found]:
+    for path, below in folder.below():
+        hidden = any(part.startswith(".") for part in below.parts)
+        if not hidden and not (unwanted and path.url.startswith(f"{unwanted.rstrip('/')}/")):
+            yield Found(path, below.parent)
+
+
+def _files_below(folder: Path, unwanted: str | None) -> Iterator[Found]:
+    def refuse(error: OSError) -> None:
+        raise unreadable(Path(error.filename), error)
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        here = Path(root)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(here / name) != unwanted
+        )
+        yield from (Found(here / name, here.relative_to(folder)) for name in sorted(names))
 
 
 def plan(
@@ -107,7 +127,7 @@ def plan(
     template: str = TEMPLATE,
     extension: str | None = None,
 ) -> list[Job]:
-    """Pair every image with its result's path.
+    """Pair every image with its result's place.
 
     A result lies beside its image, or in the folder `output`, in which the folders below a named
     one are made again. For a single image, `output` may also be a file. Images in a folder that
@@ -124,21 +144,26 @@ def plan(
         DvmsrError: if a folder cannot be read or created.
     """
     check_template(template)
-    images = _find(inputs, Path(output) if output is not None else None)
-    single = len(inputs) == 1 and not is_dir(Path(inputs[0])) and not _is_pattern(inputs[0])
+    images = _find(inputs, place(output) if output is not None else None)
+    single = len(inputs) == 1 and not is_pattern(inputs[0]) and not is_dir(place(inputs[0]))
     if output is not None and single and not _is_folder(output):
-        check_format(Path(output))
+        target = place(output)
+        check_format(Path(target.name))
         if extension is not None:
             raise UsageError(f"{output} names the format already; leave out --format")
-        return [Job(images[0].path, Path(output))]
+        if isinstance(target, Remote):
+            target.check_folder()
+        return [Job(images[0].path, target)]
     if output is not None:
         _check_folder(output)
     jobs = [Job(image.path, _target(image, output, scale, template, extension)) for image in images]
-    named = {os.path.realpath(path) for path in inputs}
+    named = {identity(place(path)) for path in inputs}
     jobs = _without_results(jobs, named)
     _refuse_collisions(jobs)
-    if output is not None:
-        for folder in {job.target.parent for job in jobs}:
+    for folder in {job.target.parent for job in jobs}:
+        if isinstance(folder, Remote):
+            folder.check_folder()
+        elif output is not None:
             _create_folder(folder)
     return jobs
 
@@ -165,48 +190,47 @@ def check_template(template: str) -> None:
 
 
 def _is_folder(output: str) -> bool:
-    return is_dir(Path(output)) or output.endswith((os.sep, "/"))
+    return output.endswith((os.sep, "/")) or is_dir(place(output))
 
 
 def _target(
     image: Found, output: str | None, scale: int, template: str, extension: str | None
-) -> Path:
+) -> Place:
     own = image.path.suffix if image.path.suffix.lower() in FORMATS else ".png"
     name = template.format(stem=image.path.stem, scale=scale, ext=extension or own)
-    folder = image.path.parent if output is None else Path(output) / image.below
+    folder = image.path.parent if output is None else place(output) / image.below
     return folder / name
 
 
 def _without_results(jobs: list[Job], named: set[str]) -> list[Job]:
     """Leave out images that a folder listing found and that are another job's result."""
-    results = {os.path.realpath(job.target) for job in jobs}
+    results = {identity(job.target) for job in jobs}
     return [
-        job
-        for job in jobs
-        if (place := os.path.realpath(job.source)) in named or place not in results
+        job for job in jobs if (source := identity(job.source)) in named or source not in results
     ]
 
 
 def _refuse_collisions(jobs: list[Job]) -> None:
-    sources = {os.path.realpath(job.source): job.source for job in jobs}
-    taken: dict[str, Path] = {}
+    sources = {identity(job.source) for job in jobs}
+    taken: dict[str, Place] = {}
     for job in jobs:
-        place = os.path.normcase(os.path.realpath(job.target))
-        if place in taken:
+        target = os.path.normcase(identity(job.target))
+        if target in taken:
             raise UsageError(
-                f"{taken[place]} and {job.source} would both be written to {job.target}; "
+                f"{taken[target]} and {job.source} would both be written to {job.target}; "
                 "rename one or write them to different folders"
             )
-        if place in sources:
+        if target in sources:
             raise UsageError(
                 f"{job.target} is both an input and the result of {job.source}; leave it out"
             )
-        taken[place] = job.source
+        taken[target] = job.source
 
 
 def _check_folder(output: str) -> None:
-    folder = Path(output)
-    if is_file(folder) or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
+    folder = place(output)
+    file = isinstance(folder, Path) and is_file(folder)
+    if file or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
         raise UsageError(f"{folder} names a file; for several images -o must be a folder")
 
 

@@ -54,7 +54,7 @@ def find_samples(images: Sequence[Path], scale: int) -> list[Loader]:
             pairs = find_dataset(path, scale).pairs
             loaders += [partial(_pair_sample, files, scale) for files in pairs]
         else:
-            loaders += [partial(_file_sample, file) for file in find_images([str(path)])]
+            loaders += [partial(_file_sample, file) for file in find_images(str(path))]
     return loaders
 
 

@@ -14,6 +14,7 @@ from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.batch import Result, result_of
 from dvmsr.runtime.image_io import FORMATS, check_format, check_sides, decode_image, encode
+from dvmsr.runtime.places import Remote, place
 from dvmsr.runtime.upscaler import Upscaler
 
 STREAM = "-"
@@ -34,16 +35,15 @@ def enlarge_stream(
         DvmsrError: if anything else fails.
     """
     to_stream = output in (None, STREAM)
+    target = _file(output or STREAM)
     if not to_stream:
-        assert output is not None
         if extension is not None:
             raise UsageError(f"{output} names the format already; leave out --format")
-        check_format(Path(output))
-        check_target(Path(output), overwrite)
+        check_format(target)
+        check_target(target, overwrite)
     elif sys.stdout.isatty():
         raise UsageError("standard output is a terminal; name a file with -o or send it to one")
     data, name = _read(source)
-    target = Path(output or STREAM)
     if to_stream:
         target = Path("standard output" + (extension or _extension(data)))
 
@@ -71,11 +71,19 @@ def _read(source: str) -> tuple[bytes, str]:
         if sys.stdin.isatty():
             raise UsageError("standard input is a terminal; name an image or send one there")
         return sys.stdin.buffer.read(), "standard input"
-    check_input(Path(source))
+    path = _file(source)
+    check_input(path)
     try:
-        return Path(source).read_bytes(), source
+        return path.read_bytes(), source
     except OSError as error:
-        raise unreadable(Path(source), error) from None
+        raise unreadable(path, error) from None
+
+
+def _file(name: str) -> Path:
+    found = place(name)
+    if isinstance(found, Remote):
+        raise UsageError(f"- goes with files here; leave it out, or name one in place of {found}")
+    return found
 
 
 def _extension(data: bytes) -> str:

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import fsspec
+import pytest
+
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.runtime.naming import Job, plan
+from dvmsr.runtime.places import Remote, is_pattern, place, state
+
+
+@pytest.fixture
+def store() -> Iterator[fsspec.AbstractFileSystem]:
+    """A store in memory with pictures, by name alone, in the folder `in`."""
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    for name in ("a.png", "b/c.JPG", "b/d/e.tif", "b/.f.png", ".g/h.png", "notes.txt"):
+        files.pipe(f"/bucket/in/{name}", b"")
+    yield files
+    files.store.clear()
+
+
+def planned(*inputs: str, output: str | None = None) -> list[tuple[str, str]]:
+    return [(str(job.source), str(job.target)) for job in plan(inputs, output, 4)]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "pairs"),
+    [
+        (
+            ["memory://bucket/in"],
+            "memory://bucket/out",
+            [("in/a.png", "out/a_x4.png"), ("in/b/c.JPG", "out/b/c_x4.JPG"),
+             ("in/b/d/e.tif", "out/b/d/e_x4.tif")],
+        ),
+        (["memory://bucket/in/b/d/"], None, [("in/b/d/e.tif", "in/b/d/e_x4.tif")]),
+        (["memory://bucket/in/a.png"], "memory://bucket/x.jpg", [("in/a.png", "x.jpg")]),
+        (["memory://bucket/in/a.png"], "memory://bucket/x/", [("in/a.png", "x/a_x4.png")]),
+        (["memory://bucket/in/a.png"], "memory://bucket/in", [("in/a.png", "in/a_x4.png")]),
+        (["memory://bucket/in/*/*.JPG"], "memory://bucket/o", [("in/b/c.JPG", "o/c_x4.JPG")]),
+        (["memory://bucket/in/b/**/*.*"], "memory://bucket/o/",
+         [("in/b/c.JPG", "o/c_x4.JPG"), ("in/b/d/e.tif", "o/e_x4.tif")]),
+        (["memory://bucket/i?/b/d"], "memory://bucket/o", [("in/b/d/e.tif", "o/e_x4.tif")]),
+    ],
+    ids=["folder", "beside", "to object", "to new folder", "to folder", "pattern", "deep pattern",
+         "folder by pattern"],
+)  # fmt: skip
+def test_stores_are_searched_like_folders(
+    store: object, inputs: list[str], output: str | None, pairs: list[tuple[str, str]]
+) -> None:
+    bucket = "memory://bucket/"
+    assert planned(*inputs, output=output) == [(bucket + a, bucket + b) for a, b in pairs]
+
+
+def test_results_in_a_folder_that_is_searched_are_left_out(
+    store: fsspec.AbstractFileSystem,
+) -> None:
+    store.pipe("/bucket/in/out/a_x4.png", b"")
+    store.pipe("/bucket/in/b/c_x4.JPG", b"")
+    folder = "memory://bucket/in"
+    assert len(planned(folder, output=f"{folder}/out")) == 4
+    assert (f"{folder}/b/c.JPG", f"{folder}/b/c_x4.JPG") in planned(folder)
+    assert len(planned(f"{folder}/b")) == 2
+
+
+def test_from_stores_to_files_and_back(store: object, tmp_path: Path) -> None:
+    (tmp_path / "x.png").touch()
+    assert planned("memory://bucket/in/b", output=f"{tmp_path}/out") == [
+        ("memory://bucket/in/b/c.JPG", f"{tmp_path}/out/c_x4.JPG"),
+        ("memory://bucket/in/b/d/e.tif", f"{tmp_path}/out/d/e_x4.tif"),
+    ]
+    assert (tmp_path / "out" / "d").is_dir()
+    assert planned(tmp_path.as_uri(), output="memory://bucket/o") == [
+        (f"{tmp_path}/x.png", "memory://bucket/o/x_x4.png")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("file:///a/b%20c.png", "/a/b c.png"),
+        ("FILE://localhost/a.png", "/a.png"),
+        ("a://", None),
+        ("a/b.png", "a/b.png"),
+        ("c:d.png", "c:d.png"),
+    ],
+)
+def test_names_of_files(name: str, path: str | None) -> None:
+    assert place(name) == (Remote(name) if path is None else Path(path))
+
+
+def test_a_page_has_the_name_of_its_path(store: object) -> None:
+    page = Remote("https://host/my%20photo.JPG?w=100&h=[2]")
+    assert (page.name, page.stem, page.suffix) == ("my photo.JPG", "my photo", ".JPG")
+    assert not is_pattern(page.url)
+    expected = [(page.url, "memory://bucket/my photo_x4.JPG")]
+    assert planned(page.url, output="memory://bucket") == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "message"),
+    [
+        (["https://host/a.png"], None, "https:// is for reading; name a place"),
+        (["a.png"], "https://host/out/", "https:// is for reading; name a place"),
+        (["a.png"], "memory://other/", "memory://other does not exist; create it"),
+        (["a.png"], "memory://bucket/a.gif", "a.gif must end in one of .png"),
+        (["a.png", "b.png"], "memory://bucket/a.png", "names a file; for several"),
+        (["memory://bucket/in/*.bmp"], None, "nothing matches memory://bucket/in/*.bmp"),
+        (["memory://b*/in"], None, "has a pattern in place of a bucket"),
+        (["memory://bucket/none/"], None, "memory://bucket/none/ has no images"),
+        (["zip://a.png::memory://bucket/a.zip"], None, "is a chain of URLs"),
+        (["what://bucket/a.png"], None, "what://bucket/a.png has an unknown scheme"),
+        (["file://host/a.png"], None, "names the machine host; write file:///path"),
+        (["memory://bucket/in/a.png", "memory://bucket/in/b/../a.png"], "o", "would both be"),
+    ],
+)  # fmt: skip
+def test_refuses_before_any_work(
+    store: object, inputs: list[str], output: str | None, message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        planned(*inputs, output=output)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "missing", "message"),
+    [
+        ("s3://bucket/a.png", "s3fs", "s3:// needs s3fs: pip install s3fs"),
+        ("https://host/a.png", "aiohttp", "https:// needs aiohttp: pip install aiohttp"),
+        ("s3://bucket/a.png", "fsspec", "s3:// needs fsspec: pip install 'dvmsr[remote]'"),
+    ],
+)
+def test_a_missing_driver_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, missing: str, message: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    if missing != "fsspec":  # it keeps the drivers that it has found
+        known = sys.modules["fsspec.registry"]._registry
+        monkeypatch.delitem(known, url.partition(":")[0], raising=False)
+        monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+    with pytest.raises(MissingComponentError) as caught:
+        Remote(url).download(Path("a.png"))
+    assert str(caught.value) == message
+
+
+def test_a_changed_object_is_known(store: fsspec.AbstractFileSystem) -> None:
+    object = place("memory://bucket/in/a.png")
+    before = state(object)
+    assert before["bytes"] == 0 and state(object) == before
+    store.pipe("/bucket/in/a.png", b"")
+    assert state(object) != before
+    assert state(place("memory://bucket/none.png")) == {}
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (
+            {"size": 3, "ETag": '"x"', "LastModified": 1, "type": "file"},
+            {"bytes": 3, "modified": '"x"'},
+        ),
+        ({"size": None, "type": "file"}, {}),
+        ({"size": 4, "mtime": 5.5}, {"bytes": 4, "modified": "5.5"}),
+    ],
+    ids=["S3", "web", "time"],
+)
+def test_what_stores_tell_of_an_object(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, object], expected: dict[str, object]
+) -> None:
+    monkeypatch.setattr(
+        "dvmsr.runtime.places._driver",
+        lambda remote: (SimpleNamespace(info=lambda path: info), "path"),
+    )
+    assert state(Remote("s3://bucket/a.png")) == expected
+
+
+class NoCredentials(Exception):
+    """What drivers raise need not be an OSError."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            NoCredentials("Unable to\nlocate credentials."),
+            DvmsrError,
+            "memory://b/a.png cannot be read (Unable to locate credentials); check its name, your "
+            "credentials and the network",
+        ),
+        (TimeoutError(), DvmsrError, "memory://b/a.png cannot be read (TimeoutError); check"),
+        (PermissionError("Forbidden"), DvmsrError, "memory://b/a.png cannot be read (Forbidden)"),
+        (FileNotFoundError("x"), UsageError, "memory://b/a.png does not exist; check the name"),
+        (OSError(28, "No space left"), DvmsrError, "memory://b/a.png has no room for its copy"),
+    ],
+    ids=["credentials", "network", "permission", "missing", "disk"],
+)
+def test_what_drivers_raise_becomes_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[DvmsrError], message: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(
+        "dvmsr.runtime.places._driver", lambda remote: (SimpleNamespace(get_file=fail), "path")
+    )
+    with pytest.raises(DvmsrError) as caught:
+        Remote("memory://b/a.png").download(Path("copy.png"))
+    assert type(caught.value) is kind and str(caught.value).startswith(message)
+
+
+def test_jobs_of_both_kinds_are_equal_by_value() -> None:
+    assert Job(Remote("s3://b/a"), Path("c")) == Job(place("s3://b/a"), place("c"))
