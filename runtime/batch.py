@@ -11,21 +11,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError, explain
-from dvmsr.runtime import by_rows
+from dvmsr.runtime import by_rows, memory
 from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.copies import Copies
-from dvmsr.runtime.image_io import check_sides, encode, read_image
+from dvmsr.runtime.image_io import check_sides
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
 from dvmsr.runtime.naming import TEMPLATE, FileJob, Job, plan
+from dvmsr.runtime.picture import Header, Picture, check_frames, encode_picture, read_picture
 from dvmsr.runtime.pipeline import pipeline
 from dvmsr.runtime.places import exists
 from dvmsr.runtime.progress import ProgressDisplay
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from dvmsr.runtime.upscaler import Upscaler
 
 LARGE = 4_000_000
@@ -48,10 +49,12 @@ class Result:
     precision: str
     strip: int | None
     """Rows that were computed at once; None for all."""
+    frames: int = 1
+    """Or pages."""
 
     @property
     def pixels(self) -> int:
-        return self.input_size[0] * self.input_size[1]
+        return self.input_size[0] * self.input_size[1] * self.frames
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
@@ -109,6 +112,9 @@ class Options:
     skip_existing: bool = False
     manifest: Path | None = None
     resume: bool = False
+    quality: int | None = None
+    """Of JPEG, WebP and AVIF, from 1 to 100; None for that of the image."""
+    to_srgb: bool = False
 
     def __post_init__(self) -> None:
         if self.overwrite and self.skip_existing:
@@ -173,9 +179,7 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> It
                 manifest.add(Begun(str(job.source), str(job.target)).to_dict())
 
         ours = frozenset[str]() if manifest is None else frozenset(manifest.begun)
-        steps = files.enter_context(
-            Copies(Steps(upscaler, options.overwrite, ours, begin, display.rows))
-        )
+        steps = files.enter_context(Copies(Steps(upscaler, options, ours, begin, display.rows)))
         for job, outcome in pipeline(wanted, steps.load, steps.work, steps.save, steps.is_large):
             if isinstance(outcome, Result):
                 yield tell(outcome)
@@ -196,7 +200,7 @@ class Steps:
     """
 
     upscaler: Upscaler
-    overwrite: bool
+    options: Options
     ours: frozenset[str]
     """Results of an earlier session, which may be replaced in any case."""
     begin: Callable[[Job, tuple[int, int]], None]
@@ -204,54 +208,88 @@ class Steps:
     show_rows: Callable[[int, int], None]
     """Called for images that go by rows, with the number of those done and of all."""
 
-    def load(self, job: FileJob) -> Image.Image | by_rows.Prepared:
+    def load(self, job: FileJob) -> Picture | by_rows.Prepared:
         """Read, or look into what goes by rows."""
         check_target(job.target, self.replaces(job))
+        encoding = by_rows.Encoding(self.options.quality, self.options.to_srgb)
         if by_rows.wanted(self.upscaler, job.source, job.target):
-            return by_rows.prepare(self.upscaler, job.source, job.target)
+            return by_rows.prepare(self.upscaler, job.source, job.target, encoding)
+        check = checking(self.upscaler, str(job.source), job.target)
+        return read_picture(job.source, check, self.options.to_srgb)
 
-        def check_size(height: int, width: int) -> None:
-            check_sides(job.target, height * self.upscaler.scale, width * self.upscaler.scale)
-            self.upscaler.check_memory(height, width, str(job.source))
-
-        return read_image(job.source, check_size)
-
-    def is_large(self, image: Image.Image | by_rows.Prepared) -> bool:
+    def is_large(self, picture: Picture | by_rows.Prepared) -> bool:
         """Whether the result before should be out of the memory first."""
-        if isinstance(image, by_rows.Prepared):
+        if isinstance(picture, by_rows.Prepared):
             return True
-        return image.width * image.height > LARGE
+        return sum(frame.width * frame.height for frame in picture.frames) > LARGE
 
     def work(
-        self, job: FileJob, image: Image.Image | by_rows.Prepared
-    ) -> tuple[Image.Image | None, Result]:
+        self, job: FileJob, picture: Picture | by_rows.Prepared
+    ) -> tuple[Picture | None, Result]:
         """Enlarge; by rows, write, too."""
-        self.begin(job, image.size)
+        self.begin(job, picture.size)
         names = str(job.source), str(job.target)
         start = time.perf_counter()
-        if isinstance(image, by_rows.Prepared):
-            by_rows.enlarge(self.upscaler, image, self.replaces(job), self.show_rows)
+        if isinstance(picture, by_rows.Prepared):
+            by_rows.enlarge(self.upscaler, picture, self.replaces(job), self.show_rows)
             seconds = time.perf_counter() - start
-            sizes = image.size, image.enlarged_size
-            return None, result_of(self.upscaler, *names, *sizes, seconds, image.strip)
+            sizes = picture.size, picture.enlarged_size
+            return None, result_of(self.upscaler, *names, *sizes, seconds, picture.strip)
+        show = self.show_rows if len(picture.frames) > 1 else None
         try:
-            enlarged = self.upscaler(image)
+            enlarged = enlarge(self.upscaler, picture, show)
         except DvmsrError as error:
             raise type(error)(f"{job.source} failed: {error}") from None
         seconds = time.perf_counter() - start
-        return enlarged, result_of(self.upscaler, *names, image.size, enlarged.size, seconds)
+        frames = len(picture.frames)
+        sizes = picture.size, enlarged.size
+        return enlarged, result_of(self.upscaler, *names, *sizes, seconds, frames=frames)
 
-    def save(self, job: FileJob, made: tuple[Image.Image | None, Result]) -> Result:
+    def save(self, job: FileJob, made: tuple[Picture | None, Result]) -> Result:
         """Write what is not written yet."""
         enlarged, result = made
         if enlarged is None:
             return result
-        write_atomically(job.target, encode(enlarged, job.target), self.replaces(job))
+        scale, quality = self.upscaler.scale, self.options.quality
+        encoded = encode_picture(enlarged, job.target, scale, quality)
+        write_atomically(job.target, encoded, self.replaces(job))
         return result
 
     def replaces(self, job: Job) -> bool:
         """Whether a result that is there may be replaced."""
-        return self.overwrite or str(job.target) in self.ours
+        return self.options.overwrite or str(job.target) in self.ours
+
+
+def checking(upscaler: Upscaler, source: str, target: Path) -> Callable[[Header], None]:
+    """What asks of a picture, before it is decoded, whether it can be enlarged and written."""
+
+    def check(header: Header) -> None:
+        height, width, scale = header.height, header.width, upscaler.scale
+        check_frames(header, source, target)
+        check_sides(target, height * scale, width * scale)
+        upscaler.check_memory(height, width, source)
+        if header.frames > 1:
+            size = (header.frames, height, width)
+            memory.check_frames(scale, *size, source, upscaler.memory_limit)
+
+    return check
+
+
+def enlarge(
+    upscaler: Upscaler, picture: Picture, show: Callable[[int, int], None] | None = None
+) -> Picture:
+    """Every frame of a picture; `show` is called with the number of those done and of all."""
+    done = 0
+
+    def one(frame: Image.Image) -> Image.Image:
+        nonlocal done
+        enlarged = upscaler(frame)
+        done += 1
+        if show is not None:
+            show(done, len(picture.frames))
+        return enlarged
+
+    return picture.mapped(one)
 
 
 def result_of(
@@ -262,6 +300,7 @@ def result_of(
     enlarged_size: tuple[int, int],
     seconds: float,
     strip: int | None = None,
+    frames: int = 1,
 ) -> Result:
     """What is told of an image; sizes are width and height.
 
@@ -282,13 +321,16 @@ def result_of(
         backend=upscaler.backend,
         precision=upscaler.precision,
         strip=strip,
+        frames=frames,
     )
 
 
 def describe(result: Result) -> str:
     """One line about a result."""
     (w, h), (W, H) = result.input_size, result.output_size
-    return f"{result.output}: {w}x{h} -> {W}x{H} in {result.seconds:.2f} s, {speed([result])}"
+    frames = f", {result.frames} frames" if result.frames > 1 else ""
+    seconds = f"{result.seconds:.2f} s"
+    return f"{result.output}: {w}x{h} -> {W}x{H}{frames} in {seconds}, {speed([result])}"
 
 
 def speed(results: Sequence[Result]) -> str:

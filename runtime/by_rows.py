@@ -1,4 +1,4 @@
-"""A picture from file to file by rows, so that no size of it has to fit into memory."""
+"""A picture from file to file by rows, by libvips: of any size, and with 16 bits per channel."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.errors import DvmsrError, MissingComponentError
+from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime import vips
 from dvmsr.runtime.atomic import replacing
 from dvmsr.runtime.cutout import EnlargedAlpha, extended_strips
@@ -25,14 +26,32 @@ from dvmsr.runtime.image_io import (
     check_sides,
     fitting_profile,
     flatten,
-    measure,
+    has_sixteen_bits,
+    open_picture,
     warn_of_white,
 )
-from dvmsr.runtime.row_reader import FORMATS_READ, RowReader, open_rows, reads
+from dvmsr.runtime.metadata import tell_left_out
+from dvmsr.runtime.row_reader import FORMATS_READ, RowReader, eight_bits, open_rows, reads
 from dvmsr.runtime.row_writer import FORMATS_WRITTEN, writing_rows
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
+
+
+DEEP = ("PNG", "TIFF")
+"""Formats that hold 16 bits per channel."""
+_GRAY = np.array([0.299, 0.587, 0.114])
+"""Luma of ITU-R BT.601, as Pillow's."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How results are to be written."""
+
+    quality: int | None = None
+    """As of `picture.encode_picture`."""
+    to_srgb: bool = False
+    """Whether colours with another profile are converted to sRGB."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,7 @@ class Prepared:
 
     reader: RowReader
     target: Path
+    encoding: Encoding
     size: tuple[int, int]
     enlarged_size: tuple[int, int]
     strip: int
@@ -49,7 +69,8 @@ class Prepared:
 
 def wanted(upscaler: Upscaler, source: Path, target: Path) -> bool:
     """Whether a picture goes by rows: if it does not fit into memory as a whole (see
-    `Upscaler.fits`), or a height of strips is given; as far as its formats and libvips allow that.
+    `Upscaler.fits`), a height of strips is given, or it has 16 bits per channel; as far as its
+    formats and libvips allow that.
 
     Raises:
         UsageError: if there is no such file.
@@ -57,13 +78,17 @@ def wanted(upscaler: Upscaler, source: Path, target: Path) -> bool:
         MissingComponentError: if it needs libvips, which is missing.
     """
     try:
-        height, width = measure(source)
+        height, width, frames, deep = _look(source)
     except TooManyPixels:
         if not upscaler.network.streams:
             raise
         obstacle = _obstacle(source, target)
         if obstacle is not None:
             raise obstacle from None
+        return True
+    if frames > 1:
+        return False
+    if deep and _obstacle(source, target) is None:
         return True
     if not upscaler.network.streams:
         return False
@@ -75,6 +100,19 @@ def wanted(upscaler: Upscaler, source: Path, target: Path) -> bool:
     except DvmsrError:
         raise obstacle from None
     return False
+
+
+def _look(path: Path) -> tuple[int, int, int, bool]:
+    """Height and width of a picture as it is stored, the number of frames or pages, and whether it
+    has 16 bits per channel; nothing is decoded."""
+    check_input(path)
+    try:
+        with path.open("rb") as file, open_picture(file, str(path)) as image:
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+            deep = frames == 1 and has_sixteen_bits(image)
+            return image.height, image.width, frames, deep
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _obstacle(source: Path, target: Path) -> DvmsrError | None:
@@ -92,19 +130,23 @@ def _obstacle(source: Path, target: Path) -> DvmsrError | None:
     return None
 
 
-def prepare(upscaler: Upscaler, source: Path, target: Path) -> Prepared:
+def prepare(
+    upscaler: Upscaler, source: Path, target: Path, encoding: Encoding = Encoding()
+) -> Prepared:
     """Look into a picture that goes by rows.
 
     Raises:
         DvmsrError: if it cannot be read, its result cannot be written so, or memory is too small.
     """
     scale = upscaler.scale
-    reader = open_rows(source, Path(os.path.realpath(target)).parent)
+    reader = open_rows(source, Path(os.path.realpath(target)).parent, encoding.to_srgb)
     height, width = reader.height, reader.width
     check_sides(target, scale * height, scale * width)
-    upscaler.check_memory(height, width, str(source), reader.held)
-    strip = upscaler.rows_at_once(height, width, reader.held)
-    return Prepared(reader, target, (width, height), (scale * width, scale * height), strip)
+    held = reader.held if upscaler.network.streams else None
+    upscaler.check_memory(height, width, str(source), held)
+    strip = upscaler.rows_at_once(height, width, held)
+    size, enlarged_size = (width, height), (scale * width, scale * height)
+    return Prepared(reader, target, encoding, size, enlarged_size, strip)
 
 
 def enlarge(
@@ -124,51 +166,98 @@ def enlarge(
     reader, target = picture.reader, picture.target
     format = check_format(target)
     mode = reader.mode.removesuffix("A") if format in FLAT else reader.mode
-    profile = fitting_profile(reader.profile, format, mode, target)
+    profile = fitting_profile(reader.profile, mode, target)
+    deep = reader.dtype == np.uint16 and format in DEEP
+    if reader.dtype == np.uint16 and not deep:
+        warnings.warn(
+            f"{target}: 16 bits per channel are reduced to 8 after enlarging, as {format} holds "
+            "no more",
+            stacklevel=2,
+        )
+    metadata = reader.metadata.enlarged(upscaler.scale, picture.enlarged_size)
+    tell_left_out(target, format, metadata.left_out(format, by_rows=True))
     size = picture.enlarged_size[::-1]
-    _warn_of_space(target, size[0] * size[1] * len(Image.new(mode, (1, 1)).getbands()))
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    _warn_of_space(target, size[0] * size[1] * bands * (2 if deep else 1))
     done = 0
     with (
         replacing(target, overwrite) as temporary,
-        writing_rows(temporary, format, str(target), *size, mode, profile) as out,
+        writing_rows(
+            *(temporary, format, str(target), *size, mode),
+            deep=deep,
+            profile=profile,
+            metadata=metadata,
+            quality=picture.encoding.quality,
+        ) as out,
     ):
         white = False
         for rows in _enlarged_rows(upscaler, reader, picture.strip):
+            done += len(rows) // upscaler.scale
+            rows = rows if deep else eight_bits(rows)
             if mode != reader.mode:
-                if not white and rows.getchannel("A").getextrema() != (255, 255):
+                if not white and rows[..., -1].min() < 255:
                     white = True
                     warn_of_white(target, format)
-                rows = flatten(rows)
-            out.write(_bands(rows))
-            done += rows.height // upscaler.scale
+                flat = flatten(Image.fromarray(rows))
+                rows = np.asarray(flat).reshape(*rows.shape[:2], -1)
+            out.write(rows)
             show_rows(done, reader.height)
 
 
-def _enlarged_rows(upscaler: Upscaler, reader: RowReader, strip: int) -> Iterator[Image.Image]:
-    """The result's rows, in the picture's mode, as `Upscaler` makes of the whole picture."""
+def _enlarged_rows(upscaler: Upscaler, reader: RowReader, strip: int) -> Iterator[NDArray[Any]]:
+    """The result's rows (some, s*W, bands), in the picture's mode and type, as `Upscaler` makes of
+    the whole picture."""
     alpha = EnlargedAlpha(upscaler.scale) if reader.mode.endswith("A") else None
-
-    def colours() -> Iterator[NDArray[np.uint8]]:
-        if alpha is None:
-            pictures = reader.strips(strip)
-        else:
-            pictures = extended_strips(reader.strips, reader.height, strip, alpha.add)
-        for picture in pictures:
-            yield np.asarray(picture.convert("RGB"))
-
-    for pixels in upscaler.stream(colours(), reader.height, reader.width):
-        picture = Image.fromarray(pixels)
+    colours = _colours(reader, strip, alpha)
+    if upscaler.network.streams:
+        pieces = upscaler.stream(colours, reader.height, reader.width)
+    else:
+        pieces = iter([upscaler(np.concatenate(list(colours)))])
+    for pixels in pieces:
         if reader.mode in ("L", "LA"):
-            picture = picture.convert("L")
+            pixels = _gray(pixels)
         if alpha is not None:
-            picture.putalpha(alpha.take(picture.height // upscaler.scale))
-        yield picture
+            enlarged = alpha.take(len(pixels) // upscaler.scale)
+            pixels = np.concatenate([pixels, enlarged[..., None]], -1)
+        yield pixels
 
 
-def _bands(picture: Image.Image) -> NDArray[np.uint8]:
-    """(rows, W, bands)."""
-    pixels = np.asarray(picture)
-    return pixels.reshape(*pixels.shape[:2], -1)
+def _colours(reader: RowReader, strip: int, alpha: EnlargedAlpha | None) -> Iterator[NDArray[Any]]:
+    """What the network gets: (rows, W, 3). The alpha of the same rows is given to `alpha`; colours
+    that it hides come from around them, to 8 bits."""
+    if alpha is None:
+        for pixels in reader.strips(strip):
+            yield _coloured(pixels)
+        return
+
+    def shallow(rows: int) -> Iterator[Image.Image]:
+        for pixels in reader.strips(rows):
+            reduced = eight_bits(pixels)
+            if pixels.dtype != np.uint8:
+                reduced[..., -1] = np.where(pixels[..., -1] > 0, 255, 0)
+            yield Image.fromarray(reduced)
+
+    if reader.dtype == np.uint8:
+        for picture in extended_strips(shallow, reader.height, strip, alpha.add):
+            yield np.asarray(picture.convert("RGB"))
+        return
+    extended = extended_strips(shallow, reader.height, strip)
+    for pixels, picture in zip(reader.strips(strip), extended, strict=True):
+        alpha.add(pixels[..., -1])
+        filled = np.asarray(picture.convert("RGB")).astype(np.uint16) * 257
+        yield np.where(pixels[..., -1:] > 0, _coloured(pixels[..., :-1]), filled)
+
+
+def _coloured(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(rows, W, 1 or 3) -> (rows, W, 3)."""
+    return np.repeat(pixels, 3, -1) if pixels.shape[2] == 1 else pixels
+
+
+def _gray(pixels: NDArray[Any]) -> NDArray[Any]:
+    """(rows, W, 3) -> (rows, W, 1)."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+    return np.rint(pixels @ _GRAY).astype(pixels.dtype)[..., None]
 
 
 def _warn_of_space(target: Path, pixels: int) -> None:

@@ -116,10 +116,24 @@ def infer(
         str | None,
         typer.Option(
             metavar="EXT",
-            help="Format of the results: png, jpg, webp, tif or bmp.",
+            help="Format of the results: png, jpg, webp, tif, bmp, gif or avif.",
             show_default="the image's",
         ),
     ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="1-100",
+            help="Of JPEG, WebP and AVIF. Default: a JPEG's own, else 95, 95 and 90.",
+            show_default=False,
+        ),
+    ] = None,
+    to_srgb: Annotated[
+        bool,
+        typer.Option("--to-srgb", help="Convert colours that have another profile to sRGB."),
+    ] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Pass over images whose results exist.")
     ] = False,
@@ -143,10 +157,11 @@ def infer(
 ) -> None:
     """Enlarge images with a trained network, on a processor or a GPU.
 
-    Reads and writes PNG, JPEG (quality 95, 4:4:4), WebP (quality 95), TIFF and BMP. A result is
-    called NAME_x4 after its image and the network's scale, and keeps the image's format unless OUT
-    has an extension that says otherwise. Colour profiles and transparency are kept; EXIF data is
-    not, but its orientation is applied.
+    Reads and writes PNG, JPEG, WebP, TIFF, BMP, GIF and AVIF. A result is called NAME_x4 after its
+    image and the network's scale, and keeps the image's format unless OUT has an extension that
+    says otherwise. Colour profiles, EXIF data, XMP, resolution, transparency, animations and, with
+    pip install 'dvmsr[large]', 16 bits per channel are kept; a warning tells what a format cannot
+    hold. The orientation is applied, a JPEG's compression is followed.
 
     Images are computed in strips of rows, with the same result as at once, by models that stream:
     the bundled one, checkpoints, and what dvmsr-export onnx --streaming writes. PNG, TIFF and JPEG
@@ -175,7 +190,10 @@ def infer(
     record = None if manifest is None else place(manifest)
     if isinstance(record, Remote):
         raise UsageError(f"{record} cannot be added to line by line; name a file here")
-    options = batch.Options(output, template, extension, overwrite, skip_existing, record, resume)
+    options = batch.Options(
+        *(output, template, extension, overwrite, skip_existing, record, resume),
+        *(quality, to_srgb),
+    )
     streamed = STREAM in (*inputs, output)
     if streamed:
         if name is not None:
@@ -186,7 +204,7 @@ def infer(
         if not streamed:
             batch.run(inputs, upscaler, options, as_json)
             return
-        result = enlarge_stream(upscaler, inputs[0], output, extension, overwrite)
+        result = enlarge_stream(upscaler, inputs[0], options)
     notice(batch.describe(result))
     if as_json:
         print(json.dumps([result.to_dict()], indent=2))

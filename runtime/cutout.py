@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ def extended_strips(
     read: Read,
     height: int,
     rows: int,
-    take_alpha: Callable[[Image.Image], None] = lambda alpha: None,
+    take_alpha: Callable[[NDArray[np.uint8]], None] = lambda alpha: None,
 ) -> Iterator[Image.Image]:
     """`transparency.extend_colours` of a picture by strips of so many rows.
 
@@ -47,7 +48,7 @@ def extended_strips(
         first = spans[-1][0] << _LEVELS
         around = window.rows(first, min(spans[-1][1] << _LEVELS, height))
         strip = _rows(around, start - first, stop - first)
-        take_alpha(strip.getchannel("A"))
+        take_alpha(np.asarray(strip.getchannel("A")))
         if coarse is None:
             yield strip.convert(strip.mode.removesuffix("A"))
             continue
@@ -66,32 +67,39 @@ def extended_strips(
 class EnlargedAlpha:
     """The alpha of a picture, enlarged by bicubic interpolation row by row.
 
-    First along the rows, then along the columns, as Pillow does with a whole picture.
+    First along the rows, then along the columns, as Pillow does with a whole picture; 16 bits are
+    interpolated in FP32.
     """
 
     def __init__(self, scale: int) -> None:
         self._scale = scale
-        self._waiting: NDArray[np.uint8] | None = None
+        self._waiting: NDArray[Any] | None = None
         self._top = self._done = 0
 
-    def add(self, alpha: Image.Image) -> None:
-        """Rows below those before; three must be here beyond those that are taken."""
-        size = (alpha.width * self._scale, alpha.height)
-        rows = np.asarray(alpha.resize(size, Image.Resampling.BICUBIC))
+    def add(self, alpha: NDArray[Any]) -> None:
+        """Rows (any number, W), uint8 or uint16, below those before; three must be here beyond
+        those that are taken."""
+        if alpha.dtype != np.uint8:
+            alpha = alpha.astype(np.float32)
+        height, width = alpha.shape
+        size = (width * self._scale, height)
+        rows = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC))
         self._waiting = rows if self._waiting is None else np.concatenate([self._waiting, rows])
 
-    def take(self, rows: int) -> Image.Image:
-        """The next rows, counted before they are enlarged."""
+    def take(self, rows: int) -> NDArray[Any]:
+        """The next rows, counted before they are enlarged: (s*rows, s*W) of the type added."""
         assert self._waiting is not None
         start, stop = self._done, self._done + rows
         source = Image.fromarray(self._waiting)
         box = (0, start - self._top, source.width, stop - self._top)
         size = (source.width, rows * self._scale)
-        result = source.resize(size, Image.Resampling.BICUBIC, box)
+        result = np.asarray(source.resize(size, Image.Resampling.BICUBIC, box))
         top = max(stop - _MARGIN, 0)
         self._waiting = self._waiting[top - self._top :]
         self._top, self._done = top, stop
-        return result
+        if result.dtype == np.uint8:
+            return result
+        return np.rint(result.clip(0, np.iinfo(np.uint16).max)).astype(np.uint16)
 
 
 class _Window:

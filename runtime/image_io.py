@@ -1,7 +1,7 @@
 """Image files in and out: no pixel, transparency or colour profile is changed without a warning.
 
 Everything behind this module sees upright images of mode RGB, L, RGBA or LA, 8 bits per channel,
-whose `info` holds at most the colour profile.
+whose `info` holds at most the colour profile. What else a file holds is `picture`'s affair.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.paths import check_input, unreadable
+from dvmsr.runtime import colour_profiles
 
 FORMATS = {
     ".png": "PNG",
@@ -27,23 +28,33 @@ FORMATS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".bmp": "BMP",
+    ".gif": "GIF",
+    ".avif": "AVIF",
 }
 """Pillow's name of the format that each file extension stands for."""
 
 MAX_PIXELS = 89_478_485
 """Pictures with more are refused before they are decoded."""
-MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
+MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_536}
 
 FLAT = ("JPEG", "BMP")
 """Formats without transparency."""
+COLOURED = ("WEBP", "AVIF")
+"""Formats without gray."""
+UNMANAGED = ("BMP", "GIF")
+"""Formats without colour profiles."""
+READABLE = "PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF"
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": "4:4:4"},
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_lzw"},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-_PROFILE_SPACES = {"RGB": b"RGB ", "L": b"GRAY"}
+_OR_LARGE = ", or pip install 'dvmsr[large]' for dvmsr-infer"
+_GIF_COLOURS = 255
+"""And one that is transparent."""
 
 
 class TooManyPixels(DvmsrError):
@@ -60,7 +71,7 @@ def measure(path: Path) -> tuple[int, int]:
     """
     check_input(path)
     try:
-        with path.open("rb") as file, _opened(file, str(path)) as image:
+        with path.open("rb") as file, open_picture(file, str(path)) as image:
             return image.height, image.width
     except OSError as error:
         raise unreadable(path, error) from None
@@ -69,7 +80,7 @@ def measure(path: Path) -> tuple[int, int]:
 def read_image(
     path: Path, check_size: Callable[[int, int], None] = lambda height, width: None
 ) -> Image.Image:
-    """Read a PNG, JPEG, WebP, TIFF or BMP file; see `decode_image`.
+    """Read a file of one of `FORMATS`; see `decode_image`.
 
     Raises:
         UsageError: if there is no such file.
@@ -88,7 +99,7 @@ def decode_image(
     name: str,
     check_size: Callable[[int, int], None] = lambda height, width: None,
 ) -> Image.Image:
-    """The picture in a PNG, JPEG, WebP, TIFF or BMP file; see `normalise` for the result.
+    """The picture in a file of one of `FORMATS`; see `normalise` for the result.
 
     Args:
         file: at its beginning.
@@ -99,7 +110,7 @@ def decode_image(
         DvmsrError: if it is damaged, too large or holds what `normalise` refuses.
         OSError: if the file cannot be read.
     """
-    with _opened(file, name) as image:
+    with open_picture(file, name) as image:
         check_size(image.height, image.width)
         try:
             return normalise(image, name)
@@ -109,18 +120,18 @@ def decode_image(
             raise damaged(name) from None
 
 
-def _opened(file: BinaryIO, name: str) -> Image.Image:
+def open_picture(file: BinaryIO, name: str) -> Image.Image:
     """A picture that is not decoded yet; errors as of `decode_image`."""
+    Image.init()
+    known = sorted(set(FORMATS.values()) & set(Image.OPEN))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=sorted(set(FORMATS.values())))
+            image = Image.open(file, formats=known)
     except UnidentifiedImageError:
         if file.seek(0, os.SEEK_END) == 0:
             raise DvmsrError(f"{name} is empty; get a complete copy of it") from None
-        raise DvmsrError(
-            f"{name} is not a PNG, JPEG, WebP, TIFF or BMP image; convert it to one"
-        ) from None
+        raise DvmsrError(f"{name} is not a {READABLE} image; convert it to one") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(name) from None
     except OSError as error:
@@ -134,13 +145,15 @@ def _opened(file: BinaryIO, name: str) -> Image.Image:
     return image
 
 
-def normalise(image: Image.Image, name: str) -> Image.Image:
+def normalise(image: Image.Image, name: str, srgb: bool = False) -> Image.Image:
     """The picture upright, in mode RGB, L, RGBA or LA, with nothing but its colour profile.
 
-    Warns of every conversion that changes more than the orientation.
+    Warns of every conversion that changes more than the orientation. CMYK and Lab become sRGB,
+    through the colour profile if there is one.
 
     Args:
         name: what messages call the picture.
+        srgb: whether to convert what has another profile to sRGB.
 
     Raises:
         DvmsrError: if it has several frames, or pixels that 8-bit RGB cannot stand for.
@@ -148,8 +161,19 @@ def normalise(image: Image.Image, name: str) -> Image.Image:
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
         raise many_frames(name, frames)
-    sixteen_bits = _has_sixteen_bits(image, name)
-    profile = image.info.get("icc_profile")
+    return normalise_frame(image, name, srgb)
+
+
+def normalise_frame(image: Image.Image, name: str, srgb: bool = False) -> Image.Image:
+    """As `normalise`, of the frame that a file with several is at."""
+    if has_sixteen_bits(image):
+        _refuse_misread(image, name)
+        warnings.warn(
+            f"{name}: 16 bits per channel are reduced to 8; dvmsr-infer keeps them from file to "
+            "file, in PNG and TIFF, with pip install 'dvmsr[large]'",
+            stacklevel=2,
+        )
+    profile, format = image.info.get("icc_profile"), image.format
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
@@ -157,45 +181,64 @@ def normalise(image: Image.Image, name: str) -> Image.Image:
         warnings.warn(f"{name}: its EXIF data is damaged and ignored", stacklevel=2)
         image = image.copy()
 
-    if sixteen_bits:
-        warnings.warn(f"{name}: 16 bits per channel are reduced to 8", stacklevel=2)
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and format == "PNG"):
         wide = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     elif image.mode == "1":
         image = image.convert("L")
-    elif image.mode == "CMYK":
-        warnings.warn(f"{name}: CMYK is converted to RGB, colours are approximate", stacklevel=2)
-        image, profile = image.convert("RGB"), None
     elif "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):
         image = image.convert("LA" if image.mode in ("L", "La") else "RGBA")
     elif image.mode in ("P", "RGBX", "YCbCr"):
         image = image.convert("RGB")
+    image, profile = _managed(image, profile, name, srgb)
     if image.mode not in ("RGB", "L", "RGBA", "LA"):
         raise DvmsrError(f"{name} has pixels of type {image.mode}; convert it to 8-bit RGB first")
     image.info = {"icc_profile": profile} if profile else {}
     return image
 
 
-def _has_sixteen_bits(image: Image.Image, name: str) -> bool:
-    """Whether the file behind a picture that is not decoded yet has 16 bits per channel.
+def _managed(
+    image: Image.Image, profile: bytes | None, name: str, srgb: bool
+) -> tuple[Image.Image, bytes | None]:
+    """The picture in a colour space that networks take, and its profile."""
+    if profile and not colour_profiles.fits(profile, image.mode):
+        warnings.warn(f"{name}: the colour profile does not fit and is left out", stacklevel=3)
+        profile = None
+    if image.mode == "LAB":
+        profile = profile or colour_profiles.lab_profile()
+    if image.mode == "CMYK" and profile is None:
+        warnings.warn(
+            f"{name}: CMYK without a profile is converted to RGB, colours are approximate",
+            stacklevel=3,
+        )
+        return image.convert("RGB"), None
+    if profile and (image.mode in ("CMYK", "LAB") or srgb):
+        if srgb and colour_profiles.is_srgb(profile):
+            return image, profile
+        image = colour_profiles.to_srgb(image, profile, name)
+        return image, colour_profiles.srgb_profile() if image.mode.startswith("RGB") else None
+    return image, profile
 
-    Raises:
-        DvmsrError: for those that Pillow would decode to something else.
-    """
+
+def has_sixteen_bits(image: Image.Image) -> bool:
+    """Whether the file behind a picture that is not decoded yet has 16 bits per channel."""
+    if not image.mode.startswith("I"):
+        return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.format == "PNG":
+        return True
+    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (0,))
+    return image.mode != "I" and tuple(bits) == (16,)
+
+
+def _refuse_misread(image: Image.Image, name: str) -> None:
+    """Raises `DvmsrError` for 16 bits per channel that Pillow would decode to something else."""
     tags = getattr(image, "tag_v2", {})
-    if image.mode.startswith("I"):
-        wide = image.mode == "I" and image.format != "PNG"
-        bits = tags.get(_TIFF_BITS, (32 if wide else 16,))
-        if wide or tuple(bits) != (16,):
-            raise DvmsrError(f"{name} has {bits[0]}-bit gray values; convert it to 8 bits first")
-        if tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
-            raise DvmsrError(f"{name} has inverted 16-bit gray values; invert it first")
-    elif not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
-        return False
+    if image.mode.startswith("I") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise DvmsrError(f"{name} has inverted 16-bit gray values; invert it first{_OR_LARGE}")
     if "transparency" in image.info:
-        raise DvmsrError(f"{name} has a 16-bit transparent colour; convert it to 8 bits first")
-    return True
+        raise DvmsrError(
+            f"{name} has a 16-bit transparent colour; convert it to 8 bits first{_OR_LARGE}"
+        )
 
 
 def check_format(path: Path) -> str:
@@ -203,11 +246,18 @@ def check_format(path: Path) -> str:
 
     Raises:
         UsageError: if there is none.
+        MissingComponentError: if Pillow cannot write it here.
     """
     try:
-        return FORMATS[path.suffix.lower()]
+        format = FORMATS[path.suffix.lower()]
     except KeyError:
         raise UsageError(f"{path} must end in one of {', '.join(FORMATS)}") from None
+    Image.init()
+    if format not in Image.SAVE:
+        raise MissingComponentError(
+            f"{path} cannot be written, as Pillow has no {format} here: pip install -U pillow"
+        )
+    return format
 
 
 def check_sides(path: Path, height: int, width: int) -> None:
@@ -224,30 +274,76 @@ def check_sides(path: Path, height: int, width: int) -> None:
         )
 
 
-def encode(image: Image.Image, path: Path) -> bytes:
+def encode(
+    image: Image.Image, path: Path, more: Sequence[Image.Image] = (), **options: Any
+) -> bytes:
     """The bytes of an image file in the format of the path's extension, which is not written.
 
-    JPEG has quality 95 and no chroma subsampling, WebP quality 95, TIFF is compressed by LZW.
-    Warns if the format cannot hold transparency or the colour profile.
+    JPEG has quality 95 and no chroma subsampling, WebP quality 95, AVIF quality 90, TIFF is
+    compressed by LZW. Warns if the format cannot hold transparency or the colour profile.
 
     Args:
         image: of mode RGB, L, RGBA or LA.
+        more: frames or pages after it.
+        options: of Pillow's `save`, before those above.
     """
     format = check_format(path)
-    profile = image.info.get("icc_profile")
+    first, *others = (_prepared(frame, format, path) for frame in (image, *more))
+    options = {**_SAVE_OPTIONS.get(format, {}), **options}
+    if "qtables" in options:
+        del options["quality"]
+    if others:
+        options.update(save_all=True, append_images=others)
+    if format != "TIFF":  # every page has its own
+        options["icc_profile"] = first.info.get("icc_profile")
+    buffer = io.BytesIO()
+    try:
+        first.save(buffer, format, **options)
+    except (OSError, ValueError, SystemError) as error:
+        raise DvmsrError(f"{path} cannot be encoded as {format} ({error}); take PNG") from None
+    return buffer.getvalue()
+
+
+def _prepared(image: Image.Image, format: str, path: Path) -> Image.Image:
+    """As the format can hold it."""
+    profile = fitting_profile(image.info.get("icc_profile"), image.mode, path)
     if "A" in image.getbands() and format in FLAT:
         if image.getchannel("A").getextrema() != (255, 255):
             warn_of_white(path, format)
         image = flatten(image)
-    if format == "WEBP" and image.mode in ("L", "LA"):
+    held = format not in UNMANAGED and not (format in COLOURED and image.mode in ("L", "LA"))
+    if profile and not held:
+        if not colour_profiles.is_srgb(profile):
+            warnings.warn(
+                f"{path}: colours are converted to sRGB, as {format} holds no such profile",
+                stacklevel=3,
+            )
+            image = colour_profiles.to_srgb(image, profile, str(path))
+        profile = None
+    if format in COLOURED and image.mode in ("L", "LA"):
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
-    profile = fitting_profile(profile, format, image.mode, path)
-    buffer = io.BytesIO()
-    try:
-        image.save(buffer, format, icc_profile=profile, **_SAVE_OPTIONS.get(format, {}))
-    except (OSError, ValueError) as error:
-        raise DvmsrError(f"{path} cannot be encoded as {format} ({error}); take PNG") from None
-    return buffer.getvalue()
+    info: dict[str | tuple[int, int], Any] = {}
+    if format == "GIF":
+        image, info = _with_palette(image, path)
+    else:
+        image = image.copy()
+    image.info = {**info, "icc_profile": profile} if profile else info
+    return image
+
+
+def _with_palette(
+    image: Image.Image, path: Path
+) -> tuple[Image.Image, dict[str | tuple[int, int], Any]]:
+    """The picture with a palette of its own, and what `info` must hold for its transparency."""
+    if "A" not in image.getbands():
+        return (image, {}) if image.mode == "L" else (image.quantize(_GIF_COLOURS + 1), {})
+    alpha = image.getchannel("A")
+    if any(alpha.histogram()[1:255]):
+        warnings.warn(f"{path}: GIF holds no half transparency, which is cut at half", stacklevel=4)
+    holes = alpha.point(lambda value: 255 * (value < 128))
+    result = image.convert("RGB").quantize(_GIF_COLOURS)
+    result.paste(_GIF_COLOURS, mask=holes)
+    return result, {"transparency": _GIF_COLOURS} if holes.getbbox() else {}
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -258,10 +354,9 @@ def flatten(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def fitting_profile(profile: bytes | None, format: str, mode: str, path: Path) -> bytes | None:
-    """The colour profile if a file of that format and mode can have it; else warns."""
-    space = _PROFILE_SPACES[mode.removesuffix("A")]
-    if profile and (format == "BMP" or profile[16:20] != space):
+def fitting_profile(profile: bytes | None, mode: str, path: Path) -> bytes | None:
+    """The colour profile if it describes pixels of that mode; else warns."""
+    if profile and not colour_profiles.fits(profile, mode):
         warnings.warn(f"{path}: the colour profile does not fit and is left out", stacklevel=2)
         return None
     return profile

@@ -27,6 +27,8 @@ what the allocator rounds up."""
 _ROWS_BESIDE = 1000
 """Enlarged rows of three 8-bit channels that reading and writing by rows take, in buffers of
 libvips and over the pipe to it."""
+_FRAME_COPIES = 3
+"""Of each enlarged frame: what was computed, what is encoded, and what the encoder compares."""
 _STATE_COPIES = 3
 """What a step takes, what it gives, and one more while they change hands."""
 
@@ -141,6 +143,27 @@ def check(
             f"{name} has {width}x{height} pixels, which need about {needed / 1e9:.1f} GB of memory "
             f"where {max(there, 0) / 1e9:.1f} GB are {'free' if limit is None else 'allowed'}; "
             f"{remedy or usual}"
+        )
+
+
+def check_frames(
+    scale: int, frames: int, height: int, width: int, name: str, limit: int | None = None
+) -> None:
+    """Whether all frames of an animation, and what becomes of them, fit, four bytes a pixel.
+
+    Args:
+        limit: as of `check`.
+
+    Raises:
+        DvmsrError: if they need more.
+    """
+    needed = frames * height * width * 4 * (1 + _FRAME_COPIES * scale**2)
+    there = available() if limit is None else limit
+    if there is not None and needed > there:
+        raise DvmsrError(
+            f"{name} has {frames} frames of {width}x{height} pixels, which need about "
+            f"{needed / 1e9:.1f} GB of memory where {max(there, 0) / 1e9:.1f} GB are "
+            f"{'free' if limit is None else 'allowed'}; cut it into parts or make it a video"
         )
 
 

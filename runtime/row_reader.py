@@ -1,4 +1,5 @@
-"""Picture files read by rows: what `image_io.read_image` gives, without the whole in memory.
+"""Picture files read by rows: what `picture.read_picture` gives, without the whole in memory, and
+16 bits per channel as they are.
 
 libvips decodes from top to bottom. A picture that its orientation turns must be complete before
 its first upright row is known: its pixels go through a temporary file that has no name.
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from dvmsr.errors import DvmsrError
 from dvmsr.paths import check_input, unreadable
+from dvmsr.runtime import colour_profiles
 from dvmsr.runtime.image_io import damaged, many_frames
+from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata
 from dvmsr.runtime.vips import import_vips
 
 _LOADERS = {
@@ -69,23 +72,25 @@ _Fetch = Callable[[int, int], NDArray[Any]]
 class RowReader:
     """An upright picture in a file, of mode RGB, L, RGBA or LA; `open_rows` makes one."""
 
-    def __init__(self, path: Path, scratch: Path) -> None:
+    def __init__(self, path: Path, scratch: Path, srgb: bool = False) -> None:
         self.path = path
         self._scratch = scratch
-        self._image = _header(path)
-        self._file_mode = _file_mode(self._image, path)
-        orientation = self._image.get("orientation") if self._has("orientation") else 1
+        self._image = image = _header(path)
+        self._file_mode = _file_mode(image, path)
+        orientation = image.get("orientation") if self._has("orientation") else 1
         self._turn = _TURNS.get(orientation, (False, False, False))
-        self.height: int = self._image.height
-        self.width: int = self._image.width
+        self.height: int = image.height
+        self.width: int = image.width
         if self._turn[0]:
             self.height, self.width = self.width, self.height
         self.mode: str = {"CMYK": "RGB", "RGBX": "RGB"}.get(self._file_mode, self._file_mode)
+        self.dtype: type = np.uint8 if image.format == "uchar" else np.uint16
         self.profile: bytes | None = None
-        """The colour profile."""
-        if self._has("icc-profile-data") and self._file_mode != "CMYK":
-            self.profile = self._image.get("icc-profile-data")
-        self._warn()
+        """The colour profile of what `strips` gives."""
+        self._to_srgb = False
+        self._manage(srgb)
+        self.metadata: Metadata = _metadata(path)
+        """Without a PNG's text behind its pixels."""
 
     @property
     def held(self) -> int:
@@ -93,10 +98,13 @@ class RowReader:
         WebP the whole picture."""
         image = self._image
         whole = self._has("interlaced") or image.get("vips-loader").startswith("webp")
-        return 2 * image.width * image.height * image.bands if whole else 0
+        return 2 * image.width * image.height * self._bytes * whole
 
-    def strips(self, rows: int) -> Iterator[Image.Image]:
+    def strips(self, rows: int) -> Iterator[NDArray[Any]]:
         """The picture's rows from top to bottom, so many at a time; may be called again.
+
+        Yields:
+            (rows, W, bands), uint8 or uint16.
 
         Raises:
             DvmsrError: if the file is damaged or truncated, or has to be turned and there is no
@@ -111,33 +119,56 @@ class RowReader:
                 strip = fetch(first, count)
                 strip = strip[::-1] if upside_down else strip
                 strip = strip[:, ::-1] if mirrored else strip
-                yield self._picture(np.ascontiguousarray(strip))
+                yield self._in_mode(np.ascontiguousarray(strip))
+
+    @property
+    def _bands(self) -> int:
+        """Of the rows as they are stored."""
+        return len(Image.new(self._file_mode, (1, 1)).getbands())
+
+    @property
+    def _bytes(self) -> int:
+        """Of a stored pixel."""
+        return self._bands * np.dtype(self.dtype).itemsize
 
     def _sequential(self) -> _Fetch:
         """The rows as they are stored, for one pass from top to bottom."""
         vips = import_vips()
         try:
-            region = vips.Region.new(_header(self.path))
+            image = _header(self.path)
+            if self._to_srgb:
+                image = self._in_srgb(image)
+            region = vips.Region.new(image)
         except vips.Error:
             raise damaged(str(self.path)) from None
-        image = self._image
-        dtype = np.uint8 if image.format == "uchar" else np.uint16
 
         def fetch(start: int, count: int) -> NDArray[Any]:
             try:
                 data = region.fetch(0, start, image.width, count)
             except vips.Error:
                 raise damaged(str(self.path)) from None
-            pixels: NDArray[Any] = np.frombuffer(data, dtype)
-            return _eight_bits(pixels.reshape(count, image.width, image.bands))
+            pixels: NDArray[Any] = np.frombuffer(data, self.dtype)
+            return pixels.reshape(count, image.width, self._bands)
 
         return fetch
+
+    def _in_srgb(self, image: Any) -> Any:
+        image = image.icc_transform(
+            "srgb",
+            embedded=True,
+            intent="relative",
+            black_point_compensation=True,
+            depth=8 * np.dtype(self.dtype).itemsize,
+        )
+        if self._file_mode == "L":
+            return image[0]
+        return image[0].bandjoin(image[image.bands - 1]) if self._file_mode == "LA" else image
 
     @contextmanager
     def _stored(self) -> Iterator[_Fetch]:
         """Rows, or columns if these are exchanged, in any order."""
-        height, width, bands = self._image.height, self._image.width, self._image.bands
-        needed, free = height * width * bands, shutil.disk_usage(self._scratch).free
+        height, width, bands = self._image.height, self._image.width, self._bands
+        needed, free = height * width * self._bytes, shutil.disk_usage(self._scratch).free
         if needed > free:
             raise DvmsrError(
                 f"{self.path} is stored turned, and turning it needs {needed / 1e9:.1f} GB in "
@@ -149,39 +180,68 @@ class RowReader:
             for start in range(0, height, _ROWS_COPIED):
                 file.write(fetch(start, min(_ROWS_COPIED, height - start)).tobytes())
             file.flush()
-            across = self._turn[0]
-            yield (
-                lambda start, count: (
-                    _columns(file, height, width, bands, start, count)
-                    if across
-                    else _block(file, (count, width, bands), start * width * bands)
-                )
-            )
 
-    def _picture(self, pixels: NDArray[np.uint8]) -> Image.Image:
-        height, width, _ = pixels.shape
-        strip = Image.frombytes(self._file_mode, (width, height), pixels)
-        return strip if self._file_mode == self.mode else strip.convert(self.mode)
+            def rows(start: int, count: int) -> NDArray[Any]:
+                block = np.empty((count, width, bands), self.dtype)
+                file.seek(start * width * self._bytes)
+                file.readinto(memoryview(block))  # type: ignore[arg-type]
+                return block
+
+            def columns(start: int, count: int) -> NDArray[Any]:
+                block = np.empty((height, count, bands), self.dtype)
+                for y in range(height):
+                    os.preadv(file.fileno(), [block[y]], (y * width + start) * self._bytes)
+                return block.transpose(1, 0, 2)
+
+            yield columns if self._turn[0] else rows
+
+    def _in_mode(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Stored rows in the picture's mode."""
+        if self._file_mode == "RGBX":
+            return pixels[..., :3]
+        if self._file_mode == "CMYK":
+            height, width, _ = pixels.shape
+            inks = Image.frombytes("CMYK", (width, height), eight_bits(pixels).tobytes())
+            return np.asarray(inks.convert("RGB"))
+        return pixels
+
+    def _manage(self, srgb: bool) -> None:
+        """Decide on colours as `image_io.normalise` does."""
+        if self._has("icc-profile-data"):
+            profile = self._image.get("icc-profile-data")
+            if colour_profiles.fits(profile, self._file_mode.replace("X", "")):
+                self.profile = profile
+            else:
+                warnings.warn(
+                    f"{self.path}: the colour profile does not fit and is left out", stacklevel=4
+                )
+        if self.profile is None:
+            if self._file_mode == "CMYK":
+                self.dtype = np.uint8 if self._image.format == "uchar" else self.dtype
+                warnings.warn(
+                    f"{self.path}: CMYK without a profile is converted to RGB, colours are "
+                    "approximate",
+                    stacklevel=4,
+                )
+            return
+        if self._file_mode == "CMYK" or (srgb and not colour_profiles.is_srgb(self.profile)):
+            self._to_srgb = True
+            self._file_mode = self._file_mode.replace("CMYK", "RGB")
+            coloured = self._file_mode.startswith("RGB")
+            self.profile = colour_profiles.srgb_profile() if coloured else None
 
     def _has(self, field: str) -> bool:
         return bool(self._image.get_typeof(field))
 
-    def _warn(self) -> None:
-        if self._image.format == "ushort":
-            warnings.warn(f"{self.path}: 16 bits per channel are reduced to 8", stacklevel=4)
-        if self._file_mode == "CMYK":
-            warnings.warn(
-                f"{self.path}: CMYK is converted to RGB, colours are approximate", stacklevel=4
-            )
 
-
-def open_rows(path: Path, scratch: Path) -> RowReader:
+def open_rows(path: Path, scratch: Path, srgb: bool = False) -> RowReader:
     """Look into a PNG, JPEG, WebP or TIFF file.
 
     Warns as `image_io.normalise` does of what changes.
 
     Args:
         scratch: a folder for what has to be turned.
+        srgb: whether to convert what has another colour profile to sRGB.
 
     Raises:
         UsageError: if there is no such file.
@@ -190,7 +250,7 @@ def open_rows(path: Path, scratch: Path) -> RowReader:
     """
     import_vips()
     check_input(path)
-    return RowReader(path, scratch)
+    return RowReader(path, scratch, srgb)
 
 
 def reads(path: Path) -> bool:
@@ -219,7 +279,7 @@ def _header(path: Path) -> Any:
 
 
 def _file_mode(image: Any, path: Path) -> str:
-    """Pillow's mode for the pixels as libvips gives them, reduced to 8 bits."""
+    """Pillow's mode for the pixels as libvips gives them; of 16 bits, too."""
     if image.get_typeof("n-pages") and image.get("n-pages") > 1:
         raise many_frames(str(path), image.get("n-pages"))
     modes = _MODES.get(image.interpretation, ())
@@ -236,27 +296,28 @@ def _file_mode(image: Any, path: Path) -> str:
     return mode
 
 
-def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """As `image_io.normalise`: gray values are rounded, of colours Pillow reads the high byte."""
+def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels of type uint8 or uint16, rounded."""
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.shape[2] == 1:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return (pixels >> 8).astype(np.uint8)
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _block(file: BinaryIO, shape: tuple[int, int, int], offset: int) -> NDArray[np.uint8]:
-    block = np.empty(shape, np.uint8)
-    file.seek(offset)
-    file.readinto(block)  # type: ignore[attr-defined]
-    return block
-
-
-def _columns(
-    file: BinaryIO, height: int, width: int, bands: int, start: int, count: int
-) -> NDArray[np.uint8]:
-    """(count, height, bands): the columns of a stored picture as rows."""
-    block = np.empty((height, count, bands), np.uint8)
-    for y in range(height):
-        os.preadv(file.fileno(), [block[y]], (y * width + start) * bands)
-    return block.transpose(1, 0, 2)
+def _metadata(path: Path) -> Metadata:
+    """Pillow reads it from the file's beginning, whatever the size of the picture."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Image.init()
+    with path.open("rb") as file:
+        start = file.read(16)
+        for format in ("PNG", "JPEG", "WEBP", "TIFF"):
+            factory, accepts = Image.OPEN[format]
+            if accepts is None or accepts(start):
+                break
+        file.seek(0)
+        try:
+            with factory(file, os.fspath(path)) as image:
+                return read_metadata(image, file, str(path))
+        except Exception:  # damaged bytes can make Pillow raise anything
+            warnings.warn(f"{path}: its metadata is damaged and left out", stacklevel=4)
+            return EMPTY

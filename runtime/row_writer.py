@@ -11,7 +11,7 @@ import select
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError
+from dvmsr.runtime.jpeg import iptc_blocks
+from dvmsr.runtime.metadata import EMPTY, Metadata
 from dvmsr.runtime.vips import import_vips
 
 _COLOUR_TYPES = {"L": 0, "RGB": 2, "LA": 4, "RGBA": 6}
 """PNG's number for a mode (PNG 1.2, IHDR)."""
 _CLASSIC_TIFF = 4 * 10**9
 """Bytes of pixels above which a TIFF becomes a BigTIFF, whose offsets have 64 bits."""
+_KEEP = {"exif-data": 1, "xmp-data": 2, "iptc-data": 4, "icc-profile-data": 8}
+"""VipsForeignKeep, by the name of what is kept; without EXIF data, libvips would make some."""
+_MM_PER_INCH, _NO_DPI = 25.4, 72.0
+"""libvips always states a resolution."""
 _PATIENCE_MS = 200
 _REASON = "system error: "
 """What libvips puts before the system's words for a failure."""
@@ -42,6 +48,9 @@ def writing_rows(
     width: int,
     mode: str,
     profile: bytes | None = None,
+    deep: bool = False,
+    metadata: Metadata = EMPTY,
+    quality: int | None = None,
 ) -> Iterator[RowWriter]:
     """Something that takes a picture's rows; after the block the file is complete.
 
@@ -49,16 +58,20 @@ def writing_rows(
 
     Args:
         path: the file.
-        format: one of `FORMATS_WRITTEN`; with the settings of `image_io.encode`.
+        format: one of `FORMATS_WRITTEN`.
         name: what messages call the file.
         mode: RGB, L, RGBA or LA.
         profile: a colour profile that fits the mode.
+        deep: whether rows are of 16 bits per channel, else 8.
+        metadata: what else to tell, as far as libvips can in that format.
+        quality: of a JPEG, from 1 to 100; None for that of the JPEG whose metadata it is, or 95.
 
     Raises:
         DvmsrError: if the file cannot be written; from the block, too.
         MissingComponentError: if libvips is missing.
     """
-    writer = RowWriter(path, format, name, (height, width), mode, profile)
+    save = _saving(path, format, profile, metadata, quality)
+    writer = RowWriter(name, (height, width), mode, deep, save)
     try:
         writer.start()
         yield writer
@@ -73,16 +86,15 @@ class RowWriter:
 
     def __init__(
         self,
-        path: Path,
-        format: str,
         name: str,
         size: tuple[int, int],
         mode: str,
-        profile: bytes | None,
+        deep: bool,
+        save: Callable[[Any], None],
     ) -> None:
         self._vips = import_vips()
-        self._path, self._format, self._name = path, format, name
-        self._size, self._mode, self._profile = size, mode, profile
+        self._name, self._size, self._mode, self._save = name, size, mode, save
+        self._depth = 16 if deep else 8
         self._failure: BaseException | None = None
         self._deflate = zlib.compressobj(0)
         self._outlet, self._pipe = os.pipe()
@@ -94,18 +106,20 @@ class RowWriter:
     def start(self) -> None:
         """Begin the file."""
         self._thread.start()
-        header = struct.pack(">IIBBBBB", *self._size[::-1], 8, _COLOUR_TYPES[self._mode], 0, 0, 0)
+        kind = (self._depth, _COLOUR_TYPES[self._mode], 0, 0, 0)
+        header = struct.pack(">IIBBBBB", *self._size[::-1], *kind)
         self._put(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
 
-    def write(self, pixels: NDArray[np.uint8]) -> None:
-        """Add rows (any number, W, bands) below those before.
+    def write(self, pixels: NDArray[Any]) -> None:
+        """Add rows (any number, W, bands) below those before, uint8 or, if deep, uint16.
 
         Raises:
             DvmsrError: if the file cannot be written.
         """
         rows = len(pixels)
         unfiltered = np.zeros((rows, 1), np.uint8)
-        lines = np.concatenate([unfiltered, pixels.reshape(rows, -1)], 1)
+        samples = pixels.astype(f">u{self._depth // 8}").reshape(rows, -1).view(np.uint8)
+        lines = np.concatenate([unfiltered, samples], 1)
         self._put(_chunk(b"IDAT", self._deflate.compress(lines.tobytes())))
 
     def finish(self) -> None:
@@ -150,27 +164,50 @@ class RowWriter:
         try:
             source = self._vips.Source.new_from_descriptor(self._outlet)
             load = self._vips.Image.pngload_source
-            image = load(source, access="sequential", fail_on="error").copy()
-            if self._profile:
-                blob = self._vips.GValue.blob_type
-                image.set_type(blob, "icc-profile-data", self._profile)
-            self._save(image)
+            self._save(load(source, access="sequential", fail_on="error"))
         except BaseException as error:
             self._failure = error
         finally:
             os.close(self._outlet)
 
-    def _save(self, image: Any) -> None:
-        path = os.fspath(self._path)
-        if self._format == "PNG":
-            image.pngsave(path, filter="all", keep="icc")
-        elif self._format == "TIFF":
-            large = image.width * image.height * image.bands > _CLASSIC_TIFF
-            image.tiffsave(
-                path, compression="lzw", predictor="horizontal", bigtiff=large, keep="icc"
-            )
+
+def _saving(
+    path: Path, format: str, profile: bytes | None, metadata: Metadata, quality: int | None
+) -> Callable[[Any], None]:
+    """What encodes a picture of libvips."""
+    iptc = iptc_blocks(metadata.iptc) if format == "JPEG" else metadata.iptc
+    blobs = {
+        name: data
+        for name, data in [
+            ("exif-data", metadata.exif),
+            ("xmp-data", metadata.xmp),
+            ("iptc-data", iptc),
+            ("icc-profile-data", profile),
+        ]
+        if data
+    }
+    keep = sum(_KEEP[name] for name in blobs)
+    jpeg = metadata.jpeg
+    if quality is None:
+        quality = jpeg.quality if jpeg else 95
+
+    def save(image: Any) -> None:
+        across, down = metadata.dpi or (_NO_DPI, _NO_DPI)
+        image = image.copy(xres=across / _MM_PER_INCH, yres=down / _MM_PER_INCH)
+        for name, data in blobs.items():
+            image.set_type(import_vips().GValue.blob_type, name, data)
+        file = os.fspath(path)
+        if format == "PNG":
+            image.pngsave(file, filter="all", keep=keep)
+        elif format == "TIFF":
+            size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
+            compression = {"compression": "lzw", "predictor": "horizontal"}
+            image.tiffsave(file, bigtiff=size > _CLASSIC_TIFF, keep=keep, **compression)
         else:
-            image.jpegsave(path, Q=95, subsample_mode="off", keep="icc")
+            full = jpeg is None or jpeg.sampling == 0
+            image.jpegsave(file, Q=quality, subsample_mode="off" if full else "on", keep=keep)
+
+    return save
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -12,28 +12,27 @@ from PIL import Image
 from dvmsr.errors import UsageError
 from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime.atomic import check_target, write_atomically
-from dvmsr.runtime.batch import Result, result_of
-from dvmsr.runtime.image_io import FORMATS, check_format, check_sides, decode_image, encode
+from dvmsr.runtime.batch import Options, Result, checking, enlarge, result_of
+from dvmsr.runtime.image_io import FORMATS, check_format
+from dvmsr.runtime.picture import decode_picture, encode_picture
 from dvmsr.runtime.places import Remote, place
 from dvmsr.runtime.upscaler import Upscaler
 
 STREAM = "-"
 
 
-def enlarge_stream(
-    upscaler: Upscaler, source: str, output: str | None, extension: str | None, overwrite: bool
-) -> Result:
+def enlarge_stream(upscaler: Upscaler, source: str, options: Options) -> Result:
     """Read, enlarge and write one image.
 
     Args:
         source: a file, or `-`.
-        output: a file, `-` or None, which mean standard output.
-        extension: of the result's format, with its dot; None for that of the source.
+        options: their output is a file, or `-` or None, which mean standard output.
 
     Raises:
         UsageError: if a stream is a terminal, or options do not fit.
         DvmsrError: if anything else fails.
     """
+    output, extension, overwrite = options.output, options.extension, options.overwrite
     to_stream = output in (None, STREAM)
     target = _file(output or STREAM)
     if not to_stream:
@@ -47,22 +46,20 @@ def enlarge_stream(
     if to_stream:
         target = Path("standard output" + (extension or _extension(data)))
 
-    def check_size(height: int, width: int) -> None:
-        check_sides(target, height * upscaler.scale, width * upscaler.scale)
-        upscaler.check_memory(height, width, name)
-
-    image = decode_image(io.BytesIO(data), name, check_size)
+    check = checking(upscaler, name, target)
+    picture = decode_picture(io.BytesIO(data), name, check, options.to_srgb)
     start = time.perf_counter()
-    enlarged = upscaler(image)
+    enlarged = enlarge(upscaler, picture)
     seconds = time.perf_counter() - start
-    encoded = encode(enlarged, target)
+    encoded = encode_picture(enlarged, target, upscaler.scale, options.quality)
     if to_stream:
         sys.stdout.buffer.write(encoded)
         sys.stdout.buffer.flush()
     else:
         write_atomically(target, encoded, overwrite)
     written = STREAM if to_stream else str(target)
-    return result_of(upscaler, source, written, image.size, enlarged.size, seconds)
+    sizes, frames = (picture.size, enlarged.size), len(picture.frames)
+    return result_of(upscaler, source, written, *sizes, seconds, frames=frames)
 
 
 def _read(source: str) -> tuple[bytes, str]:

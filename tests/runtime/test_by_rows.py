@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from small_model import random_pixels
+from small_model import Models, random_pixels
 
+from dvmsr import checkpoint
 from dvmsr.errors import UsageError
 from dvmsr.runtime import Upscaler, by_rows, vips
 from dvmsr.runtime.image_io import read_image
@@ -85,6 +88,124 @@ def test_equals_the_picture_in_memory(
         difference = np.asarray(image, int) - np.asarray(expected, int)
     assert np.abs(difference).max() <= 1
     assert names() == sorted([source, target])
+
+
+def deep(path: str, height: int, width: int, channels: int) -> NDArray[np.uint16]:
+    """A picture file with 16 bits per channel, without holes."""
+    pyvips = vips.import_vips()
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(1, 1 << 16, (height, width, channels), np.uint16)
+    kind = "rgb16" if channels > 2 else "grey16"
+    pyvips.Image.new_from_array(pixels).copy(interpretation=kind).write_to_file(path)
+    return pixels
+
+
+def read_deep(path: str) -> NDArray[Any]:
+    pixels: NDArray[Any] = vips.import_vips().Image.new_from_file(path).numpy()
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+@requires_vips
+@pytest.mark.parametrize("target", ["o.png", "o.tif"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bits_stay(
+    model: tuple[str, ...],
+    models: Models,
+    infer: Infer,
+    capsys: pytest.CaptureFixture[str],
+    channels: int,
+    target: str,
+) -> None:
+    """Against the network in FP64, to one of 65,535 levels, and alpha in FP32."""
+    pixels = deep("p.png", 20, 31, channels)
+    assert infer("p.png", "-o", target, *model) == 0
+    assert "reduced" not in capsys.readouterr().err
+    result = read_deep(target).astype(float)
+    assert result.shape == (40, 62, channels)
+    network = checkpoint.load(models.safetensors).double().eval()
+    colours = pixels[..., :-1] if channels in (2, 4) else pixels
+    unit = torch.from_numpy(np.broadcast_to(colours, (20, 31, 3)) / 65535)
+    with torch.no_grad():
+        sr = network(unit.permute(2, 0, 1)[None])[0].permute(1, 2, 0).clamp(0, 1).numpy() * 65535
+    if channels < 3:
+        sr = sr @ [[0.299], [0.587], [0.114]]
+    assert np.abs(result[..., : sr.shape[2]] - sr).max() <= 1
+    if channels in (2, 4):
+        alpha = Image.fromarray(pixels[..., -1].astype(np.float32))
+        larger = alpha.resize((62, 40), Image.Resampling.BICUBIC)
+        assert np.abs(result[..., -1] - np.asarray(larger).clip(0, 65535)).max() <= 1
+
+
+@requires_vips
+@pytest.mark.parametrize("channels", [2, 4])
+def test_holes_with_sixteen_bits(model: tuple[str, ...], infer: Infer, channels: int) -> None:
+    """Colours as with 8, to two of 255 levels; alpha but for what 8 bits clip in between."""
+    noise("p.png", 20, 31, channels)
+    shallow = np.asarray(Image.open("p.png")).astype(np.uint16) * 257
+    kind = "rgb16" if channels > 2 else "grey16"
+    pyvips = vips.import_vips()
+    pyvips.Image.new_from_array(shallow).copy(interpretation=kind).write_to_file("q.png")
+    for name in "pq":
+        assert infer(f"{name}.png", "-o", f"{name}x.png", "--strip", "9", *model) == 0
+    difference = read_deep("qx.png") / 257 - read_deep("px.png")
+    assert np.abs(difference[..., :-1]).max() <= 2
+    assert np.abs(difference[..., -1]).max() <= 20
+
+
+@requires_vips
+def test_sixteen_bits_in_eight(
+    model: tuple[str, ...], infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    deep("p.png", 20, 31, 3)
+    assert infer("p.png", "-o", "o.jpg", *model) == 0
+    assert "o.jpg: 16 bits per channel are reduced to 8 after enlarging" in capsys.readouterr().err
+    assert infer("p.png", "-o", "o.webp", *model) == 0
+    assert "p.png: 16 bits per channel are reduced to 8" in capsys.readouterr().err
+
+
+@requires_vips
+def test_metadata_goes_by_rows(
+    model: tuple[str, ...], infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Image.Exif()
+    data[271], data[0x0112], data[282], data[283], data[296] = "Leica", 6, 100.0, 100.0, 2
+    data[0x8769] = {0xA002: 31, 0xA003: 20}
+    xmp = b'<x:xmpmeta tiff:ImageWidth="31"></x:xmpmeta>'
+    options = {"exif": data.tobytes(), "dpi": (100, 100), "xmp": xmp, "quality": 60}
+    noise("p.jpg", 20, 31, subsampling=2, **options)
+    for target in ("o.jpg", "o.png", "o.tif"):
+        assert infer("p.jpg", "-o", target, "--strip", "9", *model) == 0
+        with Image.open(target) as image:
+            assert image.size == (40, 62)
+            assert image.info["dpi"] == pytest.approx((200, 200), abs=0.1)
+            written = image.info.get("xmp") or image.info["XML:com.adobe.xmp"].encode()
+            assert b'tiff:ImageWidth="40"' in written
+            exif = image.getexif()
+            assert exif.get(0x0112, 1) == 1
+            if target != "o.tif":
+                assert (exif[271], exif[282]) == ("Leica", 200)
+                assert exif.get_ifd(0x8769)[0xA002] == 40
+    assert "o.tif: TIFF cannot hold EXIF data, left out" in capsys.readouterr().err
+    with Image.open("p.jpg") as before, Image.open("o.jpg") as after:
+        assert after.quantization == before.quantization
+        assert after.layer == before.layer
+
+
+@requires_vips
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_converts_to_srgb_by_rows(model: tuple[str, ...], infer: Infer, channels: int) -> None:
+    """As in memory, to two levels of rounding."""
+    from test_colour_profiles import WIDE
+
+    gray = WIDE[:16] + b"GRAY" + WIDE[20:]
+    noise("p.png", 20, 31, channels, icc_profile=WIDE if channels > 2 else gray)
+    assert infer("p.png", "-o", "a.png", "--to-srgb", *model) == 0
+    assert infer("p.png", "-o", "b.png", "--to-srgb", "--strip", "9", *model) == 0
+    with Image.open("a.png") as whole, Image.open("b.png") as rows:
+        assert whole.mode == rows.mode
+        assert whole.info.get("icc_profile") == rows.info.get("icc_profile")
+        difference = np.asarray(whole, int) - np.asarray(rows, int)
+    assert np.abs(difference).max() <= 3
 
 
 @requires_vips

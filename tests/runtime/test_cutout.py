@@ -60,11 +60,11 @@ def test_alpha_is_that_of_the_whole_picture(height: int, width: int, scale: int,
     enlarged = EnlargedAlpha(scale)
     added, done, pieces = 0, 0, []
     for strip in reader(alpha, rows):
-        enlarged.add(strip)
+        enlarged.add(np.asarray(strip))
         added += strip.height
         ready = (height if added == height else max(added - 3, 0)) - done
         if ready:
-            pieces.append(np.asarray(enlarged.take(ready)))
+            pieces.append(enlarged.take(ready))
             done += ready
     whole = alpha.resize((scale * width, scale * height), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(np.concatenate(pieces), whole)

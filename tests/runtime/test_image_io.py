@@ -82,7 +82,8 @@ def test_reads_pixels_exactly(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_writes_what_its_name_says(tmp_path: Path, suffix: str) -> None:
-    """Lossless formats exactly, the others to within 40 dB on a smooth picture."""
+    """Lossless formats exactly, the others to within 40 dB on a smooth picture, GIF, whose 256
+    colours stand for 1,536, to within 33 dB."""
     y, x = np.mgrid[:32, :48]
     pixels = np.stack([5 * x, 8 * y, 255 - 5 * x], -1).astype(np.uint8)
     path = tmp_path / f"p{suffix.upper()}"
@@ -90,7 +91,8 @@ def test_writes_what_its_name_says(tmp_path: Path, suffix: str) -> None:
     with Image.open(path) as image:
         assert image.format == FORMATS[suffix]
         error = np.asarray(image.convert("RGB")).astype(float) - pixels
-    assert np.mean(error**2) < (255**2 * 1e-4 if FORMATS[suffix] in ("JPEG", "WEBP") else 1e-9)
+    least = {"JPEG": 40, "WEBP": 40, "AVIF": 40, "GIF": 33}.get(FORMATS[suffix], 140)
+    assert np.mean(error**2) < 255**2 * 10 ** (-least / 10)
 
 
 def test_jpeg_keeps_the_colours_resolution() -> None:
@@ -213,7 +215,7 @@ def test_reads_the_main_picture_of_a_phone(tmp_path: Path) -> None:
     assert read_image(path).size == (16, 16)
 
 
-@pytest.mark.parametrize("mode", ["F", "I", "LAB"])
+@pytest.mark.parametrize("mode", ["F", "I"])
 def test_refuses_other_kinds_of_pixels(tmp_path: Path, mode: str) -> None:
     path = save(tmp_path / "p.tif", Image.new(mode, (3, 3)))
     with pytest.raises(DvmsrError, match=r"p\.tif has"):
@@ -228,8 +230,7 @@ def test_keeps_the_colour_profile(tmp_path: Path, suffix: str, mode: str) -> Non
     image.info["icc_profile"] = stored
     path = tmp_path / f"p{suffix}"
     if (suffix, mode) == (".webp", "L"):
-        with pytest.warns(UserWarning, match="profile does not fit"):
-            path.write_bytes(encode(image, path))
+        path.write_bytes(encode(image, path))  # sRGB's grays need no profile
         assert read_image(path).info == {}
     else:
         path.write_bytes(encode(image, path))
@@ -242,8 +243,7 @@ def test_says_what_a_format_cannot_hold() -> None:
     with pytest.warns(UserWarning) as caught:
         data = encode(image, Path("p.bmp"))
     assert [str(w.message).split(": ")[1] for w in caught] == [
-        "BMP holds no transparency, which becomes white",
-        "the colour profile does not fit and is left out",
+        "BMP holds no transparency, which becomes white"
     ]
     with Image.open(io.BytesIO(data)) as written:
         assert written.getpixel((0, 0)) == (255, 255, 255)
@@ -280,7 +280,7 @@ def test_refuses_truncated_files(tmp_path: Path, suffix: str, kept: float) -> No
     [
         (b"", "empty"),
         (b"just some text\n", "not a PNG"),
-        (b"GIF89a", "not a PNG"),
+        (b"GIF88a", "not a PNG"),
     ],
 )
 def test_refuses_what_is_no_image(tmp_path: Path, content: bytes, complaint: str) -> None:
@@ -343,7 +343,7 @@ def test_knows_the_limits_of_formats() -> None:
         check_sides(Path("p.jpg"), 10, 65_501)
 
 
-@pytest.mark.parametrize("name", ["p", "p.gif", "p.png.txt"])
+@pytest.mark.parametrize("name", ["p", "p.psd", "p.png.txt"])
 def test_refuses_unknown_extensions(name: str) -> None:
     with pytest.raises(UsageError, match=r"must end in one of \.png, \.jpg"):
         encode(Image.new("RGB", (1, 1)), Path(name))

@@ -20,6 +20,7 @@ from small_model import Models, random_pixels, reference
 
 from dvmsr import checkpoint, native
 from dvmsr.runtime import batch
+from dvmsr.runtime.image_io import READABLE
 from dvmsr.runtime.naming import Job
 from dvmsr.runtime.progress import ProgressDisplay
 
@@ -83,11 +84,12 @@ def test_reports_as_json(folder: Path, infer: Infer, capsys: pytest.CaptureFixtu
         "backend": "portable",
         "precision": "fp32",
         "strip": None,
+        "frames": 1,
     }
     assert second == {
         "input": "bad.png",
         "status": "failed",
-        "error": "bad.png is not a PNG, JPEG, WebP, TIFF or BMP image; convert it to one",
+        "error": f"bad.png is not a {READABLE} image; convert it to one",
     }
     assert third["output"] == str(Path("out", "b_x2.jpg"))
 
@@ -166,7 +168,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", *MODEL, "--memory", "much"], 2, "--memory takes an amount of memory such as 2G"),
         ([], 2, "missing argument"),
         (["void", *MODEL], 2, "void has no images"),
-        (["p.png", "-o", "o.gif", *MODEL], 2, "o.gif must end in one of .png"),
+        (["p.png", "-o", "o.psd", *MODEL], 2, "o.psd must end in one of .png"),
         (["p.png", "-o", "no/o.png", *MODEL], 2, "no is not a folder; create it"),
         (["p.png", "q/p.png", "-o", "out", *MODEL], 2, "would both be written to out/p_x2.png"),
     ],
@@ -247,12 +249,13 @@ def test_missing_native_operators(
 def test_says_what_it_converts(
     folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("a.png", "b.png"):
-        Image.new("I;16", (3, 2)).save(name)
-    assert infer("a.png", "b.png", *MODEL) == 0
+    for name in ("a.jpg", "b.jpg"):
+        Image.new("CMYK", (3, 2)).save(name)
+    assert infer("a.jpg", "b.jpg", *MODEL) == 0
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert warnings == [
-        f"warning: {name}.png: 16 bits per channel are reduced to 8" for name in "ab"
+        f"warning: {name}.jpg: CMYK without a profile is converted to RGB, colours are approximate"
+        for name in "ab"
     ]
 
 

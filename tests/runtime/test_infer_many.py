@@ -80,7 +80,7 @@ def test_names_and_format(photos: list[str], infer: Infer) -> None:
         (("--name", "{stem.__class__}{ext}"), r"no other field than"),
         (("--name", "{stem"), r"--name '{stem' must contain"),
         (("--name", "../{stem}{ext}"), r"must be a file name"),
-        (("--format", "gif"), r"--format must be one of png, jpg, .*, not 'gif'"),
+        (("--format", "psd"), r"--format must be one of png, jpg, .*, not 'psd'"),
         (("--format", "png", "-o", "x.jpg"), r"x\.jpg names the format already"),
         (("--skip-existing", "--overwrite"), r"give one"),
         (("--resume",), r"name it with --manifest"),
@@ -206,7 +206,12 @@ def test_from_a_stream_to_a_file_and_back(
 @pytest.mark.parametrize(
     ("data", "terminal", "code", "message"),
     [
-        (b"text", False, 1, "standard input is not a PNG, JPEG, WebP, TIFF or BMP image"),
+        (
+            b"text",
+            False,
+            1,
+            "standard input is not a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF image",
+        ),
         (b"", False, 1, "standard input is empty"),
         (b"", True, 2, "standard input is a terminal"),
     ],

@@ -1,0 +1,245 @@
+"""A picture with all that its file holds: frames, timing, metadata."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from dvmsr.errors import DvmsrError
+from dvmsr.paths import check_input, unreadable
+from dvmsr.runtime.image_io import (
+    check_format,
+    damaged,
+    encode,
+    normalise_frame,
+    open_picture,
+)
+from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata, tell_left_out
+
+MOVING = ("GIF", "WEBP", "PNG", "AVIF")
+"""Formats of animations."""
+PAGED = ("TIFF",)
+_GIF_RESTORES_BACKGROUND = 2
+_APNG_REPLACES = {"disposal": 0, "blend": 0}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How an animation plays."""
+
+    durations: tuple[float, ...]
+    """Of each frame, in milliseconds."""
+    plays: int
+    """How often; 0 for without end."""
+    still: bool = False
+    """Whether the first frame stands for the others where APNG is unknown, and does not move."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is known of a frame or page before it is decoded; sizes in pixels."""
+
+    height: int
+    width: int
+    frames: int
+    """In the file."""
+    moving: bool
+    """Whether they are an animation, not pages."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Frames are upright and of mode RGB, L, RGBA or LA, all of one size but for pages."""
+
+    frames: tuple[Image.Image, ...]
+    metadata: Metadata = EMPTY
+    timing: Timing | None = None
+    """Of an animation."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first frame."""
+        return self.frames[0].size
+
+    def mapped(self, enlarge: Callable[[Image.Image], Image.Image]) -> Picture:
+        """With every frame enlarged."""
+        return replace(self, frames=tuple(enlarge(frame) for frame in self.frames))
+
+
+def read_picture(path: Path, check: Callable[[Header], None], srgb: bool = False) -> Picture:
+    """Read a file of one of `image_io.FORMATS`; see `decode_picture`.
+
+    Raises:
+        UsageError: if there is no such file.
+        DvmsrError: if it cannot be read, or as `decode_picture`.
+    """
+    check_input(path)
+    try:
+        with path.open("rb") as file:
+            return decode_picture(file, str(path), check, srgb)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def decode_picture(
+    file: BinaryIO, name: str, check: Callable[[Header], None], srgb: bool = False
+) -> Picture:
+    """What a file of one of `image_io.FORMATS` holds.
+
+    Args:
+        file: at its beginning.
+        name: what messages call it.
+        check: called before each frame is decoded; may raise.
+        srgb: whether to convert what has another colour profile to sRGB.
+
+    Raises:
+        DvmsrError: if it is damaged, too large, or as `image_io.normalise`.
+        OSError: if the file cannot be read.
+    """
+    with open_picture(file, name) as image:
+        try:
+            return _decoded(image, file, name, check, srgb)
+        except (DvmsrError, MemoryError):
+            raise
+        except Exception:  # damaged bytes can make Pillow raise anything
+            raise damaged(name) from None
+
+
+def _decoded(
+    image: Image.Image, file: BinaryIO, name: str, check: Callable[[Header], None], srgb: bool
+) -> Picture:
+    count = getattr(image, "n_frames", 1)
+    if image.format == "MPO" and count > 1:
+        warnings.warn(
+            f"{name}: its {count - 1} further pictures, previews or depth maps, are left out",
+            stacklevel=2,
+        )
+        count = 1
+    moving = image.format in MOVING
+    frames, durations, found = [], [], []
+    profile = image.info.get("icc_profile")
+    for number in range(count):
+        if number:
+            image.seek(number)
+        check(Header(image.height, image.width, count, moving))
+        frames.append(normalise_frame(image, name, srgb))
+        durations.append(float(image.info.get("duration", 0)))
+        if number == 0 or not moving:
+            found.append(read_metadata(image, file, name))
+    metadata = found[0]
+    if frames[0].info.get("icc_profile") != profile:
+        metadata = metadata.without_colour_chunks()
+    if count == 1 or not moving:
+        if any(other.exif or other.xmp or other.iptc for other in found[1:]):
+            warnings.warn(
+                f"{name}: EXIF data and the like are kept of the first of its {count} pages only",
+                stacklevel=2,
+            )
+        return Picture(tuple(frames), metadata)
+    timing = Timing(tuple(durations), _plays(image), bool(image.info.get("default_image")))
+    return Picture(_alike(frames), metadata, timing)
+
+
+def _plays(image: Image.Image) -> int:
+    loop = image.info.get("loop")
+    if image.format == "GIF":  # which counts repetitions, and says nothing of none
+        return 1 if loop is None else loop and loop + 1
+    return loop or 0
+
+
+def _alike(frames: list[Image.Image]) -> tuple[Image.Image, ...]:
+    """Frames of one mode."""
+    modes = {frame.mode for frame in frames}
+    if len(modes) == 1:
+        return tuple(frames)
+    mode = "RGB" if any(mode.startswith("RGB") for mode in modes) else "L"
+    mode += "A" if any(mode.endswith("A") for mode in modes) else ""
+    alike = []
+    for frame in frames:
+        converted = frame.convert(mode)
+        converted.info = frame.info
+        alike.append(converted)
+    return tuple(alike)
+
+
+def check_frames(header: Header, source: str, target: Path) -> None:
+    """Whether the format that the result's name stands for can hold so many frames or pages.
+
+    Raises:
+        DvmsrError: if it cannot.
+    """
+    format = check_format(target)
+    if header.frames == 1 or format in (MOVING if header.moving else PAGED):
+        return
+    if header.moving:
+        what, remedy = "frames", "--format webp, gif, png or avif, or a video"
+    else:
+        what, remedy = "pages", "--format tif"
+    raise DvmsrError(f"{source} has {header.frames} {what}, which {format} cannot hold; {remedy}")
+
+
+def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None = None) -> bytes:
+    """The bytes of a file of the enlarged picture in the format of the path's extension.
+
+    A JPEG that comes from one is compressed likewise, a WebP from a lossless one without loss; all
+    else as by `image_io.encode`. Warns of what the format cannot hold.
+
+    Args:
+        scale: by which it was enlarged.
+        quality: from 1 to 100, of JPEG, WebP and AVIF; None for the above.
+    """
+    format = check_format(path)
+    metadata = picture.metadata.enlarged(scale, picture.size)
+    tell_left_out(path, format, metadata.left_out(format))
+    options = metadata.save_options(format) | compression(metadata, format, quality)
+    frames = picture.frames
+    if picture.timing is not None:
+        timing = picture.timing
+        if timing.still and format != "PNG":
+            warnings.warn(
+                f"{path}: the still picture that stands for the animation is left out", stacklevel=2
+            )
+            frames = frames[1:]
+            timing = replace(timing, durations=timing.durations[1:])
+        options |= _animation(timing, format)
+    first, *more = frames
+    return encode(first, path, more, **options)
+
+
+def compression(metadata: Metadata, format: str, quality: int | None) -> dict[str, Any]:
+    """What Pillow's `save` takes for it; see `encode_picture`."""
+    if quality is not None and format in ("JPEG", "WEBP", "AVIF"):
+        sampling = {"subsampling": metadata.jpeg.sampling} if metadata.jpeg else {}
+        return {"quality": quality, **(sampling if format == "JPEG" else {})}
+    if format == "JPEG" and metadata.jpeg is not None:
+        return metadata.jpeg.save_options()
+    if format == "WEBP" and metadata.lossless:
+        return {"lossless": True, "exact": True, "quality": 80}
+    return {}
+
+
+def _animation(timing: Timing, format: str) -> dict[str, Any]:
+    """What Pillow's `save` takes for it."""
+    durations: list[Any] = list(timing.durations)
+    options: dict[str, Any] = {"duration": durations, "loop": timing.plays}
+    if format == "GIF":
+        options["disposal"] = _GIF_RESTORES_BACKGROUND
+        if timing.plays == 1:
+            del options["loop"]
+        elif timing.plays > 1:
+            options["loop"] = timing.plays - 1
+    elif format == "PNG":
+        options |= _APNG_REPLACES
+        options["default_image"] = timing.still
+        if timing.still:
+            options["duration"] = durations[1:]
+    else:
+        options["duration"] = [round(duration) for duration in durations]
+    if format == "AVIF":
+        del options["loop"]
+    return options

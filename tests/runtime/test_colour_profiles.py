@@ -1,0 +1,153 @@
+"""Colours converted through profiles, against what the definitions say."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from dvmsr.runtime.colour_profiles import fits, is_srgb, srgb_profile, to_srgb
+from dvmsr.runtime.image_io import encode, normalise
+
+D50 = np.array([0.9642, 1.0, 0.8249])
+P3_TO_XYZ = np.array(
+    [[0.51512, 0.29198, 0.15710], [0.24120, 0.69225, 0.06657], [-0.00105, 0.04189, 0.78407]]
+)
+"""Display P3 adapted to D50 (Apple's profile; Bradford)."""
+SRGB_TO_XYZ = np.array(
+    [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
+)
+"""sRGB adapted to D50 (ICC's profile sRGB v4)."""
+
+
+def matrix_profile(matrix: NDArray[np.float64], gamma: float) -> bytes:
+    """A profile of RGB (ICC.1:2001-04, section 6.3.1.2): three primaries and one gamma."""
+
+    def fixed(values: Any) -> bytes:
+        return b"".join(round(v * 65536).to_bytes(4, "big", signed=True) for v in values)
+
+    curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + int(gamma * 256).to_bytes(2, "big")
+    text = b"wide\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + len(text).to_bytes(4, "big") + text + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + fixed(D50),
+        **{
+            b"rXYZ gXYZ bXYZ".split()[i]: b"XYZ " + bytes(4) + fixed(matrix[:, i])
+            for i in (0, 1, 2)
+        },
+        **{name: curve + bytes(2) for name in (b"rTRC", b"gTRC", b"bTRC")},
+    }
+    offset = 128 + 4 + 12 * len(tags)
+    table, body = len(tags).to_bytes(4, "big"), b""
+    for name, data in tags.items():
+        table += name + (offset + len(body)).to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        body += data + bytes(-len(data) % 4)
+    head = bytes(4) + b"none" + bytes.fromhex("02400000") + b"mntrRGB XYZ " + bytes(12)
+    head += b"acsp" + bytes(28) + fixed(D50) + bytes(48)
+    profile = head + table + body
+    return len(profile).to_bytes(4, "big") + profile[4:]
+
+
+WIDE = matrix_profile(P3_TO_XYZ, 2.2)
+
+
+def expected_srgb(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Display P3's primaries with gamma 2.2 -> sRGB, 0 to 255, in FP64."""
+    linear = (pixels / 255) ** (563 / 256)  # 2.2 as the profile can say it
+    linear = (linear @ P3_TO_XYZ.T @ np.linalg.inv(SRGB_TO_XYZ).T).clip(0, 1)
+    low = 12.92 * linear
+    return 255 * np.where(linear <= 0.0031308, low, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def pixels(bands: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (16, 16, bands), dtype=np.uint8)
+
+
+def with_profile(image: Image.Image, profile: bytes) -> Image.Image:
+    image.info["icc_profile"] = profile
+    return image
+
+
+@pytest.fixture(autouse=True)
+def _no_warning_unless_expected() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        yield
+
+
+def test_wide_colours_become_srgb() -> None:
+    """To two levels, which 8 bits in and out and the profile's 16 may cost."""
+    converted = to_srgb(Image.fromarray(pixels()), WIDE, "p")
+    assert np.abs(np.asarray(converted) - expected_srgb(pixels())).max() <= 2
+    assert np.abs(np.asarray(converted, float) - pixels()).max() > 20
+
+
+def test_alpha_stays() -> None:
+    converted = to_srgb(Image.fromarray(pixels(4)), WIDE, "p")
+    assert converted.mode == "RGBA"
+    np.testing.assert_array_equal(np.asarray(converted)[..., 3], pixels(4)[..., 3])
+    assert np.abs(np.asarray(converted)[..., :3] - expected_srgb(pixels(4)[..., :3])).max() <= 2
+
+
+def test_only_on_request() -> None:
+    image = with_profile(Image.fromarray(pixels()), WIDE)
+    kept = normalise(image, "p")
+    assert kept.info == {"icc_profile": WIDE} and kept.tobytes() == image.tobytes()
+    converted = normalise(image, "p", srgb=True)
+    assert converted.info == {"icc_profile": srgb_profile()}
+    assert np.abs(np.asarray(converted) - expected_srgb(pixels())).max() <= 2
+    again = normalise(converted, "p", srgb=True)
+    assert again.tobytes() == converted.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".gif"])
+def test_formats_without_profiles_get_srgb(suffix: str) -> None:
+    flat = np.full((4, 4, 3), (200, 40, 90), np.uint8)
+    image = with_profile(Image.fromarray(flat), WIDE)
+    with pytest.warns(UserWarning, match="colours are converted to sRGB, as"):
+        data = encode(image, Path(f"p{suffix}"))
+    with Image.open(io.BytesIO(data)) as written:
+        assert np.abs(np.asarray(written.convert("RGB")) - expected_srgb(flat)).max() <= 2
+    assert encode(with_profile(image, srgb_profile()), Path(f"p{suffix}"))
+
+
+def test_a_profile_that_does_not_fit_is_told() -> None:
+    image = with_profile(Image.new("CMYK", (2, 2), (0, 255, 255, 0)), WIDE)
+    with pytest.warns(UserWarning) as caught:
+        assert normalise(image, "p").mode == "RGB"
+    assert [str(warning.message) for warning in caught] == [
+        "p: the colour profile does not fit and is left out",
+        "p: CMYK without a profile is converted to RGB, colours are approximate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lab", "rgb"),
+    [((100, 0, 0), (255, 255, 255)), ((0, 0, 0), (0, 0, 0)), ((53, 80, 67), (255, 0, 0))],
+)
+def test_lab_becomes_srgb(lab: tuple[int, int, int], rgb: tuple[int, int, int]) -> None:
+    """Coordinates are rounded, which costs red up to 10 levels."""
+    stored = (round(lab[0] * 2.55), lab[1] & 255, lab[2] & 255)
+    image = normalise(Image.frombytes("LAB", (1, 1), bytes(stored)), "p")
+    assert image.info == {"icc_profile": srgb_profile()}
+    assert np.abs(np.array(image.getpixel((0, 0))) - rgb).max() <= 10
+
+
+def test_a_damaged_profile_is_told_and_left_out() -> None:
+    broken = WIDE[:16] + b"RGB " + bytes(200)
+    image = with_profile(Image.fromarray(pixels()), broken)
+    with pytest.warns(UserWarning, match="p: its colour profile is damaged and left out"):
+        assert normalise(image, "p", srgb=True).tobytes() == image.tobytes()
+
+
+def test_what_profiles_say() -> None:
+    assert is_srgb(srgb_profile()) and not is_srgb(WIDE) and not is_srgb(b"")
+    assert fits(WIDE, "RGBA") and not fits(WIDE, "L") and not fits(b"", "RGB")
+    assert srgb_profile() == srgb_profile()
+    assert ImageCms.ImageCmsProfile(io.BytesIO(srgb_profile())).profile.xcolor_space == "RGB "
