@@ -118,8 +118,8 @@ def test_what_is_told_names_the_objects(
     assert bad == {
         "input": "memory://bucket/mixed/bad.png",
         "status": "failed",
-        "error": "memory://bucket/mixed/bad.png is not a PNG, JPEG, WebP, TIFF or BMP image; "
-        "convert it to one",
+        "error": "memory://bucket/mixed/bad.png is not a PNG, JPEG, WebP, TIFF, BMP, GIF "
+        "or AVIF image; convert it to one",
     }
     assert done["input"] == "memory://bucket/mixed/cutout.png"
     assert done["output"] == "memory://bucket/o/cutout_x2.jpg"
