@@ -2,7 +2,8 @@
 
     python benchmarks/cpu/network.py DVMSR_CHECKPOINT RLFN_CHECKPOINT [--size 256x256] [--threads 2]
 
-Both are exported to ONNX and run whole-image in FP32 with the same number of threads, in turn.
+Contestants, in FP32 with the same number of threads, in turn: ours at once, ours by the strips that
+`Upscaler` takes of its own accord, and RLFN exported to ONNX, at once.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dvmsr import native
 from dvmsr.export import export_onnx
 from dvmsr.runtime import machine
 from dvmsr.runtime.probe import probe
+from dvmsr.runtime.upscaler import Upscaler
 
 
 def session(path: Path, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
@@ -69,8 +71,11 @@ def main() -> None:
     arguments = parser.parse_args()
     height, width = (int(n) for n in arguments.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = Path(folder, "dvmsr.onnx"), Path(folder, "rlfn.onnx")
+        ours, streaming, theirs = (
+            Path(folder, f"{name}.onnx") for name in ("dvmsr", "streaming", "rlfn")
+        )
         export_onnx(arguments.dvmsr, ours, verify=False)
+        export_onnx(arguments.dvmsr, streaming, verify=False, streaming=True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -81,11 +86,19 @@ def main() -> None:
                 dynamo=False,
             )
         image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+        upscaler = Upscaler.from_file(streaming, "native", arguments.threads)
+        rows = upscaler.rows_at_once(height, width)
+
+        def by_strips() -> np.ndarray:
+            strips = np.split(image, range(rows, height, rows), 2)
+            return np.concatenate(list(upscaler.network.stream(strips)), 2)
+
         sessions = {
             "dvmsr": session(ours, arguments.threads),
             "rlfn": session(theirs, arguments.threads),
         }
         runs = {n: (lambda s=s: s.run(None, {"input": image})) for n, s in sessions.items()}
+        runs["dvmsr_strips"] = by_strips
         times = race(runs, "rlfn", arguments.rounds, 2, arguments.races)
 
         profiled = session(ours, arguments.threads, Path(folder, "trace"))
@@ -101,11 +114,12 @@ def main() -> None:
     write(
         f"cpu-network-{arguments.size}",
         {
-            "what": f"whole image {arguments.size}, FP32, batch 1, {arguments.threads} threads",
+            "what": f"image of {arguments.size}, FP32, batch 1, {arguments.threads} threads",
             "machine": machine.describe(),
             "rounds": arguments.rounds,
             "races": arguments.races,
             "base": "rlfn",
+            "rows_of_a_strip": rows,
             "times": times,
             "peak_memory_MiB": peak,
             "share_by_operator": {op: round(ms / total, 3) for op, ms in by_op.most_common()},

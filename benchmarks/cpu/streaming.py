@@ -1,9 +1,10 @@
-"""Time and memory of the network by strips of rows, against the whole image at once.
+"""Throughput and memory of the network against the height of strips and the width of the image.
 
-    python benchmarks/cpu/streaming.py CHECKPOINT [--size 256x256] [--threads 2] [--rounds 7]
+    python benchmarks/cpu/streaming.py CHECKPOINT [--widths 128 256 510 1024] [--threads 2]
 
-Both files are exported in FP32 and run by ONNX Runtime with the native operators, in turn. Memory
-is the resident memory that one image adds at its peak, in a process of its own.
+Both files are exported in FP32 and run by ONNX Runtime with the native operators, in turn, on
+images of `--height` rows. Memory is the resident memory that one image adds at its peak, in a
+process of its own. Prints the table of docs/streaming.md on stderr.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measure import race, write
 
 from dvmsr.export import export_onnx
 from dvmsr.runtime import machine
+from dvmsr.runtime.session import OnnxNetwork
 from dvmsr.runtime.streaming import open_onnx
 
 HEIGHTS = (8, 16, 32, 64)
@@ -53,48 +56,73 @@ def peak_memory(path: Path, height: int, width: int, strip: int, threads: int) -
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def at_width(
+    whole: OnnxNetwork, strips: OnnxNetwork, height: int, width: int, rounds: int, threads: int
+) -> dict[str, Any]:
+    """Times, throughput in megapixels of the input a second, and memory."""
+    image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+
+    def by(rows: int) -> np.ndarray:
+        pieces = strips.stream(np.split(image, range(rows, height, rows), 2))
+        return np.concatenate(list(pieces), 2)
+
+    expected = whole(image)
+    contestants = {"whole": lambda: whole(image)}
+    contestants |= {f"strips_of_{n}": (lambda n=n: by(n)) for n in HEIGHTS}
+    error = max(float(np.abs(run() - expected).max()) for run in contestants.values())
+    times = race(contestants, "whole", rounds)
+    memory = {"whole": peak_memory(whole.path, height, width, 0, threads)}
+    for n in HEIGHTS:
+        memory[f"strips_of_{n}"] = peak_memory(strips.path, height, width, n, threads)
+    return {
+        "max_abs_difference_to_whole": error,
+        "times": times,
+        "megapixels_per_second": {
+            name: height * width / 1e3 / time["p50_ms"] for name, time in times.items()
+        },
+        "peak_memory_MiB": memory,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--size", default="256x256", help="HxW of the input")
+    parser.add_argument("--height", type=int, default=128)
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256, 510, 1024])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    height, width = (int(n) for n in arguments.size.split("x"))
-    image = np.random.default_rng(0).random((1, 3, height, width), np.float32)
+    threads, load = arguments.threads, [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
         ordinary, streaming = Path(folder, "ordinary.onnx"), Path(folder, "streaming.onnx")
         export_onnx(arguments.checkpoint, ordinary, verify=False)
         export_onnx(arguments.checkpoint, streaming, verify=False, streaming=True)
-        whole = open_onnx(ordinary, "native", arguments.threads)
-        strips = open_onnx(streaming, "native", arguments.threads)
-
-        def by(rows: int) -> np.ndarray:
-            pieces = strips.stream(np.split(image, range(rows, height, rows), 2))
-            return np.concatenate(list(pieces), 2)
-
-        load = [os.getloadavg()[0]]
-        expected = whole(image)
-        contestants = {"whole": lambda: whole(image), "one_strip": lambda: by(height)}
-        contestants |= {f"strips_of_{n}": (lambda n=n: by(n)) for n in HEIGHTS}
-        error = max(float(np.abs(run() - expected).max()) for run in contestants.values())
-        times = race(contestants, "whole", arguments.rounds)
-        load.append(os.getloadavg()[0])
-        memory = {"whole": peak_memory(ordinary, height, width, 0, arguments.threads)}
-        for n in HEIGHTS:
-            memory[f"strips_of_{n}"] = peak_memory(streaming, height, width, n, arguments.threads)
+        whole = open_onnx(ordinary, "native", threads)
+        strips = open_onnx(streaming, "native", threads)
+        widths = {
+            width: at_width(whole, strips, arguments.height, width, arguments.rounds, threads)
+            for width in arguments.widths
+        }
+    load.append(os.getloadavg()[0])
     write(
-        f"streaming-{arguments.size}",
+        "streaming",
         {
-            "what": f"image of {arguments.size} by strips, FP32, {arguments.threads} threads",
+            "what": f"images of {arguments.height} rows by strips, FP32, {threads} threads",
             "machine": machine.describe(),
             "load_average_before_and_after": load,
             "rounds": arguments.rounds,
-            "max_abs_difference_to_whole": error,
-            "times": times,
-            "peak_memory_MiB_by_height": memory,
+            "by_width": widths,
         },
     )
+    names = ["whole", *(f"strips_of_{n}" for n in HEIGHTS)]
+    print("| width | " + " | ".join(n.replace("_", " ") for n in names) + " |", file=sys.stderr)
+    print("|---|" + "---|" * len(names), file=sys.stderr)
+    for width, result in widths.items():
+        cells = [
+            f"{result['megapixels_per_second'][n] * 1e3:.0f} ({result['times'][n]['ratio']:.2f})"
+            for n in names
+        ]
+        print(f"| {width} | " + " | ".join(cells) + " |", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ LABELS = {
     "torch_loop": "PyTorch loop over the tokens",
     "mambapy": "parallel scan of mambapy",
     "portable_body": "portable ONNX body",
-    "dvmsr": "DVMSR, native operators",
+    "dvmsr": "DVMSR, native operators, at once",
+    "dvmsr_strips": "DVMSR as `dvmsr-infer` runs it, by strips",
     "rlfn": "RLFN (a CNN)",
 }
 
@@ -50,7 +51,7 @@ def main() -> None:
             "",
         ]
         if peak := result.get("peak_memory_MiB"):
-            text += [f"Peak memory of DVMSR beyond the loaded model: {peak:.0f} MiB.", ""]
+            text += [f"Peak memory of DVMSR at once, beyond the loaded model: {peak:.0f} MiB.", ""]
     before, _, rest = README.read_text().partition(START)
     after = rest.partition(END)[2]
     README.write_text(f"{before}{START}\n\n" + "\n".join(text) + f"\n{END}{after}")

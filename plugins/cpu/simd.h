@@ -49,7 +49,7 @@ typedef uint16_t Halves __attribute__((vector_size(2 * W)));
 
 template <class R>
 DVMSR_INLINE Vector<R> splat(R value) {
-  return Vector<R>{} + value;
+  return value - Vector<R>{};  // costs nothing; adding zero would be an addition, as it changes -0
 }
 
 template <class To, class From>
