@@ -23,6 +23,9 @@ from dvmsr.runtime.picture import Header, Picture, check_frames, encode_picture,
 from dvmsr.runtime.pipeline import pipeline
 from dvmsr.runtime.places import exists
 from dvmsr.runtime.progress import ProgressDisplay
+from dvmsr.runtime.video import enlarge as video
+from dvmsr.runtime.video.codecs import check_options
+from dvmsr.runtime.video.containers import is_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +62,18 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON-ready values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class VideoResult(Result):
+    """One video that was enlarged."""
+
+    resumed_frames: int = 0
+    """Of the frames, those that an earlier session made."""
+
+    @property
+    def pixels(self) -> int:
+        return self.input_size[0] * self.input_size[1] * (self.frames - self.resumed_frames)
 
 
 @dataclass(frozen=True)
@@ -115,18 +130,37 @@ class Options:
     quality: int | None = None
     """Of JPEG, WebP and AVIF, from 1 to 100; None for that of the image."""
     to_srgb: bool = False
+    codec: str | None = None
+    """Of videos; None for their own."""
+    crf: int | None = None
+    """Quality of videos; None for the codec's."""
 
     def __post_init__(self) -> None:
         if self.overwrite and self.skip_existing:
             raise UsageError("--skip-existing keeps results, --overwrite replaces them; give one")
-        if self.resume and self.manifest is None:
+        check_options(self.codec, self.crf)
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Whether they fit what is to be done.
+
+        Raises:
+            UsageError: if not.
+        """
+        videos = [job for job in jobs if is_video(job.source)]
+        if self.resume and self.manifest is None and not videos:
             raise UsageError("--resume goes on with a manifest; name it with --manifest")
+        if (self.codec, self.crf) != (None, None) and not videos:
+            raise UsageError("--codec and --crf are for videos; name one or leave them out")
+        for job in videos:
+            if not (isinstance(job.source, Path) and isinstance(job.target, Path)):
+                raise UsageError(f"{job.source} is a video; videos and results must be files here")
 
 
 def run(inputs: Sequence[str], upscaler: Upscaler, options: Options, as_json: bool) -> None:
     """The command: enlarge, report; ends the process if an image failed."""
     outcomes: list[Outcome] = []
     jobs = plan(inputs, options.output, upscaler.scale, options.template, options.extension)
+    options.check(jobs)
     try:
         for outcome in enlarge_all(upscaler, jobs, options):
             outcomes.append(outcome)
@@ -179,7 +213,9 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> It
                 manifest.add(Begun(str(job.source), str(job.target)).to_dict())
 
         ours = frozenset[str]() if manifest is None else frozenset(manifest.begun)
-        steps = files.enter_context(Copies(Steps(upscaler, options, ours, begin, display.rows)))
+        steps = files.enter_context(
+            Copies(Steps(upscaler, options, ours, begin, display.rows, display.frames))
+        )
         for job, outcome in pipeline(wanted, steps.load, steps.work, steps.save, steps.is_large):
             if isinstance(outcome, Result):
                 yield tell(outcome)
@@ -190,6 +226,10 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> It
         if len(results) > 1:
             seconds = sum(result.seconds for result in results)
             display.line(f"{len(results)} images in {seconds:.1f} s, {speed(results)}")
+
+
+Loaded = Picture | by_rows.Prepared | video.Prepared
+"""What the image of a job is read to."""
 
 
 @dataclass(frozen=True)
@@ -207,26 +247,29 @@ class Steps:
     """Called with width and height of each image when its turn comes."""
     show_rows: Callable[[int, int], None]
     """Called for images that go by rows, with the number of those done and of all."""
+    show_frames: video.Show
+    """Called for videos."""
 
-    def load(self, job: FileJob) -> Picture | by_rows.Prepared:
-        """Read, or look into what goes by rows."""
+    def load(self, job: FileJob) -> Loaded:
+        """Read, or look into what goes by rows or is a video."""
         check_target(job.target, self.replaces(job))
+        if is_video(job.source):
+            told = self.options.codec, self.options.crf, self.options.resume
+            return video.prepare(self.upscaler, job.source, job.target, *told)
         encoding = by_rows.Encoding(self.options.quality, self.options.to_srgb)
         if by_rows.wanted(self.upscaler, job.source, job.target):
             return by_rows.prepare(self.upscaler, job.source, job.target, encoding)
         check = checking(self.upscaler, str(job.source), job.target)
         return read_picture(job.source, check, self.options.to_srgb)
 
-    def is_large(self, picture: Picture | by_rows.Prepared) -> bool:
+    def is_large(self, picture: Loaded) -> bool:
         """Whether the result before should be out of the memory first."""
-        if isinstance(picture, by_rows.Prepared):
+        if not isinstance(picture, Picture):
             return True
         return sum(frame.width * frame.height for frame in picture.frames) > LARGE
 
-    def work(
-        self, job: FileJob, picture: Picture | by_rows.Prepared
-    ) -> tuple[Picture | None, Result]:
-        """Enlarge; by rows, write, too."""
+    def work(self, job: FileJob, picture: Loaded) -> tuple[Picture | None, Result]:
+        """Enlarge; by rows and of videos, write, too."""
         self.begin(job, picture.size)
         names = str(job.source), str(job.target)
         start = time.perf_counter()
@@ -235,6 +278,12 @@ class Steps:
             seconds = time.perf_counter() - start
             sizes = picture.size, picture.enlarged_size
             return None, result_of(self.upscaler, *names, *sizes, seconds, picture.strip)
+        if isinstance(picture, video.Prepared):
+            counts = video.enlarge(self.upscaler, picture, self.replaces(job), self.show_frames)
+            seconds = time.perf_counter() - start
+            sizes = picture.size, picture.enlarged_size
+            result = result_of(self.upscaler, *names, *sizes, seconds, frames=counts.frames)
+            return None, VideoResult(**vars(result), resumed_frames=counts.resumed)
         show = self.show_rows if len(picture.frames) > 1 else None
         try:
             enlarged = enlarge(self.upscaler, picture, show)

@@ -28,6 +28,7 @@ Examples:
   dvmsr-infer - < photo.jpg > large.jpg
   dvmsr-infer panorama.tif --memory 2G
   dvmsr-infer s3://bucket/photos/ -o s3://bucket/enlarged/
+  dvmsr-infer clip.mp4 -o large.mp4
   dvmsr-infer photo.jpg --engine half.engine
 """
 
@@ -49,7 +50,8 @@ def infer(
         list[str],
         typer.Argument(
             metavar="IN",
-            help="Images, folders of images (searched deeply), patterns, or - for standard input; "
+            help="Images, videos, folders of images (searched deeply), patterns, or - for standard "
+            "input; "
             "names of files, or URLs: s3://, gs://, https:// (pip install 'dvmsr[remote]').",
         ),
     ],
@@ -116,7 +118,8 @@ def infer(
         str | None,
         typer.Option(
             metavar="EXT",
-            help="Format of the results: png, jpg, webp, tif, bmp, gif or avif.",
+            help="Format of the results: png, jpg, webp, tif, bmp, gif or avif; of videos mp4, mov, "
+            "mkv or webm.",
             show_default="the image's",
         ),
     ] = None,
@@ -146,9 +149,26 @@ def infer(
         typer.Option(
             "--resume",
             help="Go on with the manifest: pass over what it says is done and has not changed, "
-            "make all else anew.",
+            "make all else anew. Go on with unfinished videos.",
         ),
     ] = False,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Of videos: h264, hevc, vp9, av1, prores or ffv1 (lossless).",
+            show_default="the video's",
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of videos: the lower, the better and larger. Default: 16 for h264, 18 for hevc, "
+            "20 for vp9 and av1.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
@@ -167,6 +187,10 @@ def infer(
     the bundled one, checkpoints, and what dvmsr-export onnx --streaming writes. PNG, TIFF and JPEG
     that would not fit into memory are then read and written by rows, too (pip install
     'dvmsr[large]').
+
+    Videos (pip install 'dvmsr[video]') keep sound, subtitles, times and colours; they count when
+    they are named themselves, not in a folder. What is done lies in OUT.parts until all is, for
+    --resume.
 
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
@@ -192,7 +216,7 @@ def infer(
         raise UsageError(f"{record} cannot be added to line by line; name a file here")
     options = batch.Options(
         *(output, template, extension, overwrite, skip_existing, record, resume),
-        *(quality, to_srgb),
+        *(quality, to_srgb, codec, crf),
     )
     streamed = STREAM in (*inputs, output)
     if streamed:
@@ -217,10 +241,11 @@ def _extension(format: str) -> str:
         UsageError: if it stands for no format.
     """
     from dvmsr.runtime.image_io import FORMATS
+    from dvmsr.runtime.video.containers import WRITTEN
 
     extension = f".{format.lower().removeprefix('.')}"
-    if extension not in FORMATS:
-        known = ", ".join(name[1:] for name in FORMATS)
+    if extension not in (*FORMATS, *WRITTEN):
+        known = ", ".join(name[1:] for name in (*FORMATS, *WRITTEN))
         raise UsageError(f"--format must be one of {known}, not {format!r}")
     return extension
 
@@ -233,7 +258,11 @@ def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> Non
     """
     if len(inputs) != 1:
         raise UsageError("- takes a single image; leave out the others")
-    if options.manifest is not None or options.skip_existing:
-        raise UsageError("- takes a single image; leave out --manifest, --skip-existing and --name")
+    if options.manifest is not None or options.skip_existing or options.resume:
+        raise UsageError(
+            "- takes a single image; leave out --manifest, --skip-existing, --resume and --name"
+        )
+    if (options.codec, options.crf) != (None, None):
+        raise UsageError("- takes an image; leave out --codec and --crf")
     if as_json and options.output in (None, "-"):
         raise UsageError("--json would end up in the image on standard output; name a file with -o")

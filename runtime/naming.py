@@ -12,6 +12,7 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.paths import is_file, unreadable
 from dvmsr.runtime.image_io import FORMATS, check_format
 from dvmsr.runtime.places import Place, Remote, identity, is_dir, is_pattern, matches, place
+from dvmsr.runtime.video.containers import WRITTEN, check_container, is_video, result_suffix
 
 TEMPLATE = "{stem}_x{scale}{ext}"
 """Name of a result: the image's name without extension, the network's scale, the extension."""
@@ -132,11 +133,12 @@ def plan(
     A result lies beside its image, or in the folder `output`, in which the folders below a named
     one are made again. For a single image, `output` may also be a file. Images in a folder that
     are results of others there are left out, as is the folder `output` in one that is searched.
+    Videos count if they are named themselves, not in a folder.
 
     Args:
         template: how results are called, see `TEMPLATE`.
         extension: of the results, with its dot; None for those of the images, or .png where that
-            is not one of ours.
+            is not one of ours. That of a picture is for pictures, that of a video for videos.
 
     Raises:
         UsageError: if a folder has no images, `output` or `template` does not fit, or a result
@@ -148,7 +150,10 @@ def plan(
     single = len(inputs) == 1 and not is_pattern(inputs[0]) and not is_dir(place(inputs[0]))
     if output is not None and single and not _is_folder(output):
         target = place(output)
-        check_format(Path(target.name))
+        if is_video(images[0].path):
+            check_container(target)
+        else:
+            check_format(Path(target.name))
         if extension is not None:
             raise UsageError(f"{output} names the format already; leave out --format")
         if isinstance(target, Remote):
@@ -196,10 +201,19 @@ def _is_folder(output: str) -> bool:
 def _target(
     image: Found, output: str | None, scale: int, template: str, extension: str | None
 ) -> Place:
-    own = image.path.suffix if image.path.suffix.lower() in FORMATS else ".png"
-    name = template.format(stem=image.path.stem, scale=scale, ext=extension or own)
+    suffix = _suffix(image.path, extension)
+    name = template.format(stem=image.path.stem, scale=scale, ext=suffix)
     folder = image.path.parent if output is None else place(output) / image.below
     return folder / name
+
+
+def _suffix(image: Place, extension: str | None) -> str:
+    """The extension of a result; one of pictures is not for videos, nor the other way about."""
+    if is_video(image):
+        return result_suffix(image, extension)
+    if extension in FORMATS:
+        return extension
+    return image.suffix if image.suffix.lower() in FORMATS else ".png"
 
 
 def _without_results(jobs: list[Job], named: set[str]) -> list[Job]:
@@ -230,7 +244,7 @@ def _refuse_collisions(jobs: list[Job]) -> None:
 def _check_folder(output: str) -> None:
     folder = place(output)
     file = isinstance(folder, Path) and is_file(folder)
-    if file or (folder.suffix.lower() in FORMATS and not _is_folder(output)):
+    if file or (folder.suffix.lower() in (*FORMATS, *WRITTEN) and not _is_folder(output)):
         raise UsageError(f"{folder} names a file; for several images -o must be a folder")
 
 

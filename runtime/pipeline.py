@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ def pipeline(
     work: Callable[[Item, Loaded], Worked],
     save: Callable[[Item, Worked], Saved],
     alone: Callable[[Loaded], bool] = lambda loaded: False,
-) -> Iterator[tuple[Item, Saved | Expected]]:
+) -> Generator[tuple[Item, Saved | Expected], None, None]:
     """What became of each item, in their order, as soon as it is known.
 
     `load` and `save` run in a thread each, `work` in the caller's. While it works on an item, the

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ class ProgressDisplay:
 
     A bar with the image's name and size, the time elapsed, and, for several images, their number
     and the input pixels per second. For one image the bar only moves, as a network does not tell
-    how far it is, unless that goes by rows.
+    how far it is, unless that goes by rows; a video shows its frames and the time that is left.
     """
 
     def __init__(self, images: int) -> None:
@@ -46,6 +48,7 @@ class ProgressDisplay:
         )
         self._images = images
         self._name = ""
+        self._began = time.monotonic()
         self._task = self._progress.add_task("", total=images if images > 1 else None, speed="")
         self._timer = threading.Timer(DELAY, self._progress.start)
 
@@ -78,6 +81,21 @@ class ProgressDisplay:
         else:
             part = f"{self._name} {done * 100 // height} %"
             self._progress.update(self._task, description=part)
+
+    def frames(self, done: int, total: int | None, before: int) -> None:
+        """Tell how many frames of the video that is being processed are done, of about how many,
+        and how many of these were before it began."""
+        if done == before:
+            self._began = time.monotonic()
+        total = None if total is None else max(done, total)
+        part = f"frame {done}" if total is None else f"frame {done} of {total}"
+        if total is not None and done > before:
+            seconds = (time.monotonic() - self._began) * (total - done) / (done - before)
+            part += f", {timedelta(seconds=round(seconds))} left"
+        if self._images == 1:
+            self._progress.update(self._task, total=total, completed=done, speed=part)
+        else:
+            self._progress.update(self._task, description=f"{self._name} {part}")
 
     def advance(self, speed: str) -> None:
         """Count one image as done; `speed` is that of all so far."""

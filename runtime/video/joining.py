@@ -1,0 +1,210 @@
+"""Segments and the source's other streams to one file; nothing is encoded again."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dvmsr.errors import DvmsrError
+from dvmsr.runtime.video.codecs import Encoding
+from dvmsr.runtime.video.encoding import encoding_to, tag
+from dvmsr.runtime.video.library import decoding, import_av
+from dvmsr.runtime.video.parts import Segment
+from dvmsr.runtime.video.source import Video, opened
+
+_NOT_COPIED = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Metadata of a file that another muxer writes of its own."""
+_OF_THE_OLD_PICTURES = ("encoder", "BPS", "DURATION", "NUMBER_OF_", "_STATISTICS")
+"""Beginnings of the metadata that is wrong for the enlarged stream."""
+
+
+def rehearse(video: Video, encoding: Encoding, target: Path, container: str) -> None:
+    """Encode one picture and write it with the head of the result to memory.
+
+    So what cannot be encoded or held shows before work begins; streams that are left out are told
+    on stderr.
+
+    Raises:
+        DvmsrError: if the encoder or the container refuses.
+    """
+    av = import_av()
+    segment, result = io.BytesIO(), io.BytesIO()
+    with encoding_to(segment, video, encoding) as encoder:
+        encoder.write(np.zeros((encoding.height, encoding.width, 3), np.uint16), 0)
+        encoder.finish()
+    segment.seek(0)
+    with opened(video.path) as source, av.open(segment, format="nut") as part, ExitStack() as stack:
+        file = stack.enter_context(av.open(result, "w", format=container))
+        _, copies = _add_streams(file, source, part.streams.video[0], video, encoding)
+        for stream in source.streams:
+            if stream.index not in copies and stream.index != video.stream:
+                warnings.warn(
+                    f"{target} cannot hold stream {stream.index} of {video.path} "
+                    f"({_described(stream)}), which is left out",
+                    stacklevel=2,
+                )
+        try:
+            file.start_encoding()
+        except (av.FFmpegError, ValueError) as error:
+            stack.pop_all()  # closing it would raise the same again
+            raise DvmsrError(
+                f"{target} cannot hold the streams of {video.path} "
+                f"({getattr(error, 'strerror', None) or error}); choose .mkv with -o"
+            ) from None
+
+
+def join(
+    segments: Sequence[Segment], video: Video, encoding: Encoding, place: Path, container: str
+) -> None:
+    """Write the result.
+
+    Raises:
+        DvmsrError: if the source or a segment cannot be read.
+        OSError: if the result cannot be written.
+    """
+    av = import_av()
+    with (
+        opened(video.path) as source,
+        av.open(str(segments[0].path)) as part,
+        av.open(str(place), "w", format=container) as file,
+    ):
+        main, copies = _add_streams(file, source, part.streams.video[0], video, encoding)
+        packets = _video_packets(segments, video, main)
+        waiting = next(packets, None)
+        for time, packet in _other_packets(source, video, copies):
+            while waiting is not None and waiting.dts * video.time_base <= time:
+                file.mux(waiting)
+                waiting = next(packets, None)
+            file.mux(packet)
+        while waiting is not None:
+            file.mux(waiting)
+            waiting = next(packets, None)
+
+
+def _add_streams(
+    file: Any, source: Any, part: Any, video: Video, encoding: Encoding
+) -> tuple[Any, dict[int, Any]]:
+    """The enlarged stream, and by their index in the source those that are copied."""
+    for key, value in source.metadata.items():
+        if key.lower() not in _NOT_COPIED:
+            file.metadata[key] = value
+    file.set_chapters(source.chapters())
+    main, copies = None, {}
+    for stream in source.streams:
+        if stream.index == video.stream:
+            made = main = file.add_stream_from_template(part, opaque=True)
+            context = main.codec_context
+            tag(context, video, encoding)
+            if encoding.codec == "hevc" and file.format.name in ("mp4", "mov"):
+                context.codec_tag = "hvc1"  # players of Apple's want that
+            main.time_base = video.time_base
+            context.framerate = video.rate
+            if video.display is not None:
+                main.set_display_matrix(_enlarged(video, encoding))
+        else:
+            try:
+                made = copies[stream.index] = file.add_stream_from_template(stream, opaque=True)
+            except ValueError:
+                continue
+        made.disposition = stream.disposition
+        for key, value in stream.metadata.items():
+            if made is not main or not key.startswith(_OF_THE_OLD_PICTURES):
+                made.metadata[key] = value
+    return main, copies
+
+
+def _enlarged(video: Video, encoding: Encoding) -> list[int]:
+    """The display matrix with its shift, elements 6 and 7, in pixels of the result."""
+    assert video.display is not None
+    scale = encoding.width // video.width
+    return [
+        value * scale if number in (6, 7) else value for number, value in enumerate(video.display)
+    ]
+
+
+def _video_packets(segments: Sequence[Segment], video: Video, stream: Any) -> Iterator[Any]:
+    """Those of all segments in the order of decoding, with the times of the source's frames.
+
+    The k-th packet of a segment by its time is that of the k-th frame. Decoding times are those
+    of the frames in their order, as many frames earlier as it takes.
+    """
+    every = [pts for segment in segments for pts in segment.pts]
+    until_next = [after - pts for pts, after in pairwise(every)] + [0]
+    durations = [duration for segment in segments for duration in segment.durations]
+    orders = [_order(segment) for segment in segments]
+    delay = max(place - rank for order in orders for place, rank in enumerate(order))
+    lead = every[delay] - every[0]
+    first = 0
+    for segment, order in zip(segments, orders, strict=True):
+        with import_av().open(str(segment.path)) as file:
+            if file.streams.video[0].codec_context.extradata != stream.codec_context.extradata:
+                raise _damaged(segment)
+            packets = (packet for packet in file.demux(video=0) if packet.size)
+            for place, (rank, packet) in enumerate(zip(order, packets, strict=True), first):
+                shown = first + rank
+                packet.time_base = video.time_base
+                packet.pts = every[shown]
+                packet.dts = every[place - delay] if place >= delay else every[place] - lead
+                packet.duration = durations[shown] or until_next[shown]
+                packet.stream = stream
+                yield packet
+        first += len(order)
+
+
+def _order(segment: Segment) -> list[int]:
+    """Which frame of a segment each of its packets is, in the order of decoding.
+
+    Raises:
+        DvmsrError: if there are not as many of the one as of the other.
+    """
+    with decoding(segment.path), import_av().open(str(segment.path)) as file:
+        times = [packet.pts for packet in file.demux(video=0) if packet.size]
+    if len(times) != len(segment.pts) or None in times:
+        raise _damaged(segment)
+    ranks = {time: rank for rank, time in enumerate(sorted(times))}
+    return [ranks[time] for time in times]
+
+
+def _damaged(segment: Segment) -> DvmsrError:
+    return DvmsrError(f"{segment.path} is damaged or of another encoder; delete its folder")
+
+
+def _other_packets(
+    source: Any, video: Video, copies: dict[int, Any]
+) -> Iterator[tuple[float, Any]]:
+    """Those of the streams that are copied, each with its time in seconds."""
+    wanted = [stream for stream in source.streams if stream.index in copies]
+    wanted = [stream for stream in wanted if stream.type != "attachment"]  # part of the head
+    if not wanted:
+        return
+    for stream in source.streams:
+        if stream not in wanted:
+            stream.discard = import_av().stream.Discard.all
+    packets = source.demux(wanted)
+    while True:
+        with decoding(video.path):
+            packet = next(packets, None)
+        if packet is None:
+            return
+        if packet.dts is None and packet.pts is None:
+            continue
+        shift = round(video.start / packet.time_base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = copies[packet.stream_index]
+        time = packet.dts if packet.dts is not None else packet.pts
+        yield float(time * packet.time_base), packet
+
+
+def _described(stream: Any) -> str:
+    """What to call a stream: `subtitle, dvd_subtitle`."""
+    context = stream.codec_context
+    codec = getattr(context, "name", None) or stream.name
+    return f"{stream.type}, {codec}" if codec else str(stream.type)

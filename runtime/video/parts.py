@@ -1,0 +1,161 @@
+"""The folder beside a result in which finished segments wait, so that a command can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.paths import exists
+from dvmsr.runtime.atomic import replacing, write_atomically
+
+SUFFIX = ".parts"
+_SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames that are encoded."""
+
+    path: Path
+    pts: list[int]
+    """When each is shown, in the order in which they are."""
+    durations: list[int]
+    """For how long; 0 where that is unknown."""
+
+
+def folder_of(target: Path) -> Path:
+    """Where the parts of a result lie: `clip_x4.mp4.parts`."""
+    return target.with_name(target.name + SUFFIX)
+
+
+def refuse_unasked(target: Path, resume: bool) -> None:
+    """Whether work may begin.
+
+    Raises:
+        UsageError: if parts of the result are there and are not to be gone on with.
+    """
+    folder = folder_of(target)
+    if exists(folder) and not resume:
+        raise UsageError(
+            f"{folder} holds the beginning of {target}; go on with --resume or delete the folder"
+        )
+
+
+class Parts:
+    """The segments of one result; a context manager, which only one process at a time can enter.
+
+    Each is a file of packets and, written when that is complete, a JSON file of its times. At the
+    end of the block the folder is removed if no segment is in it.
+
+    Args:
+        target: the result.
+        settings: JSON-ready; everything that a segment depends on.
+
+    Raises:
+        UsageError: if the folder was begun with other settings, or is not of this kind.
+        DvmsrError: if it cannot be made or read, or another process works in it.
+    """
+
+    def __init__(self, target: Path, settings: dict[str, Any]) -> None:
+        settings = json.loads(json.dumps(settings))
+        self.folder = folder_of(target)
+        self.segments: list[Segment] = []
+        """Those that are finished, in order."""
+        path = self.folder / _SETTINGS
+        try:
+            self.folder.mkdir(exist_ok=True)
+            if not any(file.suffix != ".tmp" for file in self.folder.iterdir()):
+                write_atomically(path, json.dumps(settings, indent=2).encode(), False)
+            self._lock = _locked(path)
+            before = json.loads(path.read_bytes())
+            if not isinstance(before, dict):
+                raise ValueError
+            changed = [name for name in settings if before.get(name) != settings[name]]
+            if changed:
+                raise UsageError(
+                    f"{self.folder} was begun with another {', '.join(changed)}; take the same, "
+                    "or delete the folder"
+                )
+            for left in self.folder.glob(".dvmsr-*.tmp"):
+                left.unlink()
+            while (times := self._path(len(self.segments), "json")).exists():
+                known = json.loads(times.read_bytes())
+                file = self._path(len(self.segments), "nut")
+                self.segments.append(Segment(file, known["pts"], known["durations"]))
+        except OSError as error:
+            raise DvmsrError(
+                f"{self.folder} cannot be used ({error.strerror}); make room or choose another "
+                "place"
+            ) from None
+        except (ValueError, LookupError, TypeError):
+            raise UsageError(
+                f"{self.folder} holds something else than parts of a video; delete or rename it"
+            ) from None
+
+    @property
+    def frames(self) -> int:
+        """Frames in all segments."""
+        return sum(len(segment.pts) for segment in self.segments)
+
+    @contextmanager
+    def adding(self) -> Iterator[Segment]:
+        """A segment to be written in the block; it counts from the end of that on.
+
+        Raises:
+            DvmsrError: if it cannot be written.
+        """
+        number = len(self.segments)
+        with replacing(self._path(number, "nut"), overwrite=True) as temporary:
+            segment = Segment(temporary, [], [])
+            yield segment
+        done = Segment(self._path(number, "nut"), segment.pts, segment.durations)
+        times = {"pts": done.pts, "durations": done.durations}
+        write_atomically(self._path(number, "json"), json.dumps(times).encode(), True)
+        self.segments.append(done)
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self.folder / f"{number:06}.{suffix}"
+
+    def __enter__(self) -> Parts:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.segments:
+            self.remove()
+        os.close(self._lock)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of a file that no other process has locked.
+
+    Raises:
+        DvmsrError: if one has.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DvmsrError(f"{path.parent} is in use by another process; wait for its end") from None
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
