@@ -15,8 +15,8 @@ from dvmsr.runtime.video.codecs import Encoding
 from dvmsr.runtime.video.library import import_av
 from dvmsr.runtime.video.source import FULL, LIMITED, Video, view
 
-FORMAT = "nut"
-"""Container of a segment: it takes any codec and any times."""
+_FORMAT, _OTHER_FORMATS = "nut", {"prores": "mov"}
+"""Container of a segment: it takes any times, but not every codec."""
 _GLOBAL_HEADER = 1 << 22
 
 
@@ -73,7 +73,8 @@ def encoding_to(place: Any, video: Video, encoding: Encoding) -> Iterator[Encode
         OSError: if the file cannot be written.
     """
     av = import_av()
-    with av.open(place, "w", format=FORMAT) as file:
+    format = _OTHER_FORMATS.get(encoding.codec, _FORMAT)
+    with av.open(place, "w", format=format) as file:
         try:
             stream = file.add_stream(
                 encoding.encoder,

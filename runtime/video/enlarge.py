@@ -187,7 +187,7 @@ class SegmentWriter:
             )
         self._encoder.write(pixels, frame.pts)
         self._segment.pts.append(frame.pts)
-        self._segment.durations.append(frame.duration)
+        self._segment.end = frame.end
         if len(self._segment.pts) == self._length:
             self.finish()
 

@@ -40,7 +40,7 @@ def rehearse(video: Video, encoding: Encoding, target: Path, container: str) -> 
         encoder.write(np.zeros((encoding.height, encoding.width, 3), np.uint16), 0)
         encoder.finish()
     segment.seek(0)
-    with opened(video.path) as source, av.open(segment, format="nut") as part, ExitStack() as stack:
+    with opened(video.path) as source, av.open(segment) as part, ExitStack() as stack:
         file = stack.enter_context(av.open(result, "w", format=container))
         _, copies = _add_streams(file, source, part.streams.video[0], video, encoding)
         for stream in source.streams:
@@ -136,8 +136,7 @@ def _video_packets(segments: Sequence[Segment], video: Video, stream: Any) -> It
     of the frames in their order, as many frames earlier as it takes.
     """
     every = [pts for segment in segments for pts in segment.pts]
-    until_next = [after - pts for pts, after in pairwise(every)] + [0]
-    durations = [duration for segment in segments for duration in segment.durations]
+    durations = [after - pts for pts, after in pairwise([*every, segments[-1].end])]
     orders = [_order(segment) for segment in segments]
     delay = max(place - rank for order in orders for place, rank in enumerate(order))
     lead = every[delay] - every[0]
@@ -152,7 +151,7 @@ def _video_packets(segments: Sequence[Segment], video: Video, stream: Any) -> It
                 packet.time_base = video.time_base
                 packet.pts = every[shown]
                 packet.dts = every[place - delay] if place >= delay else every[place] - lead
-                packet.duration = durations[shown] or until_next[shown]
+                packet.duration = durations[shown]
                 packet.stream = stream
                 yield packet
         first += len(order)
@@ -206,5 +205,5 @@ def _other_packets(
 def _described(stream: Any) -> str:
     """What to call a stream: `subtitle, dvd_subtitle`."""
     context = stream.codec_context
-    codec = getattr(context, "name", None) or stream.name
+    codec = stream.name if context is None else context.codec.canonical_name
     return f"{stream.type}, {codec}" if codec else str(stream.type)

@@ -20,15 +20,15 @@ SUFFIX = ".parts"
 _SETTINGS = "settings.json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Segment:
     """Frames that are encoded."""
 
     path: Path
     pts: list[int]
     """When each is shown, in the order in which they are."""
-    durations: list[int]
-    """For how long; 0 where that is unknown."""
+    end: int
+    """When the last one ends."""
 
 
 def folder_of(target: Path) -> Path:
@@ -65,31 +65,16 @@ class Parts:
     """
 
     def __init__(self, target: Path, settings: dict[str, Any]) -> None:
-        settings = json.loads(json.dumps(settings))
         self.folder = folder_of(target)
         self.segments: list[Segment] = []
         """Those that are finished, in order."""
-        path = self.folder / _SETTINGS
         try:
-            self.folder.mkdir(exist_ok=True)
-            if not any(file.suffix != ".tmp" for file in self.folder.iterdir()):
-                write_atomically(path, json.dumps(settings, indent=2).encode(), False)
-            self._lock = _locked(path)
-            before = json.loads(path.read_bytes())
-            if not isinstance(before, dict):
-                raise ValueError
-            changed = [name for name in settings if before.get(name) != settings[name]]
-            if changed:
-                raise UsageError(
-                    f"{self.folder} was begun with another {', '.join(changed)}; take the same, "
-                    "or delete the folder"
-                )
-            for left in self.folder.glob(".dvmsr-*.tmp"):
-                left.unlink()
-            while (times := self._path(len(self.segments), "json")).exists():
-                known = json.loads(times.read_bytes())
-                file = self._path(len(self.segments), "nut")
-                self.segments.append(Segment(file, known["pts"], known["durations"]))
+            self._lock = self._entered(settings)
+            try:
+                self._read(json.loads(json.dumps(settings)))
+            except BaseException:
+                os.close(self._lock)
+                raise
         except OSError as error:
             raise DvmsrError(
                 f"{self.folder} cannot be used ({error.strerror}); make room or choose another "
@@ -99,6 +84,32 @@ class Parts:
             raise UsageError(
                 f"{self.folder} holds something else than parts of a video; delete or rename it"
             ) from None
+
+    def _entered(self, settings: dict[str, Any]) -> int:
+        """The descriptor of the settings' file, which is made if the folder is new, locked."""
+        path = self.folder / _SETTINGS
+        self.folder.mkdir(exist_ok=True)
+        others = [file for file in self.folder.iterdir() if file.suffix != ".tmp"]
+        if not others:
+            write_atomically(path, json.dumps(settings, indent=2).encode(), overwrite=False)
+        elif path not in others:
+            raise ValueError
+        return _locked(path)
+
+    def _read(self, settings: dict[str, Any]) -> None:
+        before = json.loads((self.folder / _SETTINGS).read_bytes())
+        changed = [name for name, value in settings.items() if before[name] != value]
+        if changed:
+            raise UsageError(
+                f"{self.folder} was begun with another {', '.join(changed)}; take the same, or "
+                "delete the folder"
+            )
+        for left in self.folder.glob(".dvmsr-*.tmp"):
+            left.unlink()
+        while (times := self._path(len(self.segments), "json")).exists():
+            known = json.loads(times.read_bytes())
+            file = self._path(len(self.segments), "segment")
+            self.segments.append(Segment(file, known["pts"], known["end"]))
 
     @property
     def frames(self) -> int:
@@ -113,11 +124,11 @@ class Parts:
             DvmsrError: if it cannot be written.
         """
         number = len(self.segments)
-        with replacing(self._path(number, "nut"), overwrite=True) as temporary:
-            segment = Segment(temporary, [], [])
+        with replacing(self._path(number, "segment"), overwrite=True) as temporary:
+            segment = Segment(temporary, [], 0)
             yield segment
-        done = Segment(self._path(number, "nut"), segment.pts, segment.durations)
-        times = {"pts": done.pts, "durations": done.durations}
+        done = Segment(self._path(number, "segment"), segment.pts, segment.end)
+        times = {"pts": done.pts, "end": done.end}
         write_atomically(self._path(number, "json"), json.dumps(times).encode(), True)
         self.segments.append(done)
 

@@ -31,6 +31,8 @@ from dvmsr.threads import cores
 LIMITED, FULL = 1, 2
 """FFmpeg's numbers of the two ranges."""
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
+_PAUSE = 1
+"""Seconds by which the pictures may end before the sound."""
 _RATE = Fraction(25)
 """Assumed of a video that tells none."""
 _LOST = {
@@ -75,6 +77,8 @@ class Video:
     """Frames, about, where the file tells."""
     start: Fraction
     """Seconds that are taken off all times."""
+    lasts: Fraction | None
+    """Seconds, where the file tells."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,8 @@ class Frame:
     planes: Planes
     pts: int
     """When it is shown, in the video's `time_base`."""
-    duration: int
-    """For how long; 0 where that is unknown."""
+    end: int
+    """Until when, as the file tells or the rate implies."""
 
 
 @contextmanager
@@ -148,6 +152,7 @@ def probe(path: Path) -> Video:
             rate=rate,
             count=_count(file, stream, rate),
             start=Fraction(file.start_time or 0, 10**6) if starts_anywhere else Fraction(0),
+            lasts=Fraction(file.duration, 10**6) if file.duration else None,
         )
 
 
@@ -227,7 +232,7 @@ def frames(video: Video, skip: int = 0) -> Iterator[Frame]:
     """All frames of a video in the order in which they are shown, but for the first `skip`.
 
     Their times increase: one that does not is moved by one tick. What is damaged is left out or
-    shown as the decoder makes it up, and told on stderr at the end.
+    shown as the decoder makes it up; that, and a missing end, is told on stderr at the end.
 
     Raises:
         DvmsrError: if the file cannot be read, or the pictures change their size.
@@ -237,7 +242,7 @@ def frames(video: Video, skip: int = 0) -> Iterator[Frame]:
     start = round(video.start / video.time_base)
     with opened(video.path) as file:
         stream = file.streams[video.stream]
-        last, usual = -1 - (1 << 62), max(1, round(1 / (video.rate * video.time_base)))
+        last, end, usual = -(1 << 62), 0, max(1, round(1 / (video.rate * video.time_base)))
         for number, frame in enumerate(_decoded(file, stream, damage)):
             if (frame.width, frame.height) != (video.width, video.height):
                 raise DvmsrError(
@@ -246,13 +251,21 @@ def frames(video: Video, skip: int = 0) -> Iterator[Frame]:
                 )
             pts = frame.pts if frame.pts is not None else frame.dts
             pts = (last + usual if number else 0) if pts is None else max(pts - start, last + 1)
-            last = pts
+            last, end = pts, pts + (frame.duration or usual)
             if number >= skip:
-                yield Frame(_planes(repack, frame, video.coding), pts, frame.duration or 0)
+                yield Frame(_planes(repack, frame, video.coding), pts, end)
     if damage:
+        places = "1 place" if len(damage) == 1 else f"{len(damage)} places"
         warnings.warn(
-            f"{video.path} is damaged at {len(damage)} places, the first of them after "
-            f"{damage[0]:.1f} s; frames there are missing or made up",
+            f"{video.path} is damaged at {places}, the first after {damage[0]:.1f} s; frames there "
+            "are missing or made up",
+            stacklevel=2,
+        )
+    seconds = float(end * video.time_base)
+    if video.lasts is not None and seconds < video.lasts - _PAUSE:
+        warnings.warn(
+            f"{video.path} ends after {seconds:.1f} s, not {float(video.lasts):.1f} s as it "
+            "promises; it may be cut off",
             stacklevel=2,
         )
 
