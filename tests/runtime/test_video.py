@@ -347,12 +347,14 @@ def test_damage_inside_is_told(
 def test_a_missing_end_is_told(
     folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip("in.mkv", times=range(0, 6000, 500))
+    clip("in.mkv", times=range(0, 6000, 500), options={"g": "1"})
     data = Path("in.mkv").read_bytes()
-    Path("in.mkv").write_bytes(data[: data.index(packets("in.mkv", "video")[8][0])])
+    Path("in.mkv").write_bytes(data[: data.index(packets("in.mkv", "video")[6][0])])
     assert infer("in.mkv", *MODEL) == 0
-    assert re.search(r"in\.mkv ends after \d\.\d s, not 5\.\d s as it", capsys.readouterr().err)
-    assert len(times("in_x2.mkv")) <= 8
+    assert re.search(
+        r"in\.mkv ends after (2\.5|3\.0) s, not 5\.\d s as it", capsys.readouterr().err
+    )
+    assert len(times("in_x2.mkv")) == 6
 
 
 def test_stores_are_refused() -> None:
