@@ -118,8 +118,8 @@ def infer(
         str | None,
         typer.Option(
             metavar="EXT",
-            help="Format of the results: png, jpg, webp, tif, bmp, gif or avif; of videos mp4, mov, "
-            "mkv or webm.",
+            help="Format of the results: png, jpg, webp, tif, bmp, gif or avif; of videos mp4, "
+            "mov, mkv or webm.",
             show_default="the image's",
         ),
     ] = None,

@@ -253,7 +253,7 @@ def test_reports(folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str])
         "frames": 12,
         "resumed_frames": 0,
     }
-    assert "frames" not in image
+    assert image["frames"] == 1
     assert "in_x2.mp4: 16x12 -> 32x24, 12 frames in " in captured.err
     rows = [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()]
     done = [row for row in rows if (row["input"], row["status"]) == ("in.mp4", "done")]
