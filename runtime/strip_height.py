@@ -8,7 +8,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.runtime import memory
 from dvmsr.strips import least_rows
 
-TOKENS_AT_ONCE = 16384
+TOKENS_AT_ONCE = 1 << 16
 """Pixels of a strip in which ONNX Runtime computes on a CPU, even what would fit at once. Taller
 ones cost memory, shorter ones time (benchmarks/cpu/streaming.py)."""
 

@@ -107,7 +107,7 @@ def test_a_page_has_the_name_of_its_path(store: object) -> None:
         (["https://host/a.png"], None, "https:// is for reading; name a place"),
         (["a.png"], "https://host/out/", "https:// is for reading; name a place"),
         (["a.png"], "memory://other/", "memory://other does not exist; create it"),
-        (["a.png"], "memory://bucket/a.gif", "a.gif must end in one of .png"),
+        (["a.png"], "memory://bucket/a.psd", "a.psd must end in one of .png"),
         (["a.png", "b.png"], "memory://bucket/a.png", "names a file; for several"),
         (["memory://bucket/in/*.bmp"], None, "nothing matches memory://bucket/in/*.bmp"),
         (["memory://b*/in"], None, "has a pattern in place of a bucket"),
