@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from small_model import Models, random_pixels
@@ -150,6 +152,42 @@ def test_holes_with_sixteen_bits(model: tuple[str, ...], infer: Infer, channels:
     difference = read_deep("qx.png") / 257 - read_deep("px.png")
     assert np.abs(difference[..., :-1]).max() <= 2
     assert np.abs(difference[..., -1]).max() <= 20
+
+
+@requires_vips
+def test_any_size_mode_and_height_of_strips(streaming_file: Path, tmp_path: Path) -> None:
+    """The picture in memory to one level, and 16 bits to as much as 8 where these say the same."""
+    whole = Upscaler.from_file(streaming_file, "portable", threads=1)
+    source, target = tmp_path / "p.png", tmp_path / "o.png"
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        st.integers(1, 40),
+        st.integers(1, 40),
+        st.sampled_from(["L", "LA", "RGB", "RGBA"]),
+        st.integers(1, 50),
+        st.booleans(),
+    )
+    def check(height: int, width: int, mode: str, strip: int, is_deep: bool) -> None:
+        pixels = random_pixels(height, width, len(mode))
+        image = Image.frombytes(mode, (width, height), pixels.tobytes())
+        image.save(source)
+        if is_deep:
+            vips.import_vips().Image.new_from_array(pixels.astype(np.uint16) * 257).copy(
+                interpretation="rgb16" if mode.startswith("RGB") else "grey16"
+            ).write_to_file(str(source))
+        by_strips = Upscaler.from_file(streaming_file, "portable", threads=1, strip=strip)
+        prepared = by_rows.prepare(by_strips, source, target)
+        by_rows.enlarge(by_strips, prepared, True, lambda done, rows: None)
+        expected = np.asarray(whole(image), float).reshape(2 * height, 2 * width, -1)
+        result = read_deep(str(target)) / (257 if is_deep else 1)
+        colours = len(mode.removesuffix("A"))
+        assert result.shape == expected.shape
+        assert np.abs(result - expected)[..., :colours].max() <= 1
+        if not is_deep:  # alpha is clipped between rows and columns
+            assert np.abs(result - expected).max() <= 1
+
+    check()
 
 
 @requires_vips
