@@ -288,14 +288,16 @@ def encode(
         options: of Pillow's `save`, before those above.
     """
     format = check_format(path)
-    first, *others = (_prepared(frame, format, path) for frame in (image, *more))
-    options = {**_SAVE_OPTIONS.get(format, {}), **options}
+    frames = [_prepared(frame, format, path) for frame in (image, *more)]
+    first, held = frames[0]
+    options = {**_SAVE_OPTIONS.get(format, {}), "icc_profile": None, **held, **options}
     if "qtables" in options:
         del options["quality"]
-    if others:
+    if more:
+        first, *others = (_with_info(*frame) for frame in frames)
         options.update(save_all=True, append_images=others)
-    if format != "TIFF":  # every page has its own
-        options["icc_profile"] = first.info.get("icc_profile")
+        if format == "TIFF":  # every page has its own
+            del options["icc_profile"]
     buffer = io.BytesIO()
     try:
         first.save(buffer, format, **options)
@@ -304,8 +306,15 @@ def encode(
     return buffer.getvalue()
 
 
-def _prepared(image: Image.Image, format: str, path: Path) -> Image.Image:
-    """As the format can hold it."""
+def _with_info(image: Image.Image, info: dict[str, Any]) -> Image.Image:
+    image = image.copy()
+    image.info = {**info}
+    return image
+
+
+def _prepared(image: Image.Image, format: str, path: Path) -> tuple[Image.Image, dict[str, Any]]:
+    """As the format can hold it, with colour profile and transparent palette entry by the names
+    that Pillow's `save` and `info` give them."""
     profile = fitting_profile(image.info.get("icc_profile"), image.mode, path)
     if "A" in image.getbands() and format in FLAT:
         if image.getchannel("A").getextrema() != (255, 255):
@@ -322,18 +331,14 @@ def _prepared(image: Image.Image, format: str, path: Path) -> Image.Image:
         profile = None
     if format in COLOURED and image.mode in ("L", "LA"):
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
-    info: dict[str | tuple[int, int], Any] = {}
+    info: dict[str, Any] = {"icc_profile": profile} if profile else {}
     if format == "GIF":
-        image, info = _with_palette(image, path)
-    else:
-        image = image.copy()
-    image.info = {**info, "icc_profile": profile} if profile else info
-    return image
+        image, hole = _with_palette(image, path)
+        info |= hole
+    return image, info
 
 
-def _with_palette(
-    image: Image.Image, path: Path
-) -> tuple[Image.Image, dict[str | tuple[int, int], Any]]:
+def _with_palette(image: Image.Image, path: Path) -> tuple[Image.Image, dict[str, Any]]:
     """The picture with a palette of its own, and what `info` must hold for its transparency."""
     if "A" not in image.getbands():
         return (image, {}) if image.mode == "L" else (image.quantize(_GIF_COLOURS + 1), {})
