@@ -308,7 +308,7 @@ def encode(
 
 def _with_info(image: Image.Image, info: dict[str, Any]) -> Image.Image:
     image = image.copy()
-    image.info = {**info}
+    image.info = dict(info.items())
     return image
 
 
