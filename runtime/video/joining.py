@@ -15,7 +15,7 @@ import numpy as np
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.video.codecs import Encoding
 from dvmsr.runtime.video.encoding import encoding_to, tag
-from dvmsr.runtime.video.library import decoding, import_av
+from dvmsr.runtime.video.library import decoding, import_av, url
 from dvmsr.runtime.video.parts import Segment
 from dvmsr.runtime.video.source import Video, opened
 
@@ -72,7 +72,7 @@ def join(
     av = import_av()
     with (
         opened(video.path) as source,
-        av.open(str(segments[0].path)) as part,
+        av.open(url(segments[0].path)) as part,
         av.open(str(place), "w", format=container) as file,
     ):
         main, copies = _add_streams(file, source, part.streams.video[0], video, encoding)
@@ -142,7 +142,7 @@ def _video_packets(segments: Sequence[Segment], video: Video, stream: Any) -> It
     lead = every[delay] - every[0]
     first = 0
     for segment, order in zip(segments, orders, strict=True):
-        with import_av().open(str(segment.path)) as file:
+        with import_av().open(url(segment.path)) as file:
             if file.streams.video[0].codec_context.extradata != stream.codec_context.extradata:
                 raise _damaged(segment)
             packets = (packet for packet in file.demux(video=0) if packet.size)
@@ -163,7 +163,7 @@ def _order(segment: Segment) -> list[int]:
     Raises:
         DvmsrError: if there are not as many of the one as of the other.
     """
-    with decoding(segment.path), import_av().open(str(segment.path)) as file:
+    with decoding(segment.path), import_av().open(url(segment.path)) as file:
         times = [packet.pts for packet in file.demux(video=0) if packet.size]
     if len(times) != len(segment.pts) or None in times:
         raise _damaged(segment)

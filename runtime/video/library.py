@@ -33,6 +33,11 @@ def import_av() -> Any:
     return av
 
 
+def url(path: Path) -> str:
+    """A file's name as FFmpeg takes it: without this, `a:b.mp4` would be of a protocol `a`."""
+    return f"file:{path}"
+
+
 @contextmanager
 def decoding(path: Path) -> Iterator[None]:
     """Turns what FFmpeg makes of a bad file in the block into a `DvmsrError`."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dvmsr.errors import DvmsrError
 from dvmsr.paths import check_input
 from dvmsr.runtime.video.containers import DEMUXERS
-from dvmsr.runtime.video.library import decoding, import_av
+from dvmsr.runtime.video.library import decoding, import_av, url
 from dvmsr.runtime.video.pixels import (
     BT601,
     BT709,
@@ -104,7 +104,7 @@ def opened(path: Path) -> Iterator[Any]:
     check_input(path)
     options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
     with decoding(path):
-        file = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+        file = av.open(url(path), container_options=options, metadata_errors="replace")
     with file:
         yield file
 

@@ -357,6 +357,13 @@ def test_a_missing_end_is_told(
     assert len(times("in_x2.mkv")) == 6
 
 
+@pytest.mark.parametrize("name", ["a:b.mp4", "pipe:0.mkv", "%03d [1].mov", "ü.mp4"])
+def test_unusual_names(folder: Path, infer: Infer, name: str) -> None:
+    shutil.move(clip(f"in{Path(name).suffix}", times=REGULAR[:2]), name)
+    assert infer(name, "--format", "mkv", *MODEL) == 0
+    assert names(folder) == {name, f"{Path(name).stem}_x2.mkv"}
+
+
 def test_stores_are_refused() -> None:
     """What is done could not be gone on with."""
     job = Job(Remote("memory://in.mp4"), Path("out.mp4"))
