@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError, explain
@@ -20,7 +20,7 @@ from dvmsr.runtime.image_io import check_sides
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
 from dvmsr.runtime.naming import TEMPLATE, FileJob, Job, plan
 from dvmsr.runtime.picture import Header, Picture, check_frames, encode_picture, read_picture
-from dvmsr.runtime.pipeline import pipeline
+from dvmsr.runtime.pipeline import Expected, pipeline
 from dvmsr.runtime.places import exists
 from dvmsr.runtime.progress import ProgressDisplay
 from dvmsr.runtime.video import enlarge as video
@@ -156,13 +156,61 @@ class Options:
                 raise UsageError(f"{job.source} is a video; videos and results must be files here")
 
 
-def run(inputs: Sequence[str], upscaler: Upscaler, options: Options, as_json: bool) -> None:
+class Runner(Protocol):
+    """What enlarges images: this process, or a cluster."""
+
+    @property
+    def scale(self) -> int:
+        """How many times larger each side becomes."""
+
+    def outcomes(
+        self,
+        jobs: Sequence[Job],
+        options: Options,
+        replaces: Callable[[Job], bool],
+        begin: Callable[[Job, tuple[int, int] | None], None],
+        display: ProgressDisplay,
+    ) -> Iterator[tuple[Job, Result | Expected]]:
+        """What became of each image, as soon as it is known.
+
+        Args:
+            replaces: whether a job's result may be replaced, if it is there.
+            begin: called before the result appears, with width and height where they are known.
+            display: told how far an image is, if that is known.
+        """
+
+
+@dataclass(frozen=True)
+class Here:
+    """This process, which reads, computes and writes at once."""
+
+    upscaler: Upscaler
+
+    @property
+    def scale(self) -> int:
+        return self.upscaler.scale
+
+    def outcomes(
+        self,
+        jobs: Sequence[Job],
+        options: Options,
+        replaces: Callable[[Job], bool],
+        begin: Callable[[Job, tuple[int, int] | None], None],
+        display: ProgressDisplay,
+    ) -> Iterator[tuple[Job, Result | Expected]]:
+        """As of `Runner`, in their order."""
+        work = Steps(self.upscaler, options, replaces, begin, display.rows, display.frames)
+        with Copies(work) as steps:
+            yield from pipeline(jobs, steps.load, steps.work, steps.save, steps.is_large)
+
+
+def run(inputs: Sequence[str], runner: Runner, options: Options, as_json: bool) -> None:
     """The command: enlarge, report; ends the process if an image failed."""
     outcomes: list[Outcome] = []
-    jobs = plan(inputs, options.output, upscaler.scale, options.template, options.extension)
+    jobs = plan(inputs, options.output, runner.scale, options.template, options.extension)
     options.check(jobs)
     try:
-        for outcome in enlarge_all(upscaler, jobs, options):
+        for outcome in enlarge_all(runner, jobs, options):
             outcomes.append(outcome)
     finally:  # an interrupt leaves the images that are done, so they are told
         if as_json:
@@ -176,7 +224,7 @@ def run(inputs: Sequence[str], upscaler: Upscaler, options: Options, as_json: bo
         sys.exit(failures[0].error.exit_code)
 
 
-def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> Iterator[Outcome]:
+def enlarge_all(runner: Runner, jobs: Sequence[Job], options: Options) -> Iterator[Outcome]:
     """Every job's outcome as soon as it is known, reported on stderr and in the manifest."""
     with ExitStack() as files:
         manifest = None
@@ -207,16 +255,18 @@ def enlarge_all(upscaler: Upscaler, jobs: Sequence[Job], options: Options) -> It
             else:
                 wanted.append(job)
 
-        def begin(job: Job, size: tuple[int, int]) -> None:
-            display.begin(job.source.name, *size)
+        def begin(job: Job, size: tuple[int, int] | None) -> None:
+            if size is not None:
+                display.begin(job.source.name, *size)
             if manifest is not None:
                 manifest.add(Begun(str(job.source), str(job.target)).to_dict())
 
         ours = frozenset[str]() if manifest is None else frozenset(manifest.begun)
-        steps = files.enter_context(
-            Copies(Steps(upscaler, options, ours, begin, display.rows, display.frames))
-        )
-        for job, outcome in pipeline(wanted, steps.load, steps.work, steps.save, steps.is_large):
+
+        def replaces(job: Job) -> bool:
+            return options.overwrite or str(job.target) in ours
+
+        for job, outcome in runner.outcomes(wanted, options, replaces, begin, display):
             if isinstance(outcome, Result):
                 yield tell(outcome)
             else:
@@ -241,9 +291,9 @@ class Steps:
 
     upscaler: Upscaler
     options: Options
-    ours: frozenset[str]
-    """Results of an earlier session, which may be replaced in any case."""
-    begin: Callable[[Job, tuple[int, int]], None]
+    replaces: Callable[[Job], bool]
+    """Whether a result that is there may be replaced."""
+    begin: Callable[[Job, tuple[int, int] | None], None]
     """Called with width and height of each image when its turn comes."""
     show_rows: Callable[[int, int], None]
     """Called for images that go by rows, with the number of those done and of all."""
@@ -303,10 +353,6 @@ class Steps:
         encoded = encode_picture(enlarged, job.target, scale, quality)
         write_atomically(job.target, encoded, self.replaces(job))
         return result
-
-    def replaces(self, job: Job) -> bool:
-        """Whether a result that is there may be replaced."""
-        return self.options.overwrite or str(job.target) in self.ours
 
 
 def checking(upscaler: Upscaler, source: str, target: Path) -> Callable[[Header], None]:

@@ -29,6 +29,7 @@ Examples:
   dvmsr-infer panorama.tif --memory 2G
   dvmsr-infer s3://bucket/photos/ -o s3://bucket/enlarged/
   dvmsr-infer clip.mp4 -o large.mp4
+  dvmsr-infer /shared/photos/ -o /shared/enlarged/ --ray ray://head:10001
   dvmsr-infer photo.jpg --engine half.engine
 """
 
@@ -169,6 +170,25 @@ def infer(
             show_default=False,
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have a Ray cluster do it: auto, local or ray://host:port (pip install "
+            "'dvmsr[ray]').",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many in the cluster, each with --threads processors (1 unless given), or a "
+            "GPU. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
@@ -223,10 +243,21 @@ def infer(
         if name is not None:
             raise UsageError("- has no name; leave out --name")
         _check_stream(inputs, options, as_json)
+    if workers is not None and ray is None:
+        raise UsageError("--workers are those of a cluster; name it with --ray")
+    if ray is not None:
+        if streamed:
+            raise UsageError("- cannot be sent to a cluster; leave out --ray, or name files")
+        from dvmsr.runtime.cluster import Cluster, Model
+
+        on_workers = Model(model or DEFAULT, backend, threads or 1, strip, limit)
+        with warnings_as_notices(), Cluster(ray, on_workers, workers) as cluster:
+            batch.run(inputs, cluster, options, as_json)
+        return
     with warnings_as_notices():
         upscaler = Upscaler.from_file(model or DEFAULT, backend, threads, strip, limit)
         if not streamed:
-            batch.run(inputs, upscaler, options, as_json)
+            batch.run(inputs, batch.Here(upscaler), options, as_json)
             return
         result = enlarge_stream(upscaler, inputs[0], options)
     notice(batch.describe(result))

@@ -116,6 +116,6 @@ class Copies:
                 text = text.replace(str(file), str(place))
         return text
 
-    def _begin(self, begun: Job, size: tuple[int, int]) -> None:
+    def _begin(self, begun: Job, size: tuple[int, int] | None) -> None:
         job = next(job for job, files in list(self._files.items()) if files == begun)
         self._tell(job, size)

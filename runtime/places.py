@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 
 from dvmsr import paths
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.runtime import atomic
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _WEB = ("http", "https")
@@ -227,6 +228,14 @@ def exists(place: Place) -> bool:
 def is_dir(place: Place) -> bool:
     """Whether it is a folder."""
     return place.is_dir() if isinstance(place, Remote) else paths.is_dir(place)
+
+
+def check_target(place: Place, overwrite: bool) -> None:
+    """Whether a result may be written here; see `atomic.check_target` and `Remote.check_target`."""
+    if isinstance(place, Remote):
+        place.check_target(overwrite)
+    else:
+        atomic.check_target(place, overwrite)
 
 
 def identity(place: Place) -> str:

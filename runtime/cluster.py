@@ -1,0 +1,355 @@
+"""`dvmsr-infer --ray`: the same steps on the machines of a Ray cluster, by Ray Data (extra `ray`).
+
+An actor in the cluster conducts, because Ray Data does not run in a client (`ray://`): it feeds
+the images to a pool of workers that hold the model, and hands on what becomes of each.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+import signal
+import socket
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvmsr import threads
+from dvmsr.cli_support import notice
+from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError, explain
+from dvmsr.paths import is_dir
+from dvmsr.runtime import memory
+from dvmsr.runtime.batch import Options, Result, Steps
+from dvmsr.runtime.copies import Copies
+from dvmsr.runtime.naming import Job
+from dvmsr.runtime.pipeline import Expected
+from dvmsr.runtime.places import check_target
+from dvmsr.runtime.progress import ProgressDisplay
+from dvmsr.runtime.video.containers import is_video
+
+if TYPE_CHECKING:
+    from dvmsr.runtime.upscaler import Upscaler
+
+_CLIENT = re.compile(r"ray://([^/:]+):(\d{1,5})")
+GPU_BACKENDS = ("cuda", "tensorrt")
+RETRIES = 2
+"""How often an image is tried again whose worker was lost."""
+_BLOCKS = 10_000
+"""The most parts that the images are divided into; those of a part are told of, and tried again,
+together."""
+_CHECKS = 16
+"""Results that are looked for at once."""
+_PATIENCE = 10.0
+"""Seconds for a cluster to answer."""
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Against Ray's reports to its makers and a warning; what the user has set stays."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What `Upscaler.from_file` takes, for a worker with so many processors, or a GPU."""
+
+    name: str
+    backend: str
+    processors: int
+    strip: int | None
+    memory: int | None
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self.backend in GPU_BACKENDS or self.name.endswith(".engine")
+
+    def open(self) -> Upscaler:
+        """Load it; an image may take the worker's share of half of what is free.
+
+        Raises:
+            DvmsrError: as `Upscaler.from_file`.
+        """
+        from dvmsr.runtime.upscaler import Upscaler
+
+        limit = self.memory
+        free = memory.budget(None)
+        if limit is None and free is not None and not self.needs_gpu:
+            limit = free * min(self.processors, threads.cores()) // threads.cores()
+        try:
+            return Upscaler.from_file(self.name, self.backend, self.processors, self.strip, limit)
+        except DvmsrError as error:
+            raise type(error)(f"the worker on {socket.gethostname()} says: {error}") from None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a worker must see as the command does."""
+
+    current: str | None
+    """The folder that names are relative to; None where none are."""
+    folders: tuple[str, ...] = ()
+
+    def enter(self) -> None:
+        """
+        Raises:
+            DvmsrError: if a folder is not there.
+        """
+        remedy = "name what all machines share, by full paths, or a store"
+        for folder in filter(None, (self.current, *self.folders)):
+            if not is_dir(Path(folder)):
+                raise DvmsrError(
+                    f"the worker on {socket.gethostname()} does not see {folder}; {remedy}"
+                )
+            if folder is self.current:
+                os.chdir(folder)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What became of an image on a worker."""
+
+    number: int
+    outcome: Result | DvmsrError
+    warnings: tuple[str, ...] = ()
+    fatal: bool = False
+    """Whether the worker cannot work at all."""
+    bug: str = ""
+    """A traceback."""
+
+
+class Worker:
+    """Holds the model, in a process in the cluster."""
+
+    def __init__(self, model: Model, surroundings: Surroundings, options: Options) -> None:
+        self.options = options
+        self.ready: Upscaler | DvmsrError
+        try:
+            surroundings.enter()
+            self.ready = model.open()
+        except DvmsrError as error:
+            self.ready = error
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
+        """Work on an image: a row of Ray Data to another."""
+        said: list[str] = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda message, *_, **__: said.append(str(message))
+            told = self._told(row["number"], pickle.loads(row["job"]))
+        told = Told(told.number, told.outcome, tuple(said), told.fatal, told.bug)
+        return {"told": pickle.dumps(told)}
+
+    def _told(self, number: int, job: Job) -> Told:
+        if isinstance(self.ready, DvmsrError):
+            return Told(number, self.ready, fatal=True)
+        # What is there now is from a worker that was lost: all else was seen before.
+        steps = Steps(
+            self.ready, self.options, lambda _: True, *(lambda *_: None for _ in range(3))
+        )
+        try:
+            with Copies(steps) as copies:
+                return Told(number, copies.save(job, copies.work(job, copies.load(job))))
+        except EXPECTED as error:
+            return Told(number, explain(error, str(job.source)))
+        except Exception:
+            return Told(number, DvmsrError(""), bug=traceback.format_exc())
+
+
+class Conductor:
+    """Runs Ray Data, in a process in the cluster."""
+
+    def __init__(self, jobs: Sequence[Job], workers: int, settings: dict[str, Any]) -> None:
+        import ray.data
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.max_errored_blocks = -1  # an image that kills its worker does not stop the others
+        rows = [{"number": number, "job": pickle.dumps(job)} for number, job in enumerate(jobs)]
+        images = ray.data.from_items(rows, override_num_blocks=min(len(rows), _BLOCKS))
+        pool = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1)
+        self.results = iter(images.map(Worker, compute=pool, **settings).iter_rows())
+
+    def next(self) -> bytes | None:
+        """The next `Told`; None at the end."""
+        row = next(self.results, None)
+        return None if row is None else row["told"]
+
+
+class Cluster:
+    """Workers in a Ray cluster; a context manager.
+
+    Args:
+        address: `local` for one on this machine that ends with this, `auto` for one that runs on
+            it, or `ray://host:port`.
+        workers: how many; None for as many as the cluster has processors, or GPUs, for.
+
+    Raises:
+        UsageError: if the address is none of these.
+        MissingComponentError: if ray is missing, or the cluster has no GPU and needs one.
+        DvmsrError: if the cluster cannot be reached, or a worker cannot load the model.
+    """
+
+    def __init__(self, address: str, model: Model, workers: int | None) -> None:
+        found = _CLIENT.fullmatch(address)
+        self._host = (found[1], int(found[2])) if found else None
+        if address not in ("auto", "local") and self._host is None:
+            raise UsageError(f"--ray must be auto, local or ray://host:port, not {address}")
+        self._address, self._model, self._workers = address, model, workers
+
+    def __enter__(self) -> Cluster:
+        self._connect()
+        try:
+            self._resources = {"num_cpus": self._model.processors}
+            if self._model.needs_gpu:
+                self._resources["num_gpus"] = 1
+            there = self._most_workers()
+            self._size = self._workers or there
+            self.scale = self._ask_scale()
+        except BaseException:
+            self._ray.shutdown()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ray.shutdown()
+
+    def _connect(self) -> None:
+        try:
+            import ray
+            import ray.data
+        except ModuleNotFoundError as error:
+            raise MissingComponentError(
+                f"--ray needs {error.name}: pip install 'dvmsr[ray]'"
+            ) from None
+        self._ray: Any = ray
+        os.environ.update({**_SETTINGS, **os.environ})
+        handler = signal.getsignal(signal.SIGTERM)
+        with self._reached(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if self._host is not None:
+                socket.create_connection(self._host, _PATIENCE).close()
+            own = {"include_dashboard": False} if self._address == "local" else {}
+            with suppress(AttributeError):  # it has no switch for what it prints of lost workers
+                ray._private.worker.print_to_stdstream = lambda *_, **__: None
+            ray.init(self._address, log_to_driver=False, logging_level=logging.FATAL, **own)
+        signal.signal(signal.SIGTERM, handler)  # Ray has one of its own
+
+    def _most_workers(self) -> int:
+        """How many the cluster has room for.
+
+        Raises:
+            MissingComponentError: if none.
+        """
+        with self._reached():
+            there = self._ray.cluster_resources()
+        wanted = {"CPU": self._model.processors, "GPU": int(self._model.needs_gpu)}
+        for kind, number in wanted.items():
+            if there.get(kind, 0) < number:
+                raise MissingComponentError(
+                    f"the Ray cluster {self._address} has {there.get(kind, 0):.0f} {kind}s where a "
+                    f"worker needs {number}; name another cluster or model, or lower --threads"
+                )
+        return int(min(there[kind] // number for kind, number in wanted.items() if number))
+
+    def _ask_scale(self) -> int:
+        """Of the model, as a worker sees it."""
+        ask = self._ray.remote(_scale).options(max_retries=0, **self._resources)
+        with self._reached():
+            answer = self._ray.get(ask.remote(self._model, _surroundings([], self._model)))
+        if isinstance(answer, DvmsrError):
+            raise answer
+        return int(answer)
+
+    def outcomes(
+        self,
+        jobs: Sequence[Job],
+        options: Options,
+        replaces: Callable[[Job], bool],
+        begin: Callable[[Job, tuple[int, int] | None], None],
+        display: ProgressDisplay,
+    ) -> Iterator[tuple[Job, Result | Expected]]:
+        """What became of each image, in the order in which that is known; see `Runner`."""
+        for job in jobs:
+            if is_video(job.source):
+                raise UsageError(f"{job.source} is a video; those are enlarged without --ray")
+        with ThreadPoolExecutor(_CHECKS) as checks:
+            refusals = list(checks.map(lambda job: _refusal(job, replaces(job)), jobs))
+        left = {number: job for number, job in enumerate(jobs) if refusals[number] is None}
+        yield from ((job, no) for job, no in zip(jobs, refusals, strict=True) if no is not None)
+        if not left:
+            return
+        for job in left.values():
+            begin(job, None)
+        numbers, wanted = list(left), list(left.values())
+        surroundings = _surroundings(wanted, self._model)
+        settings = {
+            "fn_constructor_args": (self._model, surroundings, options),
+            "max_restarts": -1,
+            "max_task_retries": RETRIES,
+            **self._resources,
+        }
+        with self._reached():
+            conductor = self._ray.remote(Conductor).options(num_cpus=0)
+            conducting = conductor.remote(wanted, min(self._size, len(wanted)), settings)
+        while True:
+            with self._reached():
+                data = self._ray.get(conducting.next.remote())
+            if data is None:
+                break
+            told: Told = pickle.loads(data)
+            if told.bug:
+                raise RuntimeError(f"on a worker:\n{told.bug}")
+            if told.fatal:
+                assert isinstance(told.outcome, DvmsrError)
+                raise told.outcome
+            for warning in told.warnings:
+                notice(f"warning: {warning}")
+            yield left.pop(numbers[told.number]), told.outcome
+        for job in left.values():
+            lost = f"{job.source} has lost {RETRIES + 1} workers"
+            yield job, DvmsrError(f"{lost}; it may need more memory than they have")
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Whatever Ray raises in the block becomes a sentence."""
+        try:
+            yield
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reason = lines[-1].rstrip(".")[:300] if lines else type(error).__name__
+            raise DvmsrError(
+                f"the Ray cluster {self._address} cannot be used ({reason}); check that it runs, "
+                "with the same versions of Python, Ray and dvmsr on every machine"
+            ) from None
+
+
+def _scale(model: Model, surroundings: Surroundings) -> int | DvmsrError:
+    try:
+        surroundings.enter()
+        return model.open().scale
+    except DvmsrError as error:
+        return error
+
+
+def _refusal(job: Job, replaces: bool) -> DvmsrError | None:
+    """Why there can be no result."""
+    try:
+        check_target(job.target, replaces)
+    except EXPECTED as error:
+        return explain(error, str(job.target))
+    return None
+
+
+def _surroundings(jobs: Sequence[Job], model: Model) -> Surroundings:
+    places = [place for job in jobs for place in (job.source, job.target)]
+    files = [place for place in places if isinstance(place, Path)]
+    names = [*files, *([Path(model.name)] if Path(model.name).suffix else [])]
+    relative = any(not name.is_absolute() for name in names)
+    folders = sorted({str(file.parent) for file in files if is_dir(file.parent)})
+    return Surroundings(str(Path.cwd()) if relative else None, tuple(folders))
