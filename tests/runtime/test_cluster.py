@@ -59,6 +59,7 @@ def deadly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (metadata / "entry_points.txt").write_text("[fsspec.specs]\ndeadly = deadly:Deadly\n")
     (folder / "drivers" / "deadly.py").write_text(DRIVER)
     (folder / "temporary").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # the names of its sockets must be short
     monkeypatch.setenv("TMPDIR", str(folder / "temporary"))
     monkeypatch.setenv("PYTHONPATH", str(folder / "drivers"))
     monkeypatch.setenv("DEADLY", str(folder))
@@ -89,6 +90,7 @@ def test_two_workers(
     assert infer(*command, "--ray", "local", "--workers", "2") == 1
     captured = capfd.readouterr()
 
+    assert captured.out, captured.err
     rows = {row["input"]: row for row in json.loads(captured.out)}
     failed = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
     assert failed.pop("in/bad.png").startswith("in/bad.png is not a PNG")
