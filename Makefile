@@ -12,10 +12,8 @@ KIND := $(if $(shell command -v c++),native,portable)
 BASE := $(VENV)/.base-$(KIND)
 DEV := $(VENV)/.dev-$(KIND)
 
-# For tests alone: TensorRT for RTX, what compiles the plugin where there is no nvcc, and Ray. Where
-# one cannot be installed, the next combination is tried.
-TENSORRT := rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
-OPTIONAL := $(TENSORRT),ray $(TENSORRT) ray
+# For tests alone: TensorRT for RTX, and what compiles the plugin where there is no nvcc.
+OPTIONAL := rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
 .PHONY: demo test lint check clean
 .NOTPARALLEL:
@@ -40,11 +38,9 @@ $(BASE): $(SOURCES) $(VENV)/.created
 
 $(DEV): $(SOURCES) $(VENV)/.created
 	@echo "Installing into $(VENV); the first time this takes a few minutes"
-	@for extras in $(OPTIONAL); do \
-	  $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,$$extras]" && exit 0; \
-	  echo "$$extras: not all of it is there for this machine, the tests that need it are skipped"; \
-	done; \
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,$(OPTIONAL)]" || { \
+	  echo "No TensorRT for RTX or nvcc for this machine: the tests that need them are skipped"; \
+	  $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
 	@touch $(BASE) $@
 
 $(VENV)/.created: | check
