@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.paths import exists
 from dvmsr.runtime.atomic import replacing, write_atomically
@@ -52,8 +54,9 @@ def refuse_unasked(target: Path, resume: bool) -> None:
 class Parts:
     """The segments of one result; a context manager, which only one process at a time can enter.
 
-    Each is a file of packets and, written when that is complete, a JSON file of its times. At the
-    end of the block the folder is removed if no segment is in it.
+    Each is a file of packets and, written when that is complete, a JSON file of its times and of
+    the SHA-256 of both. One that does not agree with that, and those after it, do not count, which
+    is told on stderr. At the end of the block the folder is removed if no segment is in it.
 
     Args:
         target: the result.
@@ -107,9 +110,11 @@ class Parts:
         for left in self.folder.glob(".dvmsr-*.tmp"):
             left.unlink()
         while (times := self._path(len(self.segments), "json")).exists():
-            known = json.loads(times.read_bytes())
-            file = self._path(len(self.segments), "segment")
-            self.segments.append(Segment(file, known["pts"], known["end"]))
+            segment = _finished(self._path(len(self.segments), "segment"), times)
+            if segment is None:
+                notice(f"warning: {times.with_suffix('.segment')} is damaged; it is made again")
+                break
+            self.segments.append(segment)
 
     @property
     def frames(self) -> int:
@@ -128,7 +133,7 @@ class Parts:
             segment = Segment(temporary, [], 0)
             yield segment
         done = Segment(self._path(number, "segment"), segment.pts, segment.end)
-        times = {"pts": done.pts, "end": done.end}
+        times = {"pts": done.pts, "end": done.end, "sha256": _digest(done)}
         write_atomically(self._path(number, "json"), json.dumps(times).encode(), True)
         self.segments.append(done)
 
@@ -151,6 +156,25 @@ class Parts:
         if not self.segments:
             self.remove()
         os.close(self._lock)
+
+
+def _finished(file: Path, times: Path) -> Segment | None:
+    """The segment of two files; None if they are not as they were written."""
+    try:
+        known = json.loads(times.read_bytes())
+        segment = Segment(file, known["pts"], known["end"])
+        return segment if known["sha256"] == _digest(segment) else None
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _digest(segment: Segment) -> str:
+    """SHA-256 of times and content."""
+    digest = hashlib.sha256(json.dumps([segment.pts, segment.end]).encode())
+    with segment.path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _locked(path: Path) -> int:

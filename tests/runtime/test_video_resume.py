@@ -87,6 +87,41 @@ def test_a_killed_command_goes_on(
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("000001.segment", slice(-9)),
+        ("000001.segment", None),
+        ("000001.json", slice(-9)),
+        ("000000.segment", slice(0)),
+    ],
+    ids=["cut", "missing", "times", "first"],
+)
+def test_damaged_segments_are_made_again(
+    folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str], name: str, left: slice | None
+) -> None:
+    """Also bad times, and with those after it."""
+    clip("in.mp4", times=REGULAR[:6])
+    assert infer("in.mp4", "-o", "whole.mp4", *MODEL) == 0
+    parts = folder / "in_x2.mp4.parts"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(enlarge, "join", failing)
+        assert infer("in.mp4", *MODEL) == 1
+    if left is None:
+        (parts / name).unlink()
+    else:
+        (parts / name).write_bytes((parts / name).read_bytes()[left])
+    capsys.readouterr()
+    assert infer("in.mp4", "--resume", *MODEL) == 0
+    damaged = f"in_x2.mp4.parts/{Path(name).stem}.segment is damaged; it is made again"
+    assert damaged in capsys.readouterr().err
+    assert packets("in_x2.mp4", "video") == packets("whole.mp4", "video")
+
+
+def failing(*arguments: Any) -> NoReturn:
+    raise DvmsrError("no")
+
+
 def test_ctrl_c_keeps_segments(folder: Path, infer: Infer) -> None:
     clip("in.mp4")
     result = run(INTERRUPT, "in.mp4", "--json")
