@@ -25,7 +25,7 @@ from dvmsr.runtime.places import exists
 from dvmsr.runtime.progress import ProgressDisplay
 from dvmsr.runtime.video import enlarge as video
 from dvmsr.runtime.video.codecs import check_options
-from dvmsr.runtime.video.containers import is_video
+from dvmsr.runtime.video.containers import WRITTEN, is_video
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -151,6 +151,14 @@ class Options:
             raise UsageError("--resume goes on with a manifest; name it with --manifest")
         if (self.codec, self.crf) != (None, None) and not videos:
             raise UsageError("--codec and --crf are for videos; name one or leave them out")
+        if not videos and self.extension in WRITTEN:
+            raise UsageError(f"--format {self.extension[1:]} is for videos; name one")
+        if videos and len(videos) == len(jobs):
+            if self.quality is not None or self.to_srgb:
+                raise UsageError("--quality and --to-srgb are for images; leave them out")
+            if self.extension is not None and self.extension not in WRITTEN:
+                known = ", ".join(name[1:] for name in WRITTEN)
+                raise UsageError(f"--format of a video must be one of {known}")
         for job in videos:
             if not (isinstance(job.source, Path) and isinstance(job.target, Path)):
                 raise UsageError(f"{job.source} is a video; videos and results must be files here")

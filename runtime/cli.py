@@ -287,8 +287,13 @@ def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> Non
     Raises:
         UsageError: if not.
     """
+    from dvmsr.runtime.places import place
+    from dvmsr.runtime.video.containers import is_video
+
     if len(inputs) != 1:
         raise UsageError("- takes a single image; leave out the others")
+    if is_video(place(inputs[0])):
+        raise UsageError(f"{inputs[0]} is a video, which - cannot take; name a file with -o")
     if options.manifest is not None or options.skip_existing or options.resume:
         raise UsageError(
             "- takes a single image; leave out --manifest, --skip-existing, --resume and --name"
