@@ -17,7 +17,8 @@ from dvmsr.runtime.video.codecs import Encoding
 from dvmsr.runtime.video.encoding import encoding_to, tag
 from dvmsr.runtime.video.library import decoding, import_av, url
 from dvmsr.runtime.video.parts import Segment
-from dvmsr.runtime.video.source import Video, opened
+from dvmsr.runtime.video.source import Video, is_cover, opened
+from dvmsr.runtime.video.timeline import Timeline
 
 _NOT_COPIED = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Metadata of a file that another muxer writes of its own."""
@@ -78,7 +79,8 @@ def join(
         main, copies = _add_streams(file, source, part.streams.video[0], video, encoding)
         packets = _video_packets(segments, video, main)
         waiting = next(packets, None)
-        for time, packet in _other_packets(source, video, copies):
+        strict = container not in ("matroska", "webm")
+        for time, packet in _other_packets(source, video, copies, strict):
             while waiting is not None and waiting.dts * video.time_base <= time:
                 file.mux(waiting)
                 waiting = next(packets, None)
@@ -108,6 +110,12 @@ def _add_streams(
             context.framerate = video.rate
             if video.display is not None:
                 main.set_display_matrix(_enlarged(video, encoding))
+        elif stream.type == "attachment" and file.format.name != "matroska":
+            continue  # the others take it, and lose it or fail at the head
+        elif is_cover(stream) and file.format.name == "mov":
+            continue  # it takes it, and loses it
+        elif is_cover(stream) and file.format.name == "matroska":
+            made = copies[stream.index] = _attached(file, stream, video)
         else:
             try:
                 made = copies[stream.index] = file.add_stream_from_template(stream, opaque=True)
@@ -118,6 +126,17 @@ def _add_streams(
             if made is not main or not key.startswith(_OF_THE_OLD_PICTURES):
                 made.metadata[key] = value
     return main, copies
+
+
+def _attached(file: Any, cover: Any, video: Video) -> Any:
+    """A cover as what Matroska has for it, an attachment."""
+    codec = cover.codec_context.codec.canonical_name
+    extension, kind = ("jpg", "jpeg") if codec == "mjpeg" else (codec, codec)
+    with opened(video.path) as source, decoding(video.path):
+        packets = source.demux(source.streams[cover.index])
+        content = next(bytes(packet) for packet in packets if packet.size)
+    name = cover.metadata.get("filename", f"cover.{extension}")
+    return file.add_attachment(name, cover.metadata.get("mimetype", f"image/{kind}"), content)
 
 
 def _enlarged(video: Video, encoding: Encoding) -> list[int]:
@@ -176,30 +195,41 @@ def _damaged(segment: Segment) -> DvmsrError:
 
 
 def _other_packets(
-    source: Any, video: Video, copies: dict[int, Any]
+    source: Any, video: Video, copies: dict[int, Any], strict: bool
 ) -> Iterator[tuple[float, Any]]:
-    """Those of the streams that are copied, each with its time in seconds."""
-    wanted = [stream for stream in source.streams if stream.index in copies]
-    wanted = [stream for stream in wanted if stream.type != "attachment"]  # part of the head
+    """Those of the streams that are copied, each with its time in seconds.
+
+    Args:
+        strict: whether no two packets of sound may have the same time.
+    """
+    in_head = {index for index, made in copies.items() if made.type == "attachment"}
+    wanted = [stream for stream in source.streams if stream.index in copies.keys() - in_head]
     if not wanted:
         return
     for stream in source.streams:
         if stream not in wanted:
             stream.discard = import_av().stream.Discard.all
+    timelines = {
+        stream.index: Timeline(stream.time_base, strict and stream.type in ("audio", "video"))
+        for stream in wanted
+    }
     packets = source.demux(wanted)
     while True:
         with decoding(video.path):
             packet = next(packets, None)
         if packet is None:
             return
-        if packet.dts is None and packet.pts is None:
-            continue
         shift = round(video.start / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts - shift
-        packet.dts = None if packet.dts is None else packet.dts - shift
-        packet.stream = copies[packet.stream_index]
+        if is_cover(packet.stream) and packet.size:
+            packet.pts = packet.dts = shift  # its own say nothing
         time = packet.dts if packet.dts is not None else packet.pts
-        yield float(time * packet.time_base), packet
+        if time is None:
+            continue
+        more = timelines[packet.stream_index].shift(time - shift, packet.duration or 0) - shift
+        packet.pts = None if packet.pts is None else packet.pts + more
+        packet.dts = None if packet.dts is None else packet.dts + more
+        packet.stream = copies[packet.stream_index]
+        yield float((time + more) * packet.time_base), packet
 
 
 def _described(stream: Any) -> str:

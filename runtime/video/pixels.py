@@ -1,6 +1,6 @@
 """Between the planes of a frame, luma and chroma, and RGB pixels; FP32 within, rounded once.
 
-FFmpeg's converter is used for packing alone: from YUV to RGB and back it is off by up to 4 of 1023
+FFmpeg's converter is used for packing alone: from YUV to RGB and back it is off by up to 5 of 1023
 steps at 10 bits (with every flag for accuracy set), and takes no notice of where chroma samples
 lie. Here those of 4:2:0 and 4:2:2 lie at even columns and, of 4:2:0, between two rows, as in
 MPEG-2, H.264, HEVC and VP9 unless they say otherwise. Chroma is interpolated linearly, and

@@ -26,13 +26,14 @@ from dvmsr.runtime.video.pixels import (
     Layout,
     Planes,
 )
+from dvmsr.runtime.video.timeline import Timeline
 from dvmsr.threads import cores
 
 LIMITED, FULL = 1, 2
 """FFmpeg's numbers of the two ranges."""
 _HD_WIDTH, _HD_HEIGHT = 1280, 720
 _PAUSE = 1
-"""Seconds by which the pictures may end before the sound."""
+"""Seconds by which the pictures may end before the file."""
 _RATE = Fraction(25)
 """Assumed of a video that tells none."""
 _LOST = {
@@ -78,7 +79,7 @@ class Video:
     start: Fraction
     """Seconds that are taken off all times."""
     lasts: Fraction | None
-    """Seconds, where the file tells."""
+    """Seconds until the pictures end or, where the file does not tell that, until it ends."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def probe(path: Path) -> Video:
         if frame is None:
             raise DvmsrError(f"{path} has no frame that can be decoded; get a complete copy of it")
         coding, tag = _coding(path, frame)
+        if stream.metadata.get("alpha_mode") == "1":  # FFmpeg's decoders of VP8 and VP9 skip it
+            warnings.warn(f"{path}: transparency is not kept", stacklevel=2)
         side = {data.type.name: data for data in frame.side_data}
         for lost in sorted({_LOST[name] for name in side if name in _LOST}):
             warnings.warn(f"{path}: {lost} cannot be kept", stacklevel=2)
@@ -152,7 +155,7 @@ def probe(path: Path) -> Video:
             rate=rate,
             count=_count(file, stream, rate),
             start=Fraction(file.start_time or 0, 10**6) if starts_anywhere else Fraction(0),
-            lasts=Fraction(file.duration, 10**6) if file.duration else None,
+            lasts=_lasts(file, stream),
         )
 
 
@@ -162,11 +165,21 @@ def main_stream(file: Any, path: Path) -> Any:
     Raises:
         DvmsrError: if there is none.
     """
-    cover = import_av().stream.Disposition.attached_pic
     for stream in file.streams.video:
-        if not stream.disposition & cover and stream.codec_context is not None:
+        if not is_cover(stream) and stream.codec_context is not None:
             return stream
     raise DvmsrError(f"{path} has no video stream that can be decoded; name a video")
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is a single picture that belongs to the file, such as its cover."""
+    return bool(stream.disposition & import_av().stream.Disposition.attached_pic)
+
+
+def _lasts(file: Any, stream: Any) -> Fraction | None:
+    if stream.duration:
+        return Fraction((stream.start_time or 0) + stream.duration) * stream.time_base
+    return Fraction(file.duration, 10**6) if file.duration else None
 
 
 def _count(file: Any, stream: Any, rate: Fraction) -> int | None:
@@ -231,8 +244,8 @@ def _decoded(file: Any, stream: Any, damage: list[float]) -> Iterator[Any]:
 def frames(video: Video, skip: int = 0) -> Iterator[Frame]:
     """All frames of a video in the order in which they are shown, but for the first `skip`.
 
-    Their times increase: one that does not is moved by one tick. What is damaged is left out or
-    shown as the decoder makes it up; that, and a missing end, is told on stderr at the end.
+    Their times increase: see `Timeline`. What is damaged is left out or shown as the decoder makes
+    it up; that, times that start again, and a missing end are told on stderr at the end.
 
     Raises:
         DvmsrError: if the file cannot be read, or the pictures change their size.
@@ -242,7 +255,8 @@ def frames(video: Video, skip: int = 0) -> Iterator[Frame]:
     start = round(video.start / video.time_base)
     with opened(video.path) as file:
         stream = file.streams[video.stream]
-        last, end, usual = -(1 << 62), 0, max(1, round(1 / (video.rate * video.time_base)))
+        end, usual = 0, max(1, round(1 / (video.rate * video.time_base)))
+        timeline = Timeline(video.time_base, strict=True)
         for number, frame in enumerate(_decoded(file, stream, damage)):
             if (frame.width, frame.height) != (video.width, video.height):
                 raise DvmsrError(
@@ -250,10 +264,18 @@ def frames(video: Video, skip: int = 0) -> Iterator[Frame]:
                     f"{frame.time or 0:.1f} s; cut it there"
                 )
             pts = frame.pts if frame.pts is not None else frame.dts
-            pts = (last + usual if number else 0) if pts is None else max(pts - start, last + 1)
-            last, end = pts, pts + (frame.duration or usual)
+            pts = end if pts is None else pts - start
+            duration = frame.duration or usual
+            pts += timeline.shift(pts, duration)
+            end = pts + duration
             if number >= skip:
                 yield Frame(_planes(repack, frame, video.coding), pts, end)
+    if timeline.jumped is not None:
+        warnings.warn(
+            f"{video.path} holds several recordings; times start again after "
+            f"{float(timeline.jumped * video.time_base):.1f} s, and are made to go on from there",
+            stacklevel=2,
+        )
     if damage:
         places = "1 place" if len(damage) == 1 else f"{len(damage)} places"
         warnings.warn(
