@@ -52,8 +52,8 @@ def infer(
         typer.Argument(
             metavar="IN",
             help="Images, videos, folders of images (searched deeply), patterns, or - for standard "
-            "input; "
-            "names of files, or URLs: s3://, gs://, https:// (pip install 'dvmsr[remote]').",
+            "input; names of files, or URLs: s3://, gs://, https:// (pip install "
+            "'dvmsr[remote]').",
         ),
     ],
     output: Annotated[
@@ -235,8 +235,17 @@ def infer(
     if isinstance(record, Remote):
         raise UsageError(f"{record} cannot be added to line by line; name a file here")
     options = batch.Options(
-        *(output, template, extension, overwrite, skip_existing, record, resume),
-        *(quality, to_srgb, codec, crf),
+        output=output,
+        template=template,
+        extension=extension,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        manifest=record,
+        resume=resume,
+        quality=quality,
+        to_srgb=to_srgb,
+        codec=codec,
+        crf=crf,
     )
     streamed = STREAM in (*inputs, output)
     if streamed:
