@@ -24,6 +24,7 @@ from dvmsr.runtime.image_io import (
     TooManyPixels,
     check_format,
     check_sides,
+    damaged,
     fitting_profile,
     flatten,
     has_sixteen_bits,
@@ -111,8 +112,14 @@ def _look(path: Path) -> tuple[int, int, int, bool]:
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             deep = frames == 1 and has_sixteen_bits(image)
             return image.height, image.width, frames, deep
+    except DvmsrError:
+        raise
     except OSError as error:
+        if error.errno is None:
+            raise damaged(str(path)) from None
         raise unreadable(path, error) from None
+    except Exception:  # damaged bytes can make Pillow raise anything
+        raise damaged(str(path)) from None
 
 
 def _obstacle(source: Path, target: Path) -> DvmsrError | None:

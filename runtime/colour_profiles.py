@@ -46,6 +46,15 @@ def lab_profile() -> bytes:
     return made
 
 
+def converts(profile: bytes, mode: str) -> bool:
+    """Whether pixels of that mode, alpha aside, can be converted to sRGB through a profile."""
+    try:
+        _transform(profile, mode.removesuffix("A"))
+    except (_cms().PyCMSError, OSError):
+        return False
+    return True
+
+
 def to_srgb(image: Image.Image, profile: bytes, name: str) -> Image.Image:
     """The picture in sRGB, relative to its white and with black point compensation.
 

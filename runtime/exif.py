@@ -14,10 +14,10 @@ from PIL.ExifTags import IFD
 
 HEAD = b"Exif\0\0"
 XMP_TAG, IPTC_TAG = 700, 33723
-_ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
+_ORIENTATION, X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _PIXEL_X, _PIXEL_Y, _INTEROPERABILITY = 0xA002, 0xA003, 0xA005
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
-_RESOLUTION = {_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
+_RESOLUTION = {X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
 _STORAGE = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284),
     *(288, 289, 290, 291, 292, 293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 334),
@@ -28,6 +28,8 @@ _STORAGE = {
 _APART = {_ORIENTATION, XMP_TAG, IPTC_TAG, 34377, 34675, 37724}
 """Tags of a TIFF for what is kept elsewhere: XMP, IPTC data, the colour profile; and, with
 thumbnails and layers of the small picture, for what Photoshop adds."""
+_TIFF = 42
+"""What follows the byte order (TIFF 6.0, section 2)."""
 _ENTRY, _LONG, _RATIONAL, _INCH = 12, 4, 5, 2
 _PARTS = (IFD.Exif, IFD.GPSInfo)
 
@@ -51,6 +53,8 @@ class _Data:
     def __init__(self, exif: bytes) -> None:
         self.bytes = bytearray(exif.removeprefix(HEAD))
         self._order = {b"II": "<", b"MM": ">"}[bytes(self.bytes[:2])]
+        if self.short(2) != _TIFF:
+            raise Damaged
         self.main = self.long(4)
 
     def long(self, place: int) -> int:
@@ -130,7 +134,7 @@ def enlarged(exif: bytes, scale: int, size: tuple[int, int]) -> bytes:
     sides = dict(zip((_PIXEL_X, _PIXEL_Y), size, strict=True))
     try:
         for entry in data.entries(data.main):
-            if entry.tag in (_X_RESOLUTION, _Y_RESOLUTION) and entry.type == _RATIONAL:
+            if entry.tag in (X_RESOLUTION, _Y_RESOLUTION) and entry.type == _RATIONAL:
                 data.multiply(entry, scale)
             elif entry.tag == IFD.Exif:
                 for inner in data.entries(data.long(entry.place + 8)):
@@ -173,7 +177,7 @@ def to_tiff(exif: bytes) -> Image.Exif:
 def resolution(dpi: tuple[float, float]) -> bytes:
     """EXIF data that tells nothing else."""
     exif = Image.Exif()
-    exif[_X_RESOLUTION], exif[_Y_RESOLUTION] = dpi
+    exif[X_RESOLUTION], exif[_Y_RESOLUTION] = dpi
     exif[_RESOLUTION_UNIT] = _INCH
     return exif.tobytes()
 

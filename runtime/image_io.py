@@ -52,6 +52,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
 }
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+_TIFF_PLANES, _APART = 284, 2
 _OR_LARGE = ", or pip install 'dvmsr[large]' for dvmsr-infer"
 _GIF_COLOURS = 255
 """And one that is transparent."""
@@ -184,10 +185,12 @@ def normalise_frame(image: Image.Image, name: str, srgb: bool = False) -> Image.
     if image.mode.startswith("I;16") or (image.mode == "I" and format == "PNG"):
         wide = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):
+        if image.mode == "1" and image.info["transparency"]:
+            image.info["transparency"] = 255  # Pillow leaves the 1 of the file
+        image = image.convert("LA" if image.mode in ("1", "L", "La") else "RGBA")
     elif image.mode == "1":
         image = image.convert("L")
-    elif "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):
-        image = image.convert("LA" if image.mode in ("L", "La") else "RGBA")
     elif image.mode in ("P", "RGBX", "YCbCr"):
         image = image.convert("RGB")
     image, profile = _managed(image, profile, name, srgb)
@@ -222,12 +225,12 @@ def _managed(
 
 def has_sixteen_bits(image: Image.Image) -> bool:
     """Whether the file behind a picture that is not decoded yet has 16 bits per channel."""
-    if not image.mode.startswith("I"):
-        return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    if image.format == "PNG":
-        return True
-    bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, (0,))
-    return image.mode != "I" and tuple(bits) == (16,)
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())
+        return image.mode != "I" and set(bits) == {16}
+    if image.mode.startswith("I"):
+        return image.format == "PNG"
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _refuse_misread(image: Image.Image, name: str) -> None:
@@ -235,6 +238,10 @@ def _refuse_misread(image: Image.Image, name: str) -> None:
     tags = getattr(image, "tag_v2", {})
     if image.mode.startswith("I") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         raise DvmsrError(f"{name} has inverted 16-bit gray values; invert it first{_OR_LARGE}")
+    if not image.mode.startswith("I") and tags.get(_TIFF_PLANES) == _APART:
+        raise DvmsrError(
+            f"{name} has 16-bit channels one after the other; interleave them first{_OR_LARGE}"
+        )
     if "transparency" in image.info:
         raise DvmsrError(
             f"{name} has a 16-bit transparent colour; convert it to 8 bits first{_OR_LARGE}"
@@ -301,7 +308,9 @@ def encode(
     buffer = io.BytesIO()
     try:
         first.save(buffer, format, **options)
-    except (OSError, ValueError, SystemError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's encoders raise anything, too
         raise DvmsrError(f"{path} cannot be encoded as {format} ({error}); take PNG") from None
     return buffer.getvalue()
 

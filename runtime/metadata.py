@@ -160,7 +160,7 @@ def read_metadata(image: Image.Image, file: BinaryIO, name: str) -> Metadata:
             exif=_exif(image, name),
             xmp=xmp.encode() if isinstance(xmp, str) else bytes(xmp),
             iptc=_iptc(image),
-            dpi=_dpi(info.get("dpi")),
+            dpi=_dpi(image),
             comment=comment.encode() if isinstance(comment, str) else bytes(comment),
             text=tuple(
                 (key, str(value))
@@ -186,9 +186,11 @@ def _exif(image: Image.Image, name: str) -> bytes:
         return b""
 
 
-def _dpi(stored: Any) -> tuple[float, float] | None:
+def _dpi(image: Image.Image) -> tuple[float, float] | None:
+    if image.format == "TIFF" and exif_data.X_RESOLUTION not in getattr(image, "tag_v2", {}):
+        return None  # where Pillow says 1
     try:
-        across, down = (float(value) for value in stored)
+        across, down = (float(value) for value in image.info.get("dpi", ()))
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return (across, down) if 0 < across < 1e6 and 0 < down < 1e6 else None

@@ -25,6 +25,8 @@ MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats of animations."""
 PAGED = ("TIFF",)
 _GIF_RESTORES_BACKGROUND = 2
+_MOST_PLAYS = {"GIF": 65_536, "WEBP": 65_535, "AVIF": 0}
+"""What formats hold; of AVIF, what Pillow writes."""
 _APNG_REPLACES = {"disposal": 0, "blend": 0}
 
 
@@ -206,7 +208,8 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
             )
             frames = frames[1:]
             timing = replace(timing, durations=timing.durations[1:])
-        options |= _animation(timing, format)
+        if len(frames) > 1:
+            options |= _animation(timing, format, path)
     first, *more = frames
     return encode(first, path, more, **options)
 
@@ -223,8 +226,16 @@ def compression(metadata: Metadata, format: str, quality: int | None) -> dict[st
     return {}
 
 
-def _animation(timing: Timing, format: str) -> dict[str, Any]:
-    """What Pillow's `save` takes for it."""
+def _animation(timing: Timing, format: str, path: Path) -> dict[str, Any]:
+    """What Pillow's `save` takes for it; warns if the format cannot play it so often."""
+    most = _MOST_PLAYS.get(format)
+    if most is not None and timing.plays > most:
+        played = f"at most {most} times" if most else "without end"
+        warnings.warn(
+            f"{path}: plays {played}, not {timing.plays} times, as {format} holds no more",
+            stacklevel=3,
+        )
+        timing = replace(timing, plays=most)
     durations: list[Any] = list(timing.durations)
     options: dict[str, Any] = {"duration": durations, "loop": timing.plays}
     if format == "GIF":

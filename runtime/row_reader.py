@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ _MODES = {
 _EXTRA_SAMPLES, _UNSPECIFIED = 338, 0
 """The tag of a TIFF that tells what the fourth band is, and that it is not alpha (TIFF 6.0, section
 18). libvips itself divides colours that are multiplied by alpha."""
+_ORIENTATION = 274
 _TURNS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -77,7 +78,8 @@ class RowReader:
         self._scratch = scratch
         self._image = image = _header(path)
         self._file_mode = _file_mode(image, path)
-        orientation = image.get("orientation") if self._has("orientation") else 1
+        self.metadata, orientation = _told(path)
+        """Without a PNG's text behind its pixels."""
         self._turn = _TURNS.get(orientation, (False, False, False))
         self.height: int = image.height
         self.width: int = image.width
@@ -89,8 +91,6 @@ class RowReader:
         """The colour profile of what `strips` gives."""
         self._to_srgb = False
         self._manage(srgb)
-        self.metadata: Metadata = _metadata(path)
-        """Without a PNG's text behind its pixels."""
 
     @property
     def held(self) -> int:
@@ -201,7 +201,10 @@ class RowReader:
             return pixels[..., :3]
         if self._file_mode == "CMYK":
             height, width, _ = pixels.shape
-            inks = Image.frombytes("CMYK", (width, height), eight_bits(pixels).tobytes())
+            if self.dtype != np.uint8:
+                light = 65535 - pixels.astype(np.uint32)
+                return ((light[..., :3] * light[..., 3:] + 32767) // 65535).astype(np.uint16)
+            inks = Image.frombytes("CMYK", (width, height), pixels.tobytes())
             return np.asarray(inks.convert("RGB"))
         return pixels
 
@@ -215,9 +218,13 @@ class RowReader:
                 warnings.warn(
                     f"{self.path}: the colour profile does not fit and is left out", stacklevel=4
                 )
+        mode = self._file_mode.replace("X", "")
+        wanted = srgb or mode == "CMYK"
+        if self.profile and wanted and not colour_profiles.converts(self.profile, mode):
+            self.profile = None
+            warnings.warn(f"{self.path}: its colour profile is damaged and left out", stacklevel=4)
         if self.profile is None:
             if self._file_mode == "CMYK":
-                self.dtype = np.uint8 if self._image.format == "uchar" else self.dtype
                 warnings.warn(
                     f"{self.path}: CMYK without a profile is converted to RGB, colours are "
                     "approximate",
@@ -303,8 +310,9 @@ def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _metadata(path: Path) -> Metadata:
-    """Pillow reads it from the file's beginning, whatever the size of the picture."""
+def _told(path: Path) -> tuple[Metadata, int]:
+    """Metadata and orientation, which may lie in EXIF data, XMP or a PNG's text; Pillow reads them
+    from the file's beginning, whatever the size of the picture."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         Image.init()
@@ -317,7 +325,10 @@ def _metadata(path: Path) -> Metadata:
         file.seek(0)
         try:
             with factory(file, os.fspath(path)) as image:
-                return read_metadata(image, file, str(path))
+                metadata = read_metadata(image, file, str(path))
+                with suppress(Exception):  # as above, and it is told already
+                    return metadata, Image.Image.getexif(image).get(_ORIENTATION, 1)
+                return metadata, 1
         except Exception:  # damaged bytes can make Pillow raise anything
             warnings.warn(f"{path}: its metadata is damaged and left out", stacklevel=4)
-            return EMPTY
+            return EMPTY, 1

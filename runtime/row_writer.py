@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError
+from dvmsr.runtime.exif import resolution
 from dvmsr.runtime.jpeg import iptc_blocks
 from dvmsr.runtime.metadata import EMPTY, Metadata
 from dvmsr.runtime.vips import import_vips
@@ -175,11 +176,14 @@ def _saving(
     path: Path, format: str, profile: bytes | None, metadata: Metadata, quality: int | None
 ) -> Callable[[Any], None]:
     """What encodes a picture of libvips."""
+    exif = metadata.exif
+    if format == "JPEG" and metadata.dpi and not exif:  # libvips tells it there or nowhere
+        exif = resolution(metadata.dpi)
     iptc = iptc_blocks(metadata.iptc) if format == "JPEG" else metadata.iptc
     blobs = {
         name: data
         for name, data in [
-            ("exif-data", metadata.exif),
+            ("exif-data", exif),
             ("xmp-data", metadata.xmp),
             ("iptc-data", iptc),
             ("icc-profile-data", profile),

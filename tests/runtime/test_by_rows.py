@@ -390,3 +390,15 @@ def test_memory_does_not_grow_with_the_height(model: tuple[str, ...]) -> None:
         result = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(1024 * int(result.stdout))
     assert peaks[1] - peaks[0] < 8 << 20
+
+
+def test_frames_that_cannot_be_counted_are_a_sentence(
+    infer: Callable[..., int], model: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [Image.fromarray(random_pixels(12, width)).resize((16, 12)) for width in (8, 9)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    whole = Path("a.gif").read_bytes()
+    second = whole.rindex(b"!\xf9\x04")
+    Path("a.gif").write_bytes(whole[: second + 30])
+    assert infer("a.gif", *model) == 1
+    assert "a.gif is damaged or truncated" in capsys.readouterr().err

@@ -363,3 +363,29 @@ def test_a_file_in_memory_is_decoded_as_one_on_disk(tmp_path: Path) -> None:
         decode_image(io.BytesIO(path.read_bytes()[:-100]), "it")
     with pytest.raises(DvmsrError, match="it is empty"):
         decode_image(io.BytesIO(b""), "it")
+
+
+@pytest.mark.parametrize("hidden", [0, 1])
+def test_a_transparent_colour_of_one_bit_is_transparent(tmp_path: Path, hidden: int) -> None:
+    bits = Image.fromarray(random_pixels(4, 6, 1) > 127)
+    path = save(tmp_path / "a.png", bits, transparency=hidden)
+    image = read_image(path)
+    assert image.mode == "LA"
+    assert np.array_equal(np.asarray(image.getchannel("A")) == 0, np.asarray(bits) == hidden)
+
+
+def test_16_bit_planes_are_refused_not_misread(tmp_path: Path) -> None:
+    values = random_pixels(4, 6).astype(np.uint16) * 257
+    planes = values.transpose(2, 0, 1).tobytes()
+    tags = [(256, 3, 1, 6), (257, 3, 1, 4), (258, 3, 3, 200), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 3, 206), (277, 3, 1, 3), (278, 3, 1, 4), (279, 4, 3, 218), (284, 3, 1, 2)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+    starts = [230 + 48 * number for number in range(3)]
+    arrays = struct.pack("<3H3I3I", 16, 16, 16, *starts, 48, 48, 48)
+    path = tmp_path / "a.tif"
+    path.write_bytes(head.ljust(200, b"\0") + arrays + planes)
+    with Image.open(path) as image:
+        assert image_io.has_sixteen_bits(image)
+    with pytest.raises(DvmsrError, match="one after the other"):
+        read_image(path)

@@ -272,3 +272,13 @@ def test_too_much_for_a_jpeg(tmp_path: Path) -> None:
 def test_frames_alone_are_a_picture() -> None:
     picture = Picture((Image.new("RGB", (2, 1)),))
     assert Image.open(io.BytesIO(encode_picture(picture, Path("p.png"), 2))).size == (2, 1)
+
+
+def test_a_tiff_without_resolution_gets_none(tmp_path: Path) -> None:
+    assert "dpi" not in enlarged(save(tmp_path / "a.tif"), tmp_path / "b.png").info
+
+
+def test_exif_data_that_is_no_tiff_is_left_out_of_a_tiff(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", exif=exif(1)[:8] + b"\0t" + exif(1)[10:])
+    with pytest.warns(UserWarning, match="EXIF data is damaged"):
+        assert enlarged(path, tmp_path / "b.tif").format == "TIFF"

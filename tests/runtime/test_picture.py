@@ -205,3 +205,30 @@ def test_damaged_animations_end_in_one_sentence(tmp_path: Path, suffix: str) -> 
                 assert str(error).startswith("it ")
 
     flip()
+
+
+FRAMES = tuple(Image.fromarray(random_pixels(4, width)).resize((6, 4)) for width in (5, 6, 7))
+
+
+@pytest.mark.parametrize(("end", "plays"), [(".gif", 65_537), (".webp", 65_536), (".avif", 3)])
+def test_more_plays_than_a_format_holds_are_told(tmp_path: Path, end: str, plays: int) -> None:
+    check = tmp_path / f"a{end}"
+    picture = Picture(FRAMES, timing=Timing((40, 40, 40), plays))
+    with pytest.warns(UserWarning, match=f"not {plays} times"):
+        encoded = encode_picture(picture, check, 1)
+    with Image.open(io.BytesIO(encoded)) as image:
+        assert image.n_frames == 3
+
+
+def test_a_single_frame_beside_the_still_picture_is_a_gif(tmp_path: Path) -> None:
+    picture = Picture(FRAMES[:2], timing=Timing((0, 40), 0, still=True))
+    with pytest.warns(UserWarning, match="still picture"):
+        encoded = encode_picture(picture, tmp_path / "a.gif", 1)
+    with Image.open(io.BytesIO(encoded)) as image:
+        assert image.n_frames == 1
+
+
+def test_what_an_encoder_cannot_hold_is_one_sentence(tmp_path: Path) -> None:
+    picture = Picture(FRAMES, timing=Timing((900_000,) * 3, 0))
+    with pytest.raises(DvmsrError, match="cannot be encoded as GIF"):
+        encode_picture(picture, tmp_path / "a.gif", 1)

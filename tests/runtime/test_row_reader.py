@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
@@ -176,3 +176,36 @@ def test_refuses_what_it_cannot_read(tmp_path: Path) -> None:
 def test_tells_what_its_decoder_holds(tmp_path: Path, name: str, held: bool) -> None:
     CASES[name](tmp_path / name)
     assert open_rows(tmp_path / name, tmp_path).held == 2 * 3 * WIDTH * HEIGHT * held
+
+
+def test_cmyk_of_16_bits_becomes_rgb_of_16_bits(tmp_path: Path) -> None:
+    inks = random_pixels(5, 7, 4).astype(np.uint16) * 257
+    path = tmp_path / "a.tif"
+    pyvips = pytest.importorskip("pyvips")
+    pyvips.Image.new_from_array(inks).copy(interpretation="cmyk").tiffsave(str(path))
+    with pytest.warns(UserWarning, match="approximate"):
+        reader = open_rows(path, tmp_path)
+    light = 1 - inks / 65535
+    (rows,) = reader.strips(5)
+    assert rows.dtype == np.uint16
+    assert np.abs(rows - light[..., :3] * light[..., 3:] * 65535).max() <= 1
+
+
+def test_orientation_in_xmp_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    Image.fromarray(random_pixels(5, 7)).save(path, pnginfo=chunks)
+    assert_same(path)
+
+
+def test_a_cmyk_profile_that_is_damaged_is_left_out(tmp_path: Path) -> None:
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    broken = made[:16] + b"CMYK" + made[20:200]
+    path = tmp_path / "a.jpg"
+    Image.fromarray(random_pixels(5, 7)).convert("CMYK").save(path, icc_profile=broken)
+    with pytest.warns(UserWarning, match="damaged and left out"):
+        reader = open_rows(path, tmp_path)
+    (rows,) = reader.strips(5)
+    with Image.open(path) as image:
+        assert np.array_equal(rows, np.asarray(image.convert("RGB")))

@@ -11,6 +11,7 @@ from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime import row_writer
+from dvmsr.runtime.metadata import Metadata
 from dvmsr.runtime.row_writer import writing_rows
 
 pytest.importorskip("pyvips", reason="needs the extra large")
@@ -100,3 +101,12 @@ def test_a_full_disk_is_told(tmp_path: Path, format: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert result.stdout.startswith("p.x cannot be written")
     assert result.stdout.endswith("; make room or choose another place\n")
+
+
+def test_a_jpeg_tells_its_resolution(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    told = Metadata(dpi=(300, 300))
+    with writing_rows(path, "JPEG", "a", 4, 6, "RGB", metadata=told) as out:
+        out.write(random_pixels(4, 6))
+    with Image.open(path) as image:
+        assert image.info["dpi"] == (300, 300)
