@@ -22,6 +22,8 @@ COMMENT_FORMATS = ("JPEG", "GIF")
 
 _COLOUR_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
 """Chunks of a PNG that tell what its colours mean (PNG 3.0, section 11.3.2)."""
+_MOST_DPI = 65_535
+"""That a JPEG says without EXIF data (JFIF 1.02)."""
 _SEGMENT = 65_000
 """Bytes that a JPEG's segment holds with certainty, beside its head."""
 _SIGNATURE = 8
@@ -80,7 +82,7 @@ class Metadata:
             "XMP": not self.xmp or (format in EXIF_FORMATS and _holds(format, self.xmp)),
             "IPTC data": not self.iptc
             or (format in ("JPEG", "TIFF") and _holds(format, self.iptc)),
-            "the resolution": format in DPI_FORMATS or exif or self.dpi is None,
+            "the resolution": self.dpi is None or self._holds_dpi(format) or exif,
             "the comment": (format in COMMENT_FORMATS and not by_rows) or not self.comment,
             "its text": (format == "PNG" and not by_rows) or not self.text,
             "its gamma": (format == "PNG" and not by_rows) or not self._has_gamma(),
@@ -90,7 +92,7 @@ class Metadata:
     def save_options(self, format: str) -> dict[str, Any]:
         """What Pillow's `save` takes to say as much as a file of that format can."""
         options: dict[str, Any] = {}
-        if self.dpi and format in DPI_FORMATS:
+        if self.dpi and self._holds_dpi(format):
             options["dpi"] = self.dpi
         if self.comment and format in COMMENT_FORMATS:
             options["comment"] = self.comment
@@ -100,7 +102,7 @@ class Metadata:
                 options["compression"] = "raw"
         elif format in EXIF_FORMATS:
             exif = self.exif
-            if self.dpi and not exif and format not in DPI_FORMATS:
+            if self.dpi and not exif and not self._holds_dpi(format):
                 exif = exif_data.resolution(self.dpi)
             if exif and _holds(format, exif):
                 options["exif"] = exif
@@ -111,6 +113,11 @@ class Metadata:
         if format == "JPEG" and self.iptc and _holds(format, self.iptc):
             options["extra"] = iptc_marker(self.iptc)
         return options
+
+    def _holds_dpi(self, format: str) -> bool:
+        """Whether a file of that format can say the resolution, outside of EXIF data."""
+        fits = format != "JPEG" or (self.dpi is not None and max(self.dpi) <= _MOST_DPI)
+        return format in DPI_FORMATS and fits
 
     def _has_gamma(self) -> bool:
         """Whether a PNG says that its colours are not those of sRGB."""

@@ -282,3 +282,10 @@ def test_exif_data_that_is_no_tiff_is_left_out_of_a_tiff(tmp_path: Path) -> None
     path = save(tmp_path / "a.jpg", exif=exif(1)[:8] + b"\0t" + exif(1)[10:])
     with pytest.warns(UserWarning, match="EXIF data is damaged"):
         assert enlarged(path, tmp_path / "b.tif").format == "TIFF"
+
+
+def test_a_resolution_beyond_jfif_is_told_in_exif_data(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", dpi=(60_000, 60_000))
+    result = enlarged(path, tmp_path / "b.jpg")
+    assert result.info.get("jfif_density", (1, 1)) == (1, 1)
+    assert result.getexif()[282] == pytest.approx(60_000 * SCALE, rel=1e-3)
