@@ -132,7 +132,7 @@ def open_picture(file: BinaryIO, name: str) -> Image.Image:
     except UnidentifiedImageError:
         if file.seek(0, os.SEEK_END) == 0:
             raise DvmsrError(f"{name} is empty; get a complete copy of it") from None
-        raise DvmsrError(f"{name} is not a {READABLE} image; convert it to one") from None
+        raise _unidentified(file, name, known) from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise _too_large(name) from None
     except OSError as error:
@@ -144,6 +144,19 @@ def open_picture(file: BinaryIO, name: str) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name)
     return image
+
+
+def _unidentified(file: BinaryIO, name: str, known: list[str]) -> DvmsrError:
+    file.seek(0)
+    start = file.read(16)
+    for format in known:
+        accepts = Image.OPEN[format][1]
+        if accepts is not None and accepts(start) is True:
+            return DvmsrError(
+                f"{name} is damaged or {format} of a kind that is not read; get a complete copy "
+                "of it or convert it to 8-bit RGB"
+            )
+    return DvmsrError(f"{name} is not a {READABLE} image; convert it to one")
 
 
 def normalise(image: Image.Image, name: str, srgb: bool = False) -> Image.Image:

@@ -389,3 +389,11 @@ def test_16_bit_planes_are_refused_not_misread(tmp_path: Path) -> None:
         assert image_io.has_sixteen_bits(image)
     with pytest.raises(DvmsrError, match="one after the other"):
         read_image(path)
+
+
+def test_a_kind_of_tiff_that_is_not_read_is_called_one(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", Image.fromarray(random_pixels(4, 6)))
+    eight, five = (bits.to_bytes(2, "little") * 3 for bits in (8, 5))
+    path.write_bytes(path.read_bytes().replace(eight, five))
+    with pytest.raises(DvmsrError, match="or TIFF of a kind"):
+        read_image(path)
