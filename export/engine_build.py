@@ -456,10 +456,6 @@ def _run(
     """Build in a process of its own; the plan, and what the process said of it."""
     with tempfile.TemporaryDirectory(prefix="dvmsr-") as name:
         folder = Path(name)
-        try:
-            (folder / "model.onnx").write_bytes(model.data)
-        except OSError as error:
-            raise (_full(folder) if error.errno == errno.ENOSPC else error) from None
         job = {
             "target": request.target,
             "model": str(folder / "model.onnx"),
@@ -473,7 +469,11 @@ def _run(
             "timing_cache": str(request.timing_cache) if request.timing_cache else None,
             "inspect": inspect,
         }
-        (folder / "job.json").write_text(json.dumps(job))
+        try:
+            (folder / "model.onnx").write_bytes(model.data)
+            (folder / "job.json").write_text(json.dumps(job))
+        except OSError as error:
+            raise (_full(folder) if error.errno == errno.ENOSPC else error) from None
         environment = dict(os.environ)
         if request.target == "rtx":
             link_rtx(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -341,6 +342,20 @@ def test_the_end_of_the_worker_has_a_category(
     with pytest.raises(DvmsrError, match=message) as raised:
         engine_build._listen(tmp_path, dict(os.environ))
     assert type(raised.value) is kind
+
+
+@pytest.mark.parametrize("method", ["write_bytes", "write_text"], ids=["model", "job"])
+def test_a_full_disk_before_the_worker(
+    method: str, rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(path: Path, data: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(engine_build.Path, method, full)
+    assert run(monkeypatch, small, *RTX) == 1
+    assert "has no space left for building; make room, or set TMPDIR" in capsys.readouterr().err
+    assert not list(Path().glob("*.engine*"))
 
 
 STAND_IN = """
