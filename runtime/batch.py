@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -178,7 +178,7 @@ class Runner(Protocol):
         replaces: Callable[[Job], bool],
         begin: Callable[[Job, tuple[int, int] | None], None],
         display: ProgressDisplay,
-    ) -> Iterator[tuple[Job, Result | Expected]]:
+    ) -> Generator[tuple[Job, Result | Expected], None, None]:
         """What became of each image, as soon as it is known.
 
         Args:
@@ -205,7 +205,7 @@ class Here:
         replaces: Callable[[Job], bool],
         begin: Callable[[Job, tuple[int, int] | None], None],
         display: ProgressDisplay,
-    ) -> Iterator[tuple[Job, Result | Expected]]:
+    ) -> Generator[tuple[Job, Result | Expected], None, None]:
         """As of `Runner`, in their order."""
         work = Steps(self.upscaler, options, replaces, begin, display.rows, display.frames)
         with Copies(work) as steps:
@@ -218,8 +218,9 @@ def run(inputs: Sequence[str], runner: Runner, options: Options, as_json: bool) 
     jobs = plan(inputs, options.output, runner.scale, options.template, options.extension)
     options.check(jobs)
     try:
-        for outcome in enlarge_all(runner, jobs, options):
-            outcomes.append(outcome)
+        with closing(enlarge_all(runner, jobs, options)) as told:
+            for outcome in told:
+                outcomes.append(outcome)
     finally:  # an interrupt leaves the images that are done, so they are told
         if as_json:
             print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
@@ -232,7 +233,9 @@ def run(inputs: Sequence[str], runner: Runner, options: Options, as_json: bool) 
         sys.exit(failures[0].error.exit_code)
 
 
-def enlarge_all(runner: Runner, jobs: Sequence[Job], options: Options) -> Iterator[Outcome]:
+def enlarge_all(
+    runner: Runner, jobs: Sequence[Job], options: Options
+) -> Generator[Outcome, None, None]:
     """Every job's outcome as soon as it is known, reported on stderr and in the manifest."""
     with ExitStack() as files:
         manifest = None
@@ -274,7 +277,10 @@ def enlarge_all(runner: Runner, jobs: Sequence[Job], options: Options) -> Iterat
         def replaces(job: Job) -> bool:
             return options.overwrite or str(job.target) in ours
 
-        for job, outcome in runner.outcomes(wanted, options, replaces, begin, display):
+        outcomes = files.enter_context(
+            closing(runner.outcomes(wanted, options, replaces, begin, display))
+        )
+        for job, outcome in outcomes:
             if isinstance(outcome, Result):
                 yield tell(outcome)
             else:

@@ -14,7 +14,7 @@ import signal
 import socket
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -273,7 +273,7 @@ class Cluster:
         replaces: Callable[[Job], bool],
         begin: Callable[[Job, tuple[int, int] | None], None],
         display: ProgressDisplay,
-    ) -> Iterator[tuple[Job, Result | Expected]]:
+    ) -> Generator[tuple[Job, Result | Expected], None, None]:
         """What became of each image, in the order in which that is known; see `Runner`."""
         for job in jobs:
             if is_video(job.source):

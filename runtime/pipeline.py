@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import TypeVar
 
 from dvmsr.errors import EXPECTED, DvmsrError
@@ -54,11 +55,12 @@ def pipeline(
                     saving.append((item, _failed(error)))
                 else:
                     saving.append((item, saver.submit(save, item, made)))
+            yield from _finished(saving, 0)
         except (KeyboardInterrupt, SystemExit):
             loader.shutdown(cancel_futures=True)
-            yield from _finished(saving, 0)
+            with suppress(GeneratorExit):  # who wants no more outcomes is interrupted all the same
+                yield from _finished(saving, 0)
             raise
-        yield from _finished(saving, 0)
 
 
 def _finished(
@@ -66,11 +68,12 @@ def _finished(
 ) -> Iterator[tuple[Item, Saved | Expected]]:
     """The outcomes at the front, until at most so many are left, and of those the ones known."""
     while saving and (len(saving) > most or saving[0][1].done()):
-        item, future = saving.popleft()
+        item, future = saving[0]
         try:
             outcome: Saved | Expected = future.result()
         except EXPECTED as error:
             outcome = error
+        saving.popleft()  # not before: after an interrupt it is waited for and told, too
         yield item, outcome
 
 

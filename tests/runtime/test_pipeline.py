@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -102,6 +106,45 @@ def test_an_interrupt_tells_of_what_is_done_and_goes_on(stage: str) -> None:
             told.append(number)
     assert told == [0, 1]
     assert threading.active_count() <= remaining
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_also_ends_who_wants_no_more(interrupt: type[BaseException]) -> None:
+    """Who stops at an outcome that is told after an interrupt, as at the end of a video."""
+    saving, interrupted = threading.Event(), threading.Event()
+
+    def work(number: int, loaded: int) -> int:
+        if number == 1:
+            assert saving.wait(20)
+            interrupted.set()
+            raise interrupt
+        return loaded
+
+    def save(number: int, made: int) -> int:
+        saving.set()
+        assert interrupted.wait(20)
+        return made
+
+    outcomes = pipeline(range(3), lambda number: number, work, save)
+    with pytest.raises(interrupt), closing(outcomes):
+        assert next(outcomes) == (0, 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_what_is_being_saved_is_told_after_an_interrupt() -> None:
+    """Of the last item, too, whose saving nothing but its end is waiting for."""
+
+    def save(number: int, made: int) -> int:
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        return made
+
+    told = []
+    with pytest.raises(KeyboardInterrupt):
+        for outcome in pipeline([7], lambda number: number, lambda number, loaded: loaded, save):
+            told.append(outcome)
+    assert told == [(7, 7)]
 
 
 def test_a_bug_is_no_outcome() -> None:
