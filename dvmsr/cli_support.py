@@ -5,14 +5,18 @@ Data goes to stdout, everything else to stderr.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import io
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import DvmsrError, UsageError, explain
@@ -132,7 +136,8 @@ def _orderly_termination() -> Iterator[None]:
 
     So every `finally` runs and no temporary file stays behind. For SIGINT it is KeyboardInterrupt,
     even where an import has turned that into another exception; for the others SystemExit, once:
-    a closed terminal sends several.
+    a closed terminal sends several. Where a lock could stay locked, it is raised a moment later.
+    After the block, when all is in order, another Ctrl-C ends the process at once.
     """
     caught = [
         number
@@ -140,18 +145,24 @@ def _orderly_termination() -> Iterator[None]:
         if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL
     ]
     interrupted = False
+    moment = _Moment()
 
-    def interrupt(number: int, frame: object) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal interrupted
+        if moment.is_bad(number, frame):
+            return
         interrupted = True
+        before[signal.SIGINT] = lambda *_: os._exit(INTERRUPTED)
         raise KeyboardInterrupt
 
-    def terminate(number: int, frame: object) -> None:
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if moment.is_bad(number, frame):
+            return
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(SIGNALLED + number)
 
-    before = {number: signal.signal(number, terminate) for number in caught}
+    before: dict[int, Any] = {number: signal.signal(number, terminate) for number in caught}
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
@@ -161,5 +172,48 @@ def _orderly_termination() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            moment.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Moment:
+    """Tells when a signal must not raise: while Python code of a lock runs, which would stay locked
+    and stop another thread, and so this process, for ever; or where Python would print and forget
+    it, at the end of a thread. The signal is then sent again.
+
+    A thread that is seen twice at one place there is not running, but waiting, which can be ended.
+    """
+
+    _MODULES = ("threading", "_weakrefset", "concurrent.futures._base", "concurrent.futures.thread")
+    _LATER = 0.002
+    """Seconds."""
+
+    def __init__(self) -> None:
+        self._place: tuple[CodeType, int] | None = None
+        self._sent_again = False
+
+    def is_bad(self, number: int, frame: FrameType | None) -> bool:
+        """Whether this is such a moment; called by the handler of a signal."""
+        self._sent_again = False
+        place = None if frame is None else (frame.f_code, frame.f_lasti)
+        outer = frame
+        while outer is not None and outer.f_globals.get("__name__") not in self._MODULES:
+            outer = outer.f_back
+        if outer is None or place == self._place or not hasattr(signal, "pthread_kill"):
+            return False
+        self._place = place
+        self._sent_again = True
+        _thread.start_new_thread(self._send_again, (number, threading.get_ident()))
+        return True
+
+    def wait(self) -> None:
+        """Until no signal is on its way."""
+        while self._sent_again:
+            time.sleep(self._LATER)
+
+    def _send_again(self, number: int, thread: int) -> None:
+        time.sleep(self._LATER)
+        signal.pthread_kill(thread, number)

@@ -223,7 +223,7 @@ def run(inputs: Sequence[str], runner: Runner, options: Options, as_json: bool) 
                 outcomes.append(outcome)
     finally:  # an interrupt leaves the images that are done, so they are told
         if as_json:
-            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2))
+            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2), flush=True)
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures and len(outcomes) > 1:
         names = ", ".join(failure.input for failure in failures)
