@@ -48,6 +48,13 @@ def parse_bytes(option: str, text: str) -> int:
         ) from None
 
 
+def in_words(size: float) -> str:
+    """Bytes as `parse_bytes` takes them, to a tenth: `1.5 GiB`; none where it is negative."""
+    exponent = max((e for e in _UNITS.values() if size >= 2**e), default=_UNITS["K"])
+    unit = next(unit for unit, e in _UNITS.items() if e == exponent)
+    return f"{max(size, 0) / 2**exponent:.1f} {unit}iB"
+
+
 def _parse(option: str, text: str, meaning: str, example: str) -> list[int]:
     match = re.fullmatch("x".join([_NUMBER] * len(meaning.split("x"))), text.lower())
     if not match:

@@ -23,6 +23,7 @@ from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.runtime import memory
 from dvmsr.runtime.models import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
+from dvmsr.sizes import in_words
 
 _IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _HEADROOM = 1.5
@@ -202,8 +203,8 @@ def _limited(name: str, image: Tensor) -> saved_tensors_hooks:
             if there is not None and _HEADROOM * needed > there:
                 raise DvmsrError(
                     f"{name} needs more memory for the gradient of {image.shape[-1]}x"
-                    f"{image.shape[-2]} pixels than the {max(there, 0) / 1e9:.1f} GB that are "
-                    "free; take a smaller --patch"
+                    f"{image.shape[-2]} pixels than the {in_words(there)} that are free; take a "
+                    "smaller --patch"
                 )
         return tensor
 

@@ -34,6 +34,7 @@ from dvmsr.runtime.image_io import (
 from dvmsr.runtime.metadata import tell_left_out
 from dvmsr.runtime.row_reader import FORMATS_READ, RowReader, eight_bits, open_rows, reads
 from dvmsr.runtime.row_writer import FORMATS_WRITTEN, writing_rows
+from dvmsr.sizes import in_words
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
@@ -273,7 +274,7 @@ def _warn_of_space(target: Path, pixels: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < pixels:
         warnings.warn(
-            f"{target} may need up to {pixels / 1e9:.1f} GB where {free / 1e9:.1f} GB are free; "
+            f"{target} may need up to {in_words(pixels)} where {in_words(free)} are free; "
             "make room before it is too late",
             stacklevel=2,
         )

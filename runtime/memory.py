@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError
+from dvmsr.sizes import in_words
 from dvmsr.strips import least_rows, states
 
 _INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
@@ -140,8 +141,8 @@ def check(
     there = available() if limit is None else limit
     if there is not None and needed > there:
         raise DvmsrError(
-            f"{name} has {width}x{height} pixels, which need about {needed / 1e9:.1f} GB of memory "
-            f"where {max(there, 0) / 1e9:.1f} GB are {'free' if limit is None else 'allowed'}; "
+            f"{name} has {width}x{height} pixels, which need about {in_words(needed)} of memory "
+            f"where {in_words(there)} are {'free' if limit is None else 'allowed'}; "
             f"{remedy or usual}"
         )
 
@@ -162,7 +163,7 @@ def check_frames(
     if there is not None and needed > there:
         raise DvmsrError(
             f"{name} has {frames} frames of {width}x{height} pixels, which need about "
-            f"{needed / 1e9:.1f} GB of memory where {max(there, 0) / 1e9:.1f} GB are "
+            f"{in_words(needed)} of memory where {in_words(there)} are "
             f"{'free' if limit is None else 'allowed'}; cut it into parts or make it a video"
         )
 

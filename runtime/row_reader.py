@@ -27,6 +27,7 @@ from dvmsr.runtime import colour_profiles
 from dvmsr.runtime.image_io import damaged, many_frames
 from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata
 from dvmsr.runtime.vips import import_vips
+from dvmsr.sizes import in_words
 
 _LOADERS = {
     b"\x89PNG\r\n\x1a\n": "pngload",
@@ -171,8 +172,8 @@ class RowReader:
         needed, free = height * width * self._bytes, shutil.disk_usage(self._scratch).free
         if needed > free:
             raise DvmsrError(
-                f"{self.path} is stored turned, and turning it needs {needed / 1e9:.1f} GB in "
-                f"{self._scratch} where {free / 1e9:.1f} GB are free; make room or write the "
+                f"{self.path} is stored turned, and turning it needs {in_words(needed)} in "
+                f"{self._scratch} where {in_words(free)} are free; make room or write the "
                 "result elsewhere"
             )
         with tempfile.TemporaryFile(dir=self._scratch) as file:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.sizes import parse_bytes, parse_shape, parse_size
+from dvmsr.sizes import in_words, parse_bytes, parse_shape, parse_size
 
 
 def test_sizes() -> None:
@@ -45,3 +45,18 @@ def test_no_bytes(text: str) -> None:
     with pytest.raises(UsageError, match=r"--memory takes .* such as 2G or 800M, not") as error:
         parse_bytes("--memory", text)
     assert len(str(error.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (3 << 29, "1.5 GiB"),
+        (5 << 40, "5.0 TiB"),
+        (2_000_000, "1.9 MiB"),
+        (100, "0.1 KiB"),
+        (-5, "0.0 KiB"),
+    ],
+)
+def test_bytes_in_words(size: int, words: str) -> None:
+    assert in_words(size) == words
+    assert size < 0 or parse_bytes("--memory", words) == pytest.approx(size, rel=0.05)

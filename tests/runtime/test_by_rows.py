@@ -336,7 +336,7 @@ def test_warns_of_little_space(
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("", (), {"free": 100}))
     noise("p.png", 20, 20)
     assert infer("p.png", "--strip", "8", *model) == 0
-    assert "p_x2.png may need up to 0.0 GB where 0.0 GB are free" in capsys.readouterr().err
+    assert "p_x2.png may need up to 4.7 KiB where 0.1 KiB are free" in capsys.readouterr().err
 
 
 ANNOUNCED = """

@@ -64,7 +64,9 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: None)
     memory.check(DVMSRConfig(), "native", 10**5, 10**5, "p.png")
     monkeypatch.setattr(memory, "available", lambda: -5)
-    with pytest.raises(DvmsrError, match=r"p\.png has 200x100 pixels, .* 0\.1 GB .* 0\.0 GB are"):
+    with pytest.raises(
+        DvmsrError, match=r"p\.png has 200x100 pixels, .* 115\.7 MiB .* 0\.0 KiB are"
+    ):
         memory.check(DVMSRConfig(), "native", 100, 200, "p.png")
 
 

@@ -312,7 +312,7 @@ def test_a_checkpoint_streams_where_the_whole_does_not_fit(models: Models) -> No
 
 
 def test_limits_the_memory(models: Models, streaming_file: Path) -> None:
-    with pytest.raises(DvmsrError, match=r"0\.0 GB are allowed; cut it into parts or make it"):
+    with pytest.raises(DvmsrError, match=r"1\.0 KiB are allowed; cut it into parts or make it"):
         Upscaler.from_file(streaming_file, memory_limit=1000)(random_pixels(500, 50))
     with pytest.raises(DvmsrError, match=r"allowed; .* or use a model that streams"):
         Upscaler.from_file(models.onnx, memory_limit=1000)(random_pixels(9, 9))
