@@ -78,7 +78,8 @@ def run(
         picture = read_image(image)
         pixels = to_rgb(_cropped(picture, box, image), str(image))
         methods, scale = load_methods([*_split(against), model])
-        pictures = compare(pixels, methods, scale, str(image), has_original)
+        name = f"the part of {image}" if box else str(image)
+        pictures = compare(pixels, methods, scale, name, has_original)
         height, width = pictures[1].pixels.shape[:2]
         profile = picture.info.get("icc_profile")
         if profile and profile[16:20] != b"RGB ":  # of a gray picture

@@ -37,8 +37,8 @@ def _cropped_lumas(
     height, width = (length - 2 * border for length in sr.shape[:2])
     if border < 0 or min(height, width) < least:
         raise UsageError(
-            f"a {sr.shape[0]}x{sr.shape[1]} image leaves fewer than {least} pixels a side "
-            f"inside a border of {border}"
+            f"{sr.shape[1]}x{sr.shape[0]} pixels leave fewer than {least} a side inside a border "
+            f"of {border}; take a larger image"
         )
     inner = slice(border, border + height), slice(border, border + width)
     return luma(sr[inner]), luma(hr[inner])

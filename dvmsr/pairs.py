@@ -77,7 +77,9 @@ def crop_to_multiple(image: Pixels, scale: int, name: str) -> Pixels:
     """
     height, width = (length - length % scale for length in image.shape[:2])
     if not height or not width:
-        raise UsageError(f"{name} is smaller than {scale}x{scale} pixels; leave it out")
+        raise UsageError(
+            f"{name} is smaller than {scale}x{scale} pixels; leave it out or take a larger one"
+        )
     return np.ascontiguousarray(image[:height, :width])
 
 

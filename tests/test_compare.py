@@ -182,7 +182,11 @@ def test_names_are_texts(command, photo: Path, foreign: str) -> None:
         ("photo.png --html p.html --crop 1,2,3", 2, "--crop takes X,Y,W,H"),
         ("photo.png --html p.html --crop 1,2,0,3", 2, "--crop takes X,Y,W,H"),
         ("photo.png --html p.html --crop 10,0,29,20", 2, "reaches beyond the 38x45 pixels"),
-        ("photo.png --html p.html --crop 0,0,16,16", 2, "photo.png cannot be measured"),
+        (
+            "photo.png --html p.html --crop 0,0,20,16",
+            2,
+            "the part of photo.png cannot be measured: 20x16 pixels leave fewer than 11 a side",
+        ),
         ("photo.png --html p.html --against bicubic,", 2, "separated by single commas"),
         ("photo.png --html p.html --model bicubic", 2, "named twice"),
         ("photo.png --html p.html --model text.onnx", 5, "text.onnx is no ONNX file"),
