@@ -297,7 +297,7 @@ def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> Non
         UsageError: if not.
     """
     from dvmsr.runtime.places import place
-    from dvmsr.runtime.video.containers import is_video
+    from dvmsr.runtime.video.containers import WRITTEN, is_video
 
     if len(inputs) != 1:
         raise UsageError("- takes a single image; leave out the others")
@@ -309,5 +309,7 @@ def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> Non
         )
     if (options.codec, options.crf) != (None, None):
         raise UsageError("- takes an image; leave out --codec and --crf")
+    if options.extension in WRITTEN:
+        raise UsageError(f"--format {options.extension[1:]} is for videos, which - cannot take")
     if as_json and options.output in (None, "-"):
         raise UsageError("--json would end up in the image on standard output; name a file with -o")

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import exists, unreadable
+from dvmsr.paths import exists, is_dir, unreadable
 from dvmsr.runtime import places
 from dvmsr.runtime.naming import Job
 
@@ -28,7 +28,7 @@ class Manifest:
         resume: whether to go on with one, or make one; otherwise it must be new.
 
     Raises:
-        UsageError: if it exists and is not to be gone on with.
+        UsageError: if it exists and is not to be gone on with, or its folder is missing.
         DvmsrError: if it cannot be read or written, or is no manifest.
     """
 
@@ -40,6 +40,8 @@ class Manifest:
         """Results that were written, or were about to be when a session ended."""
         if exists(path) and not resume:
             raise UsageError(f"{path} exists; go on with it by --resume or choose another name")
+        if not is_dir(path.parent):
+            raise UsageError(f"{path.parent} is not a folder; create it or choose another")
         kept = self._read() if exists(path) else 0
         try:
             self.file: IO[bytes] = path.open("r+b" if exists(path) else "xb")

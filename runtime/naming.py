@@ -150,10 +150,14 @@ def plan(
     single = len(inputs) == 1 and not is_pattern(inputs[0]) and not is_dir(place(inputs[0]))
     if output is not None and single and not _is_folder(output):
         target = place(output)
+        if not target.suffix:
+            raise UsageError(
+                f"{output} has no extension; give it one, or write {output}/ for a folder"
+            )
         if is_video(images[0].path):
             check_container(target)
         else:
-            check_format(Path(target.name))
+            check_format(target if isinstance(target, Path) else Path(target.name))
         if extension is not None:
             raise UsageError(f"{output} names the format already; leave out --format")
         if isinstance(target, Remote):
@@ -233,6 +237,11 @@ def _refuse_collisions(jobs: list[Job]) -> None:
             raise UsageError(
                 f"{taken[target]} and {job.source} would both be written to {job.target}; "
                 "rename one or write them to different folders"
+            )
+        if target == os.path.normcase(identity(job.source)):
+            raise UsageError(
+                f"{job.source} would be replaced by its own result; choose another --name, or a "
+                "folder with -o"
             )
         if target in sources:
             raise UsageError(

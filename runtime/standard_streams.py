@@ -40,6 +40,8 @@ def enlarge_stream(upscaler: Upscaler, source: str, options: Options) -> Result:
             raise UsageError(f"{output} names the format already; leave out --format")
         check_format(target)
         check_target(target, overwrite)
+    elif sys.stdout is None:
+        raise UsageError("standard output is closed; name a file with -o or send it to one")
     elif sys.stdout.isatty():
         raise UsageError("standard output is a terminal; name a file with -o or send it to one")
     data, name = _read(source)
@@ -65,6 +67,8 @@ def enlarge_stream(upscaler: Upscaler, source: str, options: Options) -> Result:
 def _read(source: str) -> tuple[bytes, str]:
     """An encoded image, and what messages call it."""
     if source == STREAM:
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; name an image or send one there")
         if sys.stdin.isatty():
             raise UsageError("standard input is a terminal; name an image or send one there")
         return sys.stdin.buffer.read(), "standard input"

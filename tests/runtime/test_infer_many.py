@@ -88,6 +88,9 @@ def test_names_and_format(photos: list[str], infer: Infer) -> None:
         (("-o", "-", "--manifest", "m.jsonl"), r"leave out --manifest"),
         (("-o", "-", "--name", "{stem}{ext}"), r"leave out --name"),
         (("-", "-o", "x.png"), r"- takes a single image"),
+        (("-o", "-", "--format", "mp4"), r"--format mp4 is for videos, which - cannot take"),
+        (("--name", "{stem}{ext}"), r"a\.png would be replaced by its own result; choose another"),
+        (("--manifest", "no/m.jsonl", "-o", "x.png"), r"no is not a folder; create it"),
     ],
 )
 def test_refuses_what_does_not_fit(
@@ -231,6 +234,19 @@ def test_streams_that_bring_no_image(
     assert infer("-", "-o", "o.png", *MODEL) == code
     assert f"error: {message}" in capsys.readouterr().err
     assert tree(".") == {"m.onnx"}
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-"])
+def test_a_closed_stream_is_one_sentence(folder: Path, closed: str) -> None:
+    picture("p.png")
+    command = '"$0" -c "from dvmsr.runtime.cli import main; main()" - --model m.onnx < p.png '
+    run = subprocess.run(
+        ["bash", "-c", command + closed, sys.executable], capture_output=True, text=True
+    )
+    assert run.returncode == 2
+    stream = "input" if closed.startswith("0") else "output"
+    assert run.stderr.splitlines()[-1].startswith(f"error: standard {stream} is closed; name a")
+    assert "Traceback" not in run.stderr
 
 
 def test_a_terminal_gets_no_image(

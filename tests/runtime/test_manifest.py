@@ -106,5 +106,5 @@ def test_refuses_another_file_and_leaves_it_alone(tmp_path: Path, text: str) -> 
 
 
 def test_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DvmsrError, match=r"m\.jsonl cannot be written \(No such file"):
+    with pytest.raises(UsageError, match="missing is not a folder; create"):
         Manifest(tmp_path / "missing" / "m.jsonl", resume=False)

@@ -83,8 +83,8 @@ def test_a_result_may_be_enlarged_by_name(files: Path) -> None:
     [
         (["a/x.png", "b/x.png"], "new", UsageError, "a/x.png and b/x.png would both"),
         (["a/x.png", "a/x_x4.png"], None, UsageError, "both an input and the result of a/x.png"),
-        (["photo.JPG"], "new", UsageError, "new must end in one of .png"),
-        (["photo.JPG"], "new.psd", UsageError, "new.psd must end in one of .png"),
+        (["photo.JPG"], "new", UsageError, "new has no extension; give it one, or write new/"),
+        (["photo.JPG"], "a/new.psd", UsageError, "a/new.psd must end in one of .png"),
         (["photo.JPG", "a"], "photo.JPG", UsageError, "photo.JPG names a file; for several"),
         (["a"], "new.png", UsageError, "new.png names a file; for several"),
         (["a/x.png", "b/x.png"], "new.png", UsageError, "new.png names a file; for several"),
