@@ -56,6 +56,7 @@ def warnings_as_notices() -> Iterator[None]:
     """Every Python warning in the block becomes a line on stderr."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
+        warnings.simplefilter("ignore", ResourceWarning)  # of what an interrupt leaves open
         warnings.showwarning = lambda message, *_: notice(f"warning: {message}")
         yield
 
@@ -135,41 +136,44 @@ def _orderly_termination() -> Iterator[None]:
     """SIGINT, SIGTERM and SIGHUP, unless ignored (nohup), raise an exception in the block.
 
     So every `finally` runs and no temporary file stays behind. For SIGINT it is KeyboardInterrupt,
-    even where an import has turned that into another exception; for the others SystemExit, once:
-    a closed terminal sends several. Where a lock could stay locked, it is raised a moment later.
-    After the block, when all is in order, another Ctrl-C ends the process at once.
+    for the others SystemExit, once: a closed terminal sends several. The block ends with it even
+    where an import, or Ray, has turned it into another exception. Where a lock could stay locked,
+    it is raised a moment later. After the block, when all is in order, another Ctrl-C ends the
+    process at once.
     """
     caught = [
         number
         for name in ("SIGTERM", "SIGHUP")
         if (number := getattr(signal, name, None)) and signal.getsignal(number) == signal.SIG_DFL
     ]
-    interrupted = False
+    ending: BaseException | None = None
     moment = _Moment()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal interrupted
+        nonlocal ending
         if moment.is_bad(number, frame):
             return
-        interrupted = True
         before[signal.SIGINT] = lambda *_: os._exit(INTERRUPTED)
-        raise KeyboardInterrupt
+        ending = KeyboardInterrupt()
+        raise ending
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
         if moment.is_bad(number, frame):
             return
         for each in caught:
             signal.signal(each, signal.SIG_IGN)
-        sys.exit(SIGNALLED + number)
+        ending = SystemExit(SIGNALLED + number)
+        raise ending
 
     before: dict[int, Any] = {number: signal.signal(number, terminate) for number in caught}
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
-    except Exception:
-        if interrupted:
-            raise KeyboardInterrupt from None
+    except (Exception, SystemExit):
+        if ending is not None:
+            raise ending from None
         raise
     finally:
         try:
@@ -187,7 +191,10 @@ class _Moment:
     A thread that is seen twice at one place there is not running, but waiting, which can be ended.
     """
 
-    _MODULES = ("threading", "_weakrefset", "concurrent.futures._base", "concurrent.futures.thread")
+    _MODULES = (
+        *("threading", "concurrent.futures._base", "concurrent.futures.thread"),
+        *("weakref", "_weakrefset"),
+    )
     _LATER = 0.002
     """Seconds."""
 

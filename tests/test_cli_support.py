@@ -126,3 +126,33 @@ def test_a_second_ctrl_c_gives_no_traceback() -> None:
         [sys.executable, "-c", SIGNAL_AFTER_A_SIGNAL], capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (130, "")
+
+
+SIGNAL_MADE_ANOTHER = """
+import os, signal, typer
+from dvmsr.cli_support import run_app
+
+def command():
+    try:
+        os.kill(os.getpid(), signal.{name})
+    except BaseException:
+        raise {other}
+
+def build():
+    app = typer.Typer()
+    app.command()(command)
+    return app
+
+run_app(build)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
+@pytest.mark.parametrize("other", ["SystemExit(1)", "ImportError('half')"])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_the_exit_code_is_the_signals(name: str, code: int, other: str) -> None:
+    """Ray makes the exception another SystemExit, and the import of a library something else."""
+    program = SIGNAL_MADE_ANOTHER.format(name=name, other=other)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == code
+    assert result.stderr == ("interrupted\n" if name == "SIGINT" else "")
