@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import exists, is_dir, unreadable
+from dvmsr.paths import check_input, exists, is_dir, unreadable
 from dvmsr.runtime import places
+from dvmsr.runtime.atomic import lock
 from dvmsr.runtime.naming import Job
 
 STATE = ("bytes", "modified")
@@ -28,8 +29,9 @@ class Manifest:
         resume: whether to go on with one, or make one; otherwise it must be new.
 
     Raises:
-        UsageError: if it exists and is not to be gone on with, or its folder is missing.
-        DvmsrError: if it cannot be read or written, or is no manifest.
+        UsageError: if it exists and is not to be gone on with or no regular file, or its folder is
+            missing.
+        DvmsrError: if it cannot be read or written, is no manifest, or another process has it.
     """
 
     def __init__(self, path: Path, resume: bool) -> None:
@@ -40,22 +42,27 @@ class Manifest:
         """Results that were written, or were about to be when a session ended."""
         if exists(path) and not resume:
             raise UsageError(f"{path} exists; go on with it by --resume or choose another name")
-        if not is_dir(path.parent):
+        if exists(path):
+            check_input(path)
+        elif not is_dir(path.parent):
             raise UsageError(f"{path.parent} is not a folder; create it or choose another")
-        kept = self._read() if exists(path) else 0
         try:
-            self.file: IO[bytes] = path.open("r+b" if exists(path) else "xb")
-            self.file.truncate(kept)
-            self.file.seek(kept)
+            self.file: IO[bytes] = path.open("r+b" if exists(path) else "x+b")
         except OSError as error:
             raise DvmsrError(
                 f"{path} cannot be written ({error.strerror}); choose another place"
             ) from None
-
-    def _read(self) -> int:
-        """Take in the lines; the bytes of those that are whole, as a crash may cut the last one."""
         try:
-            data = self.path.read_bytes()
+            lock(self.file.fileno(), path)
+            self._read()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def _read(self) -> None:
+        """Take in the lines that are whole; what a crash may have cut off is taken away."""
+        try:
+            data = self.file.read()
         except OSError as error:
             raise unreadable(self.path, error) from None
         whole = data[: data.rfind(b"\n") + 1]
@@ -74,7 +81,8 @@ class Manifest:
                 self.done[name] = row
             elif status == FAILED:
                 self.done.pop(name, None)
-        return len(whole)
+        self.file.truncate(len(whole))
+        self.file.seek(len(whole))
 
     def has_done(self, job: Job) -> bool:
         """Whether the image was enlarged before, has not changed since, and its result is there."""

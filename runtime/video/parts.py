@@ -16,7 +16,7 @@ from typing import Any
 from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.paths import exists
-from dvmsr.runtime.atomic import replacing, write_atomically
+from dvmsr.runtime.atomic import lock, replacing, write_atomically
 
 SUFFIX = ".parts"
 _SETTINGS = "settings.json"
@@ -183,14 +183,10 @@ def _locked(path: Path) -> int:
     Raises:
         DvmsrError: if one has.
     """
-    import fcntl
-
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock(descriptor, path.parent)
+    except DvmsrError:
         os.close(descriptor)
-        raise DvmsrError(f"{path.parent} is in use by another process; wait for its end") from None
-    except OSError:  # a file system without locks
-        pass
+        raise
     return descriptor

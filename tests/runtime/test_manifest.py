@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,3 +109,17 @@ def test_refuses_another_file_and_leaves_it_alone(tmp_path: Path, text: str) -> 
 def test_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="missing is not a folder; create"):
         Manifest(tmp_path / "missing" / "m.jsonl", resume=False)
+
+
+@pytest.mark.parametrize("name", ["", os.devnull])
+def test_refuses_what_is_no_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=r"is a folder; name a file|is no regular file"):
+        Manifest(tmp_path / name, resume=True)
+
+
+def test_refuses_one_that_another_process_writes(job: Job, tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    in_use = pytest.raises(DvmsrError, match=r"m\.jsonl is in use by another process; wait")
+    with Manifest(path, resume=False), in_use:
+        Manifest(path, resume=True)
+    assert lines(job, path, "begun", resume=True)
