@@ -256,10 +256,17 @@ def state(place: Place) -> dict[str, int | str]:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether it stands for others, and not for something of that very name."""
+    """Whether it stands for others, and not for something of that very name.
+
+    Raises:
+        UsageError: if it has a pattern in place of a bucket, which no store can be asked about.
+    """
     found = place(name)
-    page = isinstance(found, Remote) and found.is_page()
-    return glob.has_magic(name) and not page and not exists(found)
+    if not glob.has_magic(name) or (isinstance(found, Remote) and found.is_page()):
+        return False
+    if isinstance(found, Remote) and glob.has_magic(name.split("/")[2]):
+        raise UsageError(f"{name} has a pattern in place of a bucket; name one")
+    return not exists(found)
 
 
 def matches(pattern: str) -> list[Place]:
@@ -269,8 +276,6 @@ def matches(pattern: str) -> list[Place]:
         return [Path(name) for name in sorted(glob.glob(str(found), recursive=True))]  # noqa: PTH207
     parts = pattern.split("/")
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    if first < 3:
-        raise UsageError(f"{pattern} has a pattern in place of a bucket; name one")
     base = Remote("/".join(parts[:first]))
     return [one for one in base.matching("/".join(parts[first:])) if "/." not in one.url]
 

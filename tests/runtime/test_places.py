@@ -126,6 +126,12 @@ def test_refuses_before_any_work(
     assert message in str(caught.value)
 
 
+def test_no_store_is_asked_for_a_bucket_that_is_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvmsr.runtime.places.exists", lambda place: pytest.fail("asked"))
+    with pytest.raises(UsageError, match="has a pattern in place of a bucket; name one"):
+        planned("s3://*/a.png")
+
+
 @pytest.mark.parametrize(
     ("url", "missing", "message"),
     [
