@@ -133,12 +133,18 @@ class Remote:
         """Whether objects may be made in this folder, as far as that shows beforehand.
 
         Raises:
-            UsageError: if it is on the web, or its bucket does not exist.
+            UsageError: if it is on the web, its bucket does not exist, or its driver empties an
+                object that is to be replaced before the new one is whole.
         """
         if self.is_page():
             raise UsageError(f"{self.scheme}:// is for reading; name a place for results with -o")
         bucket = Remote(f"{self.scheme}://{self.url.partition('://')[2].split('/')[0]}")
         with bucket._asked("looked at") as (store, path):
+            if _writes_in_place(store):
+                raise UsageError(
+                    f"{self.scheme}:// shows results before they are whole; write to a folder here "
+                    "or, on HDFS, to webhdfs://"
+                )
             try:
                 there = store.exists(path)
             except PermissionError:  # who may write need not be allowed to look
@@ -307,3 +313,10 @@ def _driver(remote: Remote) -> tuple[Any, str]:
         raise MissingComponentError(f"{scheme}:// needs {package}: pip install {package}") from None
     store, path = fsspec.core.url_to_fs(remote.url)
     return store, path
+
+
+def _writes_in_place(store: Any) -> bool:
+    """Whether a driver opens what is to be written under its own name, as those of Arrow do."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    return isinstance(store, ArrowFSWrapper)

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import fsspec
 import numpy as np
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from small_model import random_pixels
@@ -172,6 +174,32 @@ def test_a_store_that_fails_gets_no_half_object(
     assert sorted(failing.find("/bucket/out")) == [
         f"/bucket/out/{name}" for name in ("a_x2.png", "b/c_x2.jpg", "bad_x2.png")
     ]
+
+
+class InPlace(ArrowFSWrapper):
+    """As HDFS by Arrow: what is opened for writing is empty at once."""
+
+    protocol = "inplace"
+
+    def __init__(self) -> None:
+        AbstractFileSystem.__init__(self)
+
+    def info(self, path: str, **_: Any) -> dict[str, Any]:
+        return {"name": path, "size": 1, "type": "file"}
+
+    def open(self, path: str, mode: str = "rb", **_: Any) -> Any:
+        raise AssertionError(f"{path} is lost")
+
+
+def test_a_store_that_empties_what_it_replaces_is_refused(
+    store: Any, infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fsspec.register_implementation("inplace", InPlace, clobber=True)
+    command = ("memory://bucket/in/a.png", "-o", "inplace://bucket/a.png", "--overwrite")
+    assert infer(*command, *MODEL) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: inplace:// shows results before they are whole; write to")
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
