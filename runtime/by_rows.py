@@ -183,7 +183,8 @@ def enlarge(
             stacklevel=2,
         )
     metadata = reader.metadata.enlarged(upscaler.scale, picture.enlarged_size)
-    tell_left_out(target, format, metadata.left_out(format, by_rows=True))
+    left_out = metadata.left_out(format, by_rows=True)
+    tell_left_out(target, f"{format} that is written by rows", left_out)
     size = picture.enlarged_size[::-1]
     bands = len(Image.new(mode, (1, 1)).getbands())
     _warn_of_space(target, size[0] * size[1] * bands * (2 if deep else 1))
