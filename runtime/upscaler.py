@@ -61,6 +61,11 @@ class Upscaler:
             raise UsageError(
                 f"{model} computes on a GPU; leave out the height of strips and the memory limit"
             )
+        if strip and config.bidirectional:
+            raise UsageError(
+                f"{model} is bidirectional: its backward scans begin at the last pixel of the "
+                "image, so it has no strips; leave out their height"
+            )
         if strip and not network.streams:
             raise UsageError(
                 f"{model} computes whole images only; leave out the height of strips, or export a "

@@ -5,6 +5,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ import pytest
 from PIL import Image
 from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels, reference
 
-from dvmsr import native
+from dvmsr import checkpoint, native
 from dvmsr.errors import (
     DvmsrError,
     IncompatibleModelError,
     MissingComponentError,
     UsageError,
 )
+from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler
 from dvmsr.runtime.network import Network
 
@@ -321,6 +323,13 @@ def test_limits_the_memory(models: Models, streaming_file: Path) -> None:
 def test_an_ordinary_file_has_no_strips(models: Models) -> None:
     with pytest.raises(UsageError, match=r"small\.onnx computes whole images only; .* --streaming"):
         Upscaler.from_file(models.onnx, strip=8)
+
+
+def test_a_bidirectional_network_says_why_it_has_no_strips(tmp_path: Path) -> None:
+    path = tmp_path / "both.safetensors"
+    checkpoint.save(DVMSR(replace(CONFIG, bidirectional=True)), path)
+    with pytest.raises(UsageError, match=r"both\.safetensors is bidirectional: its backward scans"):
+        Upscaler.from_file(path, strip=8)
 
 
 def test_the_bundled_model_streams() -> None:
