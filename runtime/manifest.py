@@ -14,6 +14,8 @@ from dvmsr.runtime.atomic import lock
 from dvmsr.runtime.naming import Job
 
 STATE = ("bytes", "modified")
+_START = b'{"input": '
+"""Of every line, by which one that is cut off is told from another file's."""
 BEGUN, DONE, FAILED, SKIPPED = "begun", "done", "failed", "skipped"
 
 
@@ -66,15 +68,16 @@ class Manifest:
         except OSError as error:
             raise unreadable(self.path, error) from None
         whole = data[: data.rfind(b"\n") + 1]
+        cut_off = data[len(whole) :]
+        if cut_off[: len(_START)] != _START[: len(cut_off)]:
+            raise self._foreign(whole.count(b"\n") + 1)
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 row = json.loads(line)
                 name, status = row["input"], row["status"]
                 output = row["output"] if status in (BEGUN, DONE) else None
             except (ValueError, TypeError, LookupError):
-                raise DvmsrError(
-                    f"{self.path} is not a manifest of dvmsr-infer (line {number}); name another"
-                ) from None
+                raise self._foreign(number) from None
             if output is not None:
                 self.begun.add(output)
             if status == DONE:
@@ -83,6 +86,11 @@ class Manifest:
                 self.done.pop(name, None)
         self.file.truncate(len(whole))
         self.file.seek(len(whole))
+
+    def _foreign(self, number: int) -> DvmsrError:
+        return DvmsrError(
+            f"{self.path} is not a manifest of dvmsr-infer (line {number}); name another"
+        )
 
     def has_done(self, job: Job) -> bool:
         """Whether the image was enlarged before, has not changed since, and its result is there."""

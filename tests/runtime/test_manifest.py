@@ -80,11 +80,12 @@ def test_what_has_changed_is_not_done(job: Job, tmp_path: Path, change: str) -> 
         assert not manifest.has_done(job)
 
 
-def test_a_line_that_a_crash_cut_off_is_dropped(job: Job, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut_off", ['{"input": "b.p', "{"])
+def test_a_line_that_a_crash_cut_off_is_dropped(job: Job, tmp_path: Path, cut_off: str) -> None:
     path = tmp_path / "m.jsonl"
     first = lines(job, path, "done")
     with path.open("a") as file:
-        file.write('{"input": "b.p')
+        file.write(cut_off)
     assert lines(job, path, "failed", resume=True)[:1] == first
     assert len(path.read_text().splitlines()) == 2
 
@@ -97,7 +98,7 @@ def test_is_not_begun_anew_by_accident(job: Job, tmp_path: Path) -> None:
     assert path.read_text().splitlines() == before
 
 
-@pytest.mark.parametrize("text", ["text\n", "[]\n", '{"input": "a"}\n', "3\n\n"])
+@pytest.mark.parametrize("text", ["text\n", "[]\n", '{"input": "a"}\n', "3\n\n", "text", "{}"])
 def test_refuses_another_file_and_leaves_it_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(text)
