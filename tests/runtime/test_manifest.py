@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,14 @@ def test_refuses_one_that_another_process_writes(job: Job, tmp_path: Path) -> No
     with Manifest(path, resume=False), in_use:
         Manifest(path, resume=True)
     assert lines(job, path, "begun", resume=True)
+
+
+def test_a_full_disk_is_told_of_the_manifest(job: Job, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    full = pytest.raises(DvmsrError, match=r"m\.jsonl cannot be written .*; make room, then --res")
+    try:
+        with full, Manifest(tmp_path / "m.jsonl", resume=False) as manifest:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+            manifest.add({"input": str(job.source), "status": "failed"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
