@@ -12,8 +12,8 @@ KIND := $(if $(shell command -v c++),native,portable)
 BASE := $(VENV)/.base-$(KIND)
 DEV := $(VENV)/.dev-$(KIND)
 
-# For tests alone: TensorRT for RTX, and what compiles the plugin where there is no nvcc.
-OPTIONAL := rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
+# For tests alone: Ray, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
+OPTIONAL := ray,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
 .PHONY: demo test lint check clean
 .NOTPARALLEL:
@@ -39,7 +39,7 @@ $(BASE): $(SOURCES) $(VENV)/.created
 $(DEV): $(SOURCES) $(VENV)/.created
 	@echo "Installing into $(VENV); the first time this takes a few minutes"
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,$(OPTIONAL)]" || { \
-	  echo "No TensorRT for RTX or nvcc for this machine: the tests that need them are skipped"; \
+	  echo "Not all of $(OPTIONAL) is there for this machine: the tests that need them are skipped"; \
 	  $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
 	@touch $(BASE) $@
 
