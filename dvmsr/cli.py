@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.cli_options import Version
+from dvmsr.cli_options import HELP, Version
 from dvmsr.cli_support import run_app
 from dvmsr.runtime.commands import bench, parity
 from dvmsr.train.command import distill, train
@@ -231,7 +231,9 @@ def lam(
 
 def build() -> typer.Typer:
     """The application with its commands."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, rich_markup_mode=None, context_settings=HELP
+    )
 
     @app.callback(epilog=EXAMPLES)
     def root(version: Version = False) -> None:

@@ -15,6 +15,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of an application and its commands."""
+
 Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),

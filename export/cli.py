@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.cli_options import Version
+from dvmsr.cli_options import HELP, Version
 from dvmsr.cli_support import run_app
 from dvmsr.export import cuda_command, plugin_command, trt_command
 from dvmsr.export.capabilities import SeveralCapabilities
@@ -31,7 +31,9 @@ def main() -> None:
 
 def build_app() -> typer.Typer:
     """The command line as a typer application."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(
+        no_args_is_help=True, add_completion=False, rich_markup_mode=None, context_settings=HELP
+    )
     app.callback(epilog=EXAMPLES)(overview)
     app.command("onnx", epilog=EXAMPLES)(onnx_command)
     app.command("cuda-path", epilog=cuda_command.EXAMPLES)(cuda_command.cuda_path)

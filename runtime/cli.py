@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dvmsr.cli_options import Version
+from dvmsr.cli_options import HELP, Version
 from dvmsr.cli_support import notice, run_app
 from dvmsr.errors import UsageError
 from dvmsr.runtime.models import BUNDLED, DEFAULT
@@ -42,7 +42,7 @@ def main() -> None:
 def build_app() -> typer.Typer:
     """The command line as a typer application."""
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command("dvmsr-infer", epilog=EXAMPLES)(infer)
+    app.command("dvmsr-infer", epilog=EXAMPLES, context_settings=HELP)(infer)
     return app
 
 
@@ -217,6 +217,7 @@ def infer(
     """
     from dvmsr.cli_support import warnings_as_notices
     from dvmsr.runtime import batch
+    from dvmsr.runtime.engine_file import SUFFIX as ENGINE
     from dvmsr.runtime.naming import TEMPLATE, check_template
     from dvmsr.runtime.places import Remote, place
     from dvmsr.runtime.standard_streams import STREAM, enlarge_stream
@@ -226,11 +227,15 @@ def infer(
     if engine is not None:
         if model is not None or backend not in ("auto", "tensorrt"):
             raise UsageError("--engine names model and backend; leave out --model and --backend")
+        if not engine.lower().endswith(ENGINE):
+            raise UsageError(f"{engine} is no engine, whose name ends in {ENGINE}; try --model")
         model, backend = engine, "tensorrt"
     limit = None if memory is None else parse_bytes("--memory", memory)
     extension = None if format is None else _extension(format)
     template = TEMPLATE if name is None else name
     check_template(template)
+    if manifest == STREAM:
+        raise UsageError("--manifest - is no file that can be gone on with; name one")
     record = None if manifest is None else place(manifest)
     if isinstance(record, Remote):
         raise UsageError(f"{record} cannot be added to line by line; name a file here")

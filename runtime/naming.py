@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import string
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -63,17 +64,20 @@ def _find(inputs: Sequence[str], leave_out: Place | None) -> list[Found]:
         leave_out: a folder that is not searched, unless it is named itself.
     """
     found: dict[str, Found] = {}
-    for path in _expanded(inputs):
-        for image in _images_in(path, leave_out) if is_dir(path) else [Found(path)]:
-            found[identity(image.path)] = image
+    for path, below in _expanded(inputs):
+        if is_dir(path):
+            images = [Found(it.path, below / it.below) for it in _images_in(path, leave_out)]
+        else:
+            images = [Found(path, below.parent)]
+        found.update((identity(image.path), image) for image in images)
     return list(found.values())
 
 
-def _expanded(inputs: Sequence[str]) -> Iterator[Place]:
-    """The inputs, patterns replaced by what they match."""
+def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Place, PurePath]]:
+    """The inputs, patterns replaced by what they match, with the paths from where they begin."""
     for name in inputs:
         if not is_pattern(name):
-            yield place(name)
+            yield place(name), PurePath()
             continue
         found = matches(name)
         if not found:
@@ -88,11 +92,14 @@ def _images_in(folder: Place, leave_out: Place | None) -> list[Found]:
         if isinstance(folder, Remote)
         else _files_below(folder, unwanted)
     )
-    images = [
-        image
-        for image in below
-        if image.path.suffix.lower() in FORMATS and not image.path.name.startswith(".")
-    ]
+    shown = [file for file in below if not file.path.name.startswith(".")]
+    images = [file for file in shown if file.path.suffix.lower() in FORMATS]
+    if videos := sum(is_video(file.path) for file in shown):
+        warnings.warn(
+            f"{folder} has {videos} video{'s' * (videos > 1)}, passed over; videos count when they "
+            "are named themselves",
+            stacklevel=2,
+        )
     if not images:
         raise UsageError(
             f"{folder} has no images; name a folder with files ending in {', '.join(FORMATS)}"
@@ -131,8 +138,9 @@ def plan(
     """Pair every image with its result's place.
 
     A result lies beside its image, or in the folder `output`, in which the folders below a named
-    one are made again. For a single image, `output` may also be a file. Images in a folder that
-    are results of others there are left out, as is the folder `output` in one that is searched.
+    one, or below the beginning of a pattern, are made again. For a single image, `output` may also
+    be a file. Images in a folder that are results of others there are left out, as is the folder
+    `output` in one that is searched.
     Videos count if they are named themselves, not in a folder.
 
     Args:

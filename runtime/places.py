@@ -275,15 +275,26 @@ def is_pattern(name: str) -> bool:
     return not exists(found)
 
 
-def matches(pattern: str) -> list[Place]:
-    """The files and folders that a pattern stands for, in order, without what is hidden."""
+def matches(pattern: str) -> list[tuple[Place, PurePath]]:
+    """The files and folders that a pattern stands for, in order, without what is hidden; each with
+    its path from the folder where the pattern begins, or nothing where that would lead out of it.
+    """
     found = place(pattern)
-    if isinstance(found, Path):
-        return [Path(name) for name in sorted(glob.glob(str(found), recursive=True))]  # noqa: PTH207
-    parts = pattern.split("/")
+    parts = found.parts if isinstance(found, Path) else pattern.split("/")
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    if isinstance(found, Path):
+        names = sorted(glob.glob(str(found), recursive=True))  # noqa: PTH207
+        return [(path, _inside(PurePath(*path.parts[first:]))) for path in map(Path, names)]
     base = Remote("/".join(parts[:first]))
-    return [one for one in base.matching("/".join(parts[first:])) if "/." not in one.url]
+    return [
+        (one, PurePosixPath(_after(one.url, base.url)))
+        for one in base.matching("/".join(parts[first:]))
+        if "/." not in one.url
+    ]
+
+
+def _inside(below: PurePath) -> PurePath:
+    return PurePath() if ".." in below.parts else below
 
 
 def _after(name: str, folder: str) -> str:

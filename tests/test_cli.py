@@ -55,7 +55,7 @@ def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
     "name", ["bench", "compare", "distill", "eval", "info", "lam", "parity", "train"]
 )
 def test_help_shows_examples(command, name: str) -> None:
-    code, out, err = command(name, "--help")
+    code, out, err = command(name, "-h")
     assert code == 0 and not err
     assert f"dvmsr {name} " in out.partition("Examples:")[2]
 

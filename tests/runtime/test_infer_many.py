@@ -52,7 +52,7 @@ def test_a_result_folder_inside_is_not_searched(photos: list[str], infer: Infer)
 
 def test_patterns(photos: list[str], infer: Infer, capsys: pytest.CaptureFixture[str]) -> None:
     assert infer("photos/**/*.jpg", "photos/?.png", "-o", "out", *MODEL) == 0
-    assert tree("out") == {"a_x2.png", "c_x2.jpg"}
+    assert tree("out") == {"a_x2.png", "b/c_x2.jpg"}
     assert infer("photos/*.bmp", *MODEL) == 2
     assert capsys.readouterr().err.endswith(
         "error: nothing matches photos/*.bmp; check the pattern\n"

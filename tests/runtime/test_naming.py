@@ -50,10 +50,15 @@ IN_A = ["a/x.png", "a/y.tif"]
         (["a"], "new/deep", IN_A, ["new/deep/x_x4.png", "new/deep/y_x4.tif"]),
         (["a/x.png", "scan"], "new", ["a/x.png", "scan"], ["new/x_x4.png", "new/scan_x4.png"]),
         (["a/x.png", "./a/x.png", "a"], None, IN_A, ["a/x_x4.png", "a/y_x4.tif"]),
+        (["*/x.png"], "new", ["a/x.png", "b/x.png"], ["new/a/x_x4.png", "new/b/x_x4.png"]),
+        (["./*/x.png"], None, ["a/x.png", "b/x.png"], ["a/x_x4.png", "b/x_x4.png"]),
+        (["[a]"], "new", IN_A, ["new/a/x_x4.png", "new/a/y_x4.tif"]),
+        (["[a]/../b/x.png"], "new", ["a/../b/x.png"], ["new/x_x4.png"]),
     ],
     ids=[
         "file", "file elsewhere", "no extension", "missing", "to file", "to folder",
         "to new folder", "folder", "folder to folder", "files to folder", "twice",
+        "pattern", "pattern beside", "folder by pattern", "pattern that leads out",
     ],
 )  # fmt: skip
 def test_names_results(
@@ -62,6 +67,12 @@ def test_names_results(
     assert planned(inputs, output) == list(zip(sources, targets, strict=True))
     if output is not None and output.startswith("new"):
         assert Path(output).is_dir()
+
+
+def test_videos_in_a_folder_are_told_of(files: Path) -> None:
+    (files / "b" / "clip.mp4").touch()
+    with pytest.warns(UserWarning, match="^b has 1 video, passed over; videos count when they are"):
+        assert planned(["b"]) == [("b/x.png", "b/x_x4.png")]
 
 
 def test_names_carry_the_scale() -> None:
