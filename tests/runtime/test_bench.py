@@ -171,7 +171,7 @@ def test_works_without_torch(models: Models) -> None:
         (["m.onnx:portable", "--plot", "nowhere/plot.png"], 2, "nowhere is not a folder"),
         (["m.onnx:gpu"], 2, "no backend gpu"),
         (["missing.onnx"], 2, "does not exist"),
-        (["m.onnx:portable", "--size", "90000x90000"], 1, "GB of memory"),
+        (["m.onnx:portable", "--size", "90000x90000"], 1, "TiB of memory"),
         ([], 2, "MODEL"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

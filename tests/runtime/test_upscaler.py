@@ -161,7 +161,7 @@ def test_refuses_what_does_not_fit_the_memory(
     upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dvmsr.runtime.memory.available", lambda: 10**9)
-    with pytest.raises(DvmsrError, match=r"30000x20000 pixels, which need about .* GB"):
+    with pytest.raises(DvmsrError, match=r"30000x20000 pixels, which need about .* GiB"):
         upscaler(np.broadcast_to(np.uint8(0), (20000, 30000, 3)))
 
 
