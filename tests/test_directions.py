@@ -1,0 +1,232 @@
+"""The directions in which imports run: from rooms that know much to rooms that know little.
+
+A room is a folder; each file beside folders counts as its own. Imports inside functions and under
+`TYPE_CHECKING` count like all others.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LOW = "errors utils config strips kernels"
+MAY_IMPORT = {
+    "errors": "",
+    "entry": "",
+    "utils": "errors",
+    "config": "errors utils",
+    "strips": "errors utils config",
+    "kernels": "errors utils",
+    "weights": "errors utils",
+    "ops": "errors utils kernels",
+    "model": f"{LOW} ops",
+    "analysis": f"{LOW} ops model",
+    "checkpoint": f"{LOW} ops model weights",
+    "streaming": f"{LOW} ops model",
+    "networks": f"{LOW} ops model weights checkpoint",
+    "info": f"{LOW} weights analysis checkpoint runtime/backends",
+    "data": "errors utils runtime/images",
+    "eval/metrics": "errors utils data",
+    "eval": "errors utils weights data runtime/images runtime/backends/onnxrt runtime/upscaler "
+    "runtime/spec runtime",
+    "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
+    "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images",
+    "cli": "utils eval info lam runtime/commands train/command",
+    "runtime": "runtime/upscaler",
+    "runtime/images": "errors utils",
+    "runtime/video": "errors utils runtime/upscaler",
+    "runtime/storage": "errors utils runtime/images runtime/video/containers",
+    "runtime/backends": f"{LOW} weights runtime/images/arrays",
+    "runtime/backends/pytorch": f"{LOW} weights model checkpoint streaming networks "
+    "runtime/images/arrays runtime/backends/base",
+    "runtime/backends/onnxrt/foreign": f"{LOW} data/natural_image runtime/images/arrays "
+    "runtime/backends",
+    "runtime/memory": f"{LOW}",
+    "runtime/strip_height": f"{LOW} runtime/memory",
+    "runtime/upscaler": f"{LOW} weights runtime/images runtime/backends runtime/memory "
+    "runtime/strip_height",
+    "runtime/spec": "errors utils runtime/upscaler",
+    "runtime/parity": f"{LOW} data eval/metrics runtime/images runtime/backends runtime/memory "
+    "runtime/spec runtime/storage runtime/upscaler",
+    "runtime/bench": f"{LOW} data runtime/images runtime/backends runtime/memory runtime/spec "
+    "runtime/upscaler",
+    "runtime/commands": "runtime/bench runtime/parity",
+    "runtime/infer": f"{LOW} weights runtime/images runtime/memory runtime/storage "
+    "runtime/upscaler runtime/video",
+    "runtime/cli": f"{LOW} weights runtime/backends/trt/engine_file runtime/images runtime/infer "
+    "runtime/storage runtime/upscaler runtime/video",
+    "export": "export/onnx",
+    "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
+    "runtime/memory runtime/parity",
+    "export/plugin": "errors utils kernels runtime/backends/trt",
+    "export/trt": f"{LOW} weights export/onnx export/plugin runtime/backends runtime/parity "
+    "runtime/upscaler",
+    "export/cli": "errors utils export",
+}
+"""What the files of a room may import besides each other. Of several lines that fit a file, the
+longest counts; a name stands for all that lies below it."""
+
+NEVER = {
+    "kernels": {"torch"},
+    "runtime": {"torch"},
+    "runtime/backends/pytorch": set[str](),
+    "runtime/images": {"torch", "typer"},
+}
+"""Packages of others that a room does not import; again the longest line counts."""
+
+_STILL_FLAT = """
+attribution box child_python cli_options cli_support compare cuda cuda_build evaluate
+export/bodies export/capabilities export/cuda_command export/engine_build export/engine_layers
+export/engine_parity export/engine_progress export/engine_worker export/graph export/onnx_export
+export/parity export/plugin_build export/plugin_command export/streaming_graph
+export/tensorrt_version export/trt_command export/verify gpu lam lam_picture metrics native nvcc
+page pairs paths resize runtime/atomic runtime/batch runtime/bench runtime/bench_plot
+runtime/by_rows runtime/cluster runtime/colour_profiles runtime/colours runtime/copies
+runtime/cutout runtime/device runtime/difference runtime/drift runtime/engine runtime/engine_file
+runtime/exif runtime/foreign runtime/heat_map runtime/image_io runtime/jpeg runtime/limits
+runtime/machine runtime/manifest runtime/metadata runtime/models runtime/naming
+runtime/natural_image runtime/network runtime/onnx_file runtime/onnx_layers runtime/parity
+runtime/picture runtime/pipeline runtime/pixels runtime/places runtime/plugin_library
+runtime/probe runtime/progress runtime/row_reader runtime/row_writer runtime/samples
+runtime/session runtime/standard_streams runtime/streaming runtime/tensorrt_library runtime/timing
+runtime/torch_layers runtime/torch_network runtime/transparency runtime/video/pixels runtime/vips
+runtime/words sizes threads torch_module train/board train/cache train/config_file train/data
+train/folder train/photographs train/prefetch train/recipes train/report train/schedule
+train/settings train/signals train/sources train/state
+"""
+STILL_FLAT = set(_STILL_FLAT.split())
+"""Files that have no room yet."""
+
+EXCEPTIONS = {
+    ("lam_picture", "lam"),
+    ("runtime/bench_plot", "runtime/bench"),
+    ("runtime/copies", "runtime/batch"),
+    ("runtime/machine", "export/tensorrt_version"),
+    ("train/session", "runtime/memory"),
+}
+"""Imports of today that are to end."""
+
+
+def _files() -> dict[str, Path]:
+    """Every file of the sources by its name, such as `runtime/images/codec`; a package's
+    `__init__` has the name of its folder."""
+    found = {}
+    for top in ("dvmsr", "export", "runtime"):
+        for path in sorted((ROOT / top).rglob("*.py")):
+            name = path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__")
+            if not name.startswith(("dvmsr/export/", "dvmsr/runtime/", "dvmsr/plugins/")):
+                found[name.removeprefix("dvmsr/")] = path
+    return found
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The dotted names of what may be modules among what a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{path}:{node.lineno} imports relatively"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _arrows() -> dict[str, set[str]]:
+    """For every file those that it imports."""
+    arrows: dict[str, set[str]] = {}
+    for name, path in FILES.items():
+        arrows[name] = set()
+        for dotted in _imported(path):
+            parts = dotted.split(".")
+            if parts.pop(0) != "dvmsr":
+                continue
+            while parts and "/".join(parts) not in FILES:
+                parts.pop()
+            arrows[name].add("/".join(parts) or "dvmsr")
+        arrows[name] -= {name, "dvmsr"}
+    return arrows
+
+
+FILES = _files()
+ARROWS = _arrows()
+
+
+def _line(table: Iterable[str], name: str) -> str | None:
+    """The longest name of a table that a file is, or lies below."""
+    return max((room for room in table if _lies_in(name, room)), key=len, default=None)
+
+
+def _lies_in(name: str, room: str) -> bool:
+    return name == room or name.startswith(f"{room}/")
+
+
+def _circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Those who reach each other."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        left = [start]
+        while left:
+            for other in arrows.get(left.pop(), set()) - seen:
+                seen.add(other)
+                left.append(other)
+        return seen
+
+    reach = {name: reached(name) for name in arrows}
+    circles = {
+        frozenset(other for other in reach[name] if name in reach.get(other, ())) for name in arrows
+    }
+    return sorted(sorted(circle) for circle in circles if circle)
+
+
+def _without_exceptions() -> dict[str, set[str]]:
+    return {
+        name: {other for other in others if (name, other) not in EXCEPTIONS}
+        for name, others in ARROWS.items()
+    }
+
+
+@pytest.mark.parametrize("name", sorted(FILES.keys() - STILL_FLAT - {"dvmsr"}))
+def test_imports_only_what_its_room_may(name: str) -> None:
+    room = _line(MAY_IMPORT, name)
+    assert room is not None, "it has no line in MAY_IMPORT"
+    allowed = [room, *MAY_IMPORT[room].split()]
+    wrong = {
+        other
+        for other in _without_exceptions()[name] - STILL_FLAT
+        if not any(_lies_in(other, there) for there in allowed)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("name", sorted(FILES.keys() - STILL_FLAT))
+def test_imports_no_package_that_its_room_avoids(name: str) -> None:
+    avoided = NEVER.get(_line(NEVER, name) or "", set())
+    assert not avoided & {dotted.split(".")[0] for dotted in _imported(FILES[name])}
+
+
+def test_files_import_each_other_in_no_circle() -> None:
+    assert not _circles(_without_exceptions())
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_rooms_import_each_other_in_no_circle(depth: int) -> None:
+    """Files that lie deeper are taken together by their first folders."""
+
+    def room(name: str) -> str:
+        top = name.startswith(("runtime/", "export/"))
+        return "/".join(name.split("/")[: depth + top])
+
+    arrows: dict[str, set[str]] = {}
+    for name, others in _without_exceptions().items():
+        to = {room(other) for other in others} - {room(name)}
+        arrows.setdefault(room(name), set()).update(to)
+    assert not _circles(arrows)
+
+
+def test_every_exception_is_needed() -> None:
+    assert all(other in ARROWS.get(name, ()) for name, other in EXCEPTIONS)
+    assert not STILL_FLAT - FILES.keys()
