@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from shared import REPOSITORY as ROOT
 
 LOW = "errors utils config strips kernels"
 MAY_IMPORT = {

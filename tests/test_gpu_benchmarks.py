@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared import REPOSITORY
 
 from dvmsr import native, nvcc
 from dvmsr.errors import MissingComponentError
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "gpu"
+FOLDER = REPOSITORY / "benchmarks" / "gpu"
 
 
 def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:

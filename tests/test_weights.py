@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shared import REPOSITORY
 
 import dvmsr
 from dvmsr import checkpoint
 from dvmsr.runtime import Upscaler, models
 
 WEIGHTS = Path(dvmsr.__file__).parent / "weights"
-PHOTOGRAPH = Path(__file__).parents[1] / "examples" / "chelsea.png"
+PHOTOGRAPH = REPOSITORY / "examples" / "chelsea.png"
 
 
 @pytest.fixture(scope="module")

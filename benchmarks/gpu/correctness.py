@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tools import Gpu, Scan, write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
 from vectors import (
     CONV_CASES,
     CONV_INPUTS,

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from tools import Gpu, write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
 from tensorrt_library import build
 from vectors import (
     TOLERANCE,

@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from one_node import SCAN_AXES, one_node_model
 from vectors import (
     CONV_CASES,
-    CONV_INPUTS,
     SCAN_CASES,
-    SCAN_INPUTS,
     TOLERANCE,
     ConvCase,
     ScanCase,
@@ -37,52 +36,6 @@ pytestmark = pytest.mark.skipif(
 Arrays = dict[str, np.ndarray]
 DTYPES = ["float32", "float16"]
 THREADS_KEY = "session.intra_op_num_threads"
-
-SCAN_AXES = {
-    "u": "BLD", "delta": "BLD", "A": "DN", "B": "BLN", "C": "BLN", "D": "D", "z": "BLD",
-    "delta_bias": "D", "h0": "BDN", "y": "BLD", "h_last": "BDN",
-}  # fmt: skip
-CONV_AXES = {"x": "BLD", "weight": "DK", "bias": "D", "tail": "BTD", "y": "BLD", "new_tail": "BTD"}
-OPERATORS = {
-    "SelectiveScan": (SCAN_INPUTS, ("y", "h_last"), SCAN_AXES),
-    "CausalConv1d": (CONV_INPUTS, ("y", "new_tail"), CONV_AXES),
-}
-HALF = {"u", "delta", "B", "C", "z", "x", "tail", "y", "new_tail"}
-
-
-def one_node_model(
-    operator: str, dtype: str = "float32", *, ranks: bool = True, body: bool = False
-) -> onnx.ModelProto:
-    """The operator alone, all sizes symbolic (no shapes at all without `ranks`).
-
-    With `body`, a model-local function of the same name is attached that returns its last input
-    twice.
-    """
-    inputs, outputs, axes = OPERATORS[operator]
-
-    def value(name: str, declared: bool) -> onnx.ValueInfoProto:
-        half = dtype == "float16" and name in HALF
-        element = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
-        return onnx.helper.make_tensor_value_info(
-            name, element, list(axes[name]) if declared else None
-        )
-
-    attributes = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
-    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("dvmsr", 1)]
-    node = onnx.helper.make_node(
-        operator, inputs, outputs, name="the_node", domain="dvmsr", **attributes
-    )
-    function = onnx.helper.make_function(
-        "dvmsr", operator, inputs, outputs,
-        [onnx.helper.make_node("Identity", [inputs[-1]], [name]) for name in outputs],
-        opsets[:1], list(attributes),
-    )  # fmt: skip
-    graph = onnx.helper.make_graph(
-        [node], "one_node", [value(n, ranks) for n in inputs], [value(n, False) for n in outputs]
-    )
-    return onnx.helper.make_model(
-        graph, opset_imports=opsets, functions=[function] if body else [], ir_version=9
-    )
 
 
 def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.InferenceSession:

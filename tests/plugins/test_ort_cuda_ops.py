@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from one_node import one_node_model
 from vectors import (
     TOLERANCE,
     ConvCase,
@@ -19,9 +20,6 @@ from vectors import (
 )
 
 ort = pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx")
-
-from test_custom_ops import one_node_model  # noqa: E402
 
 SCANS = [ScanCase(1, 1, 1, 1), ScanCase(2, 65, 120, 16), ScanCase(1, 700, 20, 16, "slow decay")]
 CONVS = [ConvCase(1, 0, 5, 4), ConvCase(2, 33, 120, 4), ConvCase(3, 9, 16, 7)]

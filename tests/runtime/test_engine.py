@@ -15,9 +15,9 @@ from types import ModuleType
 import fake_tensorrt
 import numpy as np
 import pytest
+from engine_info import INFO
 from PIL import Image
 from small_model import CONFIG, Models, random_pixels
-from test_engine_file import INFO
 
 from dvmsr import cuda, gpu
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_info import INFO, PLAN
 
 from dvmsr import info
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime import engine_file
-from dvmsr.runtime.engine_file import EngineInfo, PluginInfo, Profile, check_host, read_engine
-
-PLAN = b"ftrt" + bytes(1000)
-INFO = EngineInfo(
-    plan_sha256=hashlib.sha256(PLAN).hexdigest(),
-    plan_bytes=len(PLAN),
-    target="gpu",
-    tensorrt="10.14.1.48",
-    version_compatible=False,
-    gpu="Some GPU",
-    compute_capabilities=("8.9",),
-    precision="fp16",
-    profile=Profile((1, 16, 16), (1, 256, 256), (2, 1024, 1024)),
-    plugin=PluginInfo("1", 10, "ab" * 32, False),
-    plugin_layers=16,
-    layers={"fp16": 90, "fp32": 3},
-    onnx_sha256="cd" * 32,
-    model={"dvmsr.config": DVMSRConfig().to_json(), "dvmsr.checkpoint": "net.safetensors"},
-    build_seconds=12.5,
-    key="ef" * 32,
-    command=("dvmsr-export", "trt", "my net.safetensors", "--fp16"),
-    dvmsr="0.1.0",
-)
+from dvmsr.runtime.engine_file import EngineInfo, Profile, check_host, read_engine
 
 
 @pytest.fixture

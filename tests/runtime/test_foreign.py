@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from foreign_model import SCALE, repeated, save_foreign
-from shared import official_weights, shared_dir
+from shared import REPOSITORY, official_weights, shared_dir
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
@@ -101,7 +101,7 @@ def test_rlfn_computes_what_pytorch_does(tmp_path: Path, monkeypatch: pytest.Mon
     import torch
 
     weights = official_weights("rlfn_ntire")
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     import rlfn
 
     monkeypatch.delitem(sys.modules, "rlfn")

@@ -17,7 +17,7 @@ from dvmsr import nvcc
 from dvmsr.errors import MissingComponentError
 
 TOOLS = ("cmake", "ninja")
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = _ROOT / "plugins"
 
 HEADERS = ("found", "TENSORRT_ROOT") if os.environ.get("TENSORRT_ROOT") else ("found",)
@@ -42,7 +42,7 @@ class Library:
 
     def compile(self, source: str, output: Path, *flags: str) -> Path:
         """A C++ file of `tests/plugins`."""
-        path = Path(__file__).parent / "plugins" / source
+        path = _ROOT / "tests" / "plugins" / source
         command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-g", *flags, *self.include]
         compiled = _run([*command, str(path), "-o", str(output), "-ldl"])
         assert compiled.returncode == 0, compiled.stderr
@@ -61,7 +61,7 @@ class Library:
             "-shared",
             "-fPIC",
             '-DDVMSR_KERNELS_SHA256=""',
-            f"-I{Path(__file__).parent / 'plugins' / 'cuda'}",
+            f"-I{_ROOT / 'tests' / 'plugins' / 'cuda'}",
             f"-I{PLUGINS / 'cuda'}",
             f"-I{folder}",
             *flags,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-_FOLDER = Path(__file__).resolve().parents[2] / "shared"
+REPOSITORY = Path(__file__).resolve().parents[2]
+_FOLDER = REPOSITORY.parent / "shared"
 
 requires_shared = pytest.mark.skipif(
     not (_FOLDER / "weights").is_dir(),

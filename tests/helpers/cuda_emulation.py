@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from vectors import CONV_INPUTS, SCAN_INPUTS
 
-PLUGINS = Path(__file__).parents[1] / "plugins" / "cuda"
-HOST = Path(__file__).parent / "plugins" / "cuda"
+PLUGINS = Path(__file__).parents[2] / "plugins" / "cuda"
+HOST = Path(__file__).parents[1] / "plugins" / "cuda"
 LIBRARY = PLUGINS.with_name("cuda_library")
 ORT = PLUGINS.with_name("ort")
 SOURCES = [
