@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.cli_options import HELP, Version
-from dvmsr.cli_support import run_app
 from dvmsr.runtime.commands import bench, parity
 from dvmsr.train.command import distill, train
+from dvmsr.utils.cli.app import run_app
+from dvmsr.utils.cli.options import HELP, Version
 
 EXAMPLES = """\b
 Examples:

@@ -11,15 +11,15 @@ from typing import Any
 
 from PIL import Image
 
-from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import UsageError
 from dvmsr.evaluate import Method, load_methods, measure
 from dvmsr.page import MAX_PIXELS, MAX_SIDE, Picture, render
 from dvmsr.pairs import Pixels, reduce, to_rgb
-from dvmsr.paths import exists
-from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import read_image
-from dvmsr.runtime.progress import progress_bar
+from dvmsr.utils.atomic import check_target, write_atomically
+from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.paths import exists
+from dvmsr.utils.progress import progress_bar
 
 INPUT, ORIGINAL = "input", "original"
 

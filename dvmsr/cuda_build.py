@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dvmsr import gpu, nvcc
-from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.utils.cli.app import notice
 
 ENVIRONMENT = "DVMSR_CUDA_LIBRARY"
 NAME = "libdvmsr_cuda.so"

@@ -1,7 +1,7 @@
 """Failures that a user can act on, each with the exit code its command ends with.
 
 Every message is one sentence that names the file or setting and says what to do. The command
-lines print it to stderr without a traceback (`dvmsr.cli_support`); anything that is not a
+lines print it to stderr without a traceback (`dvmsr.utils.cli.app`); anything that is not a
 `DvmsrError` is a bug and keeps its traceback.
 """
 

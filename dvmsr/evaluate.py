@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
 from dvmsr.pairs import Dataset, Pixels, find_dataset
-from dvmsr.paths import exists
 from dvmsr.resize import imresize
-from dvmsr.runtime.atomic import check_folder, check_target, write_atomically
 from dvmsr.runtime.image_io import encode
 from dvmsr.runtime.onnx_file import ForeignFileError
-from dvmsr.runtime.progress import progress_bar
+from dvmsr.utils.atomic import check_folder, check_target, write_atomically
+from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.paths import exists
+from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,7 @@ from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import MissingComponentError
 from dvmsr.runtime import engine_file
 from dvmsr.runtime.models import model_file
-from dvmsr.sizes import parse_size
+from dvmsr.utils.sizes import parse_size
 
 NOTES = {
     "ntire-student": "the weights released for NTIRE 2024 have 4 RSSBs and fit the preset student"

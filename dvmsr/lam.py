@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.box import Box, parse_window, patch_around
-from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.evaluate import short_names
 from dvmsr.pairs import Pixels, read_rgb
-from dvmsr.paths import exists
-from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.image_io import check_format, encode
 from dvmsr.runtime.models import DEFAULT
 from dvmsr.runtime.pixels import from_planes, to_planes
-from dvmsr.runtime.progress import progress_bar
+from dvmsr.utils.atomic import check_target, write_atomically
+from dvmsr.utils.cli.app import notice, warnings_as_notices
+from dvmsr.utils.paths import exists
+from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from dvmsr.torch_module import TorchModule

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from dvmsr.box import Box
 from dvmsr.pairs import Pixels
-from dvmsr.runtime.colours import INK, PAPER, font, inferno
 from dvmsr.runtime.heat_map import largest
+from dvmsr.utils.colormap import INK, PAPER, font, inferno
 
 if TYPE_CHECKING:
     from dvmsr.lam import Explanation

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import is_dir, is_file, unreadable
 from dvmsr.resize import imresize
 from dvmsr.runtime.image_io import FORMATS, read_image
+from dvmsr.utils.paths import is_dir, is_file, unreadable
 
 Pixels = NDArray[np.uint8]
 """An image (H, W, 3) or several (B, H, W, 3), RGB."""

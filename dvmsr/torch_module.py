@@ -23,7 +23,7 @@ from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.runtime import memory
 from dvmsr.runtime.models import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
-from dvmsr.sizes import in_words
+from dvmsr.utils.sizes import in_words
 
 _IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _HEADROOM = 1.5

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.cli_options import HELP, Version
-from dvmsr.cli_support import run_app
 from dvmsr.export import cuda_command, plugin_command, trt_command
 from dvmsr.export.capabilities import SeveralCapabilities
 from dvmsr.export.onnx_export import DEFAULT_OPSET, export_onnx
-from dvmsr.sizes import parse_shape
+from dvmsr.utils.cli.app import run_app
+from dvmsr.utils.cli.options import HELP, Version
+from dvmsr.utils.sizes import parse_shape
 
 EXAMPLES = """\b
 Examples:

@@ -17,17 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
-from dvmsr import child_python, gpu
-from dvmsr.cli_support import notice
+from dvmsr import gpu
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build, tensorrt_version
 from dvmsr.export.engine_progress import BuildDisplay
-from dvmsr.paths import exists
 from dvmsr.runtime import engine_file, plugin_library
 from dvmsr.runtime.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
 from dvmsr.runtime.models import CHECKPOINTS, find_model
 from dvmsr.runtime.onnx_file import DOMAIN, read_header
+from dvmsr.utils import child_python
+from dvmsr.utils.cli.app import notice
+from dvmsr.utils.paths import exists
 
 if TYPE_CHECKING:
     import onnx

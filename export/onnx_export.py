@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
-from dvmsr.cli_support import notice
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.parity import Parity
-from dvmsr.paths import check_encodable, exists
-from dvmsr.runtime.atomic import check_target, replacing
 from dvmsr.runtime.limits import default_limits
 from dvmsr.runtime.models import check_checkpoint
+from dvmsr.utils.atomic import check_target, replacing
+from dvmsr.utils.cli.app import notice
+from dvmsr.utils.paths import check_encodable, exists
 
 if TYPE_CHECKING:
     import onnx

@@ -21,10 +21,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dvmsr import nvcc
-from dvmsr.cli_support import notice, stderr_console
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime import plugin_library
 from dvmsr.runtime.plugin_library import DESCRIPTION, PluginLibrary
+from dvmsr.utils.cli.app import notice, stderr_console
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
 """Machine code for every generation that has Tensor cores, PTX of the last for those to come."""

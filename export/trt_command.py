@@ -125,7 +125,7 @@ def trt_command(
 
 
 def _size(option: str, text: str | None) -> tuple[int, int] | None:
-    from dvmsr.sizes import parse_size
+    from dvmsr.utils.sizes import parse_size
 
     return None if text is None else parse_size(option, text)
 

@@ -11,21 +11,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError, explain
 from dvmsr.runtime import by_rows, memory
-from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.copies import Copies
 from dvmsr.runtime.image_io import check_sides
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
 from dvmsr.runtime.naming import TEMPLATE, FileJob, Job, plan
 from dvmsr.runtime.picture import Header, Picture, check_frames, encode_picture, read_picture
-from dvmsr.runtime.pipeline import Expected, pipeline
 from dvmsr.runtime.places import exists
-from dvmsr.runtime.progress import ProgressDisplay
 from dvmsr.runtime.video import enlarge as video
 from dvmsr.runtime.video.codecs import check_options
 from dvmsr.runtime.video.containers import WRITTEN, is_video
+from dvmsr.utils.atomic import check_target, write_atomically
+from dvmsr.utils.cli.app import notice
+from dvmsr.utils.pipeline import Expected, pipeline
+from dvmsr.utils.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -10,18 +10,18 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import UsageError
 from dvmsr.runtime import machine, memory
-from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.probe import Probe, Shape, probe
-from dvmsr.runtime.progress import progress_bar
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.timing import Times, interleave, summarise
 from dvmsr.runtime.upscaler import Upscaler
-from dvmsr.sizes import parse_size
-from dvmsr.threads import bounded
+from dvmsr.utils.atomic import check_target, write_atomically
+from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.progress import progress_bar
+from dvmsr.utils.sizes import parse_size
+from dvmsr.utils.threads import bounded
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dvmsr.runtime.colours import FAINT, INK, PAPER, SERIES, font
+from dvmsr.utils.colormap import FAINT, INK, PAPER, SERIES, font
 
 if TYPE_CHECKING:
     from dvmsr.runtime.bench import Measurement

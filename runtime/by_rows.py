@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.errors import DvmsrError, MissingComponentError
-from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime import vips
-from dvmsr.runtime.atomic import replacing
 from dvmsr.runtime.cutout import EnlargedAlpha, extended_strips
 from dvmsr.runtime.image_io import (
     FLAT,
@@ -34,7 +32,9 @@ from dvmsr.runtime.image_io import (
 from dvmsr.runtime.metadata import tell_left_out
 from dvmsr.runtime.row_reader import FORMATS_READ, RowReader, eight_bits, open_rows, reads
 from dvmsr.runtime.row_writer import FORMATS_WRITTEN, writing_rows
-from dvmsr.sizes import in_words
+from dvmsr.utils.atomic import replacing
+from dvmsr.utils.paths import check_input, unreadable
+from dvmsr.utils.sizes import in_words
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dvmsr.cli_options import HELP, Version
-from dvmsr.cli_support import notice, run_app
 from dvmsr.errors import UsageError
 from dvmsr.runtime.models import BUNDLED, DEFAULT
+from dvmsr.utils.cli.app import notice, run_app
+from dvmsr.utils.cli.options import HELP, Version
 
 if TYPE_CHECKING:
     from dvmsr.runtime.batch import Options
@@ -215,14 +215,14 @@ def infer(
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
-    from dvmsr.cli_support import warnings_as_notices
     from dvmsr.runtime import batch
     from dvmsr.runtime.engine_file import SUFFIX as ENGINE
     from dvmsr.runtime.naming import TEMPLATE, check_template
     from dvmsr.runtime.places import Remote, place
     from dvmsr.runtime.standard_streams import STREAM, enlarge_stream
     from dvmsr.runtime.upscaler import Upscaler
-    from dvmsr.sizes import parse_bytes
+    from dvmsr.utils.cli.app import warnings_as_notices
+    from dvmsr.utils.sizes import parse_bytes
 
     if engine is not None:
         if model is not None or backend not in ("auto", "tensorrt"):

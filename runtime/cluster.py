@@ -21,18 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvmsr import threads
-from dvmsr.cli_support import notice
 from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError, explain
-from dvmsr.paths import is_dir
 from dvmsr.runtime import memory
 from dvmsr.runtime.batch import Options, Result, Steps
 from dvmsr.runtime.copies import Copies
 from dvmsr.runtime.naming import Job
-from dvmsr.runtime.pipeline import Expected
 from dvmsr.runtime.places import check_target
-from dvmsr.runtime.progress import ProgressDisplay
 from dvmsr.runtime.video.containers import is_video
+from dvmsr.utils import threads
+from dvmsr.utils.cli.app import notice
+from dvmsr.utils.paths import is_dir
+from dvmsr.utils.pipeline import Expected
+from dvmsr.utils.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler

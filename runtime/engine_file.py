@@ -24,8 +24,8 @@ from typing import Any
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.paths import check_input, exists, unreadable
-from dvmsr.runtime.atomic import check_target, replacing
+from dvmsr.utils.atomic import check_target, replacing
+from dvmsr.utils.paths import check_input, exists, unreadable
 
 SUFFIX = ".engine"
 FORMAT = 1

@@ -17,10 +17,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.paths import check_encodable, check_input, exists
 from dvmsr.runtime.pixels import from_planes, to_planes
 from dvmsr.runtime.samples import synthetic_sample
 from dvmsr.runtime.session import FATAL_ONLY, first_line, run_session
+from dvmsr.utils.paths import check_encodable, check_input, exists
 
 PEAKS = (1, 255)
 """The brightest value that such a network may take and give."""

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dvmsr.runtime.colours import INK, PAPER, font, inferno
 from dvmsr.runtime.pixels import from_planes
+from dvmsr.utils.colormap import INK, PAPER, font, inferno
 
 DECADES = 2
 """The colours reach from the largest difference this many powers of ten down."""

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime import colour_profiles
+from dvmsr.utils.paths import check_input, unreadable
 
 FORMATS = {
     ".png": "PNG",

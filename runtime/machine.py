@@ -14,7 +14,7 @@ import dvmsr
 from dvmsr import gpu, native
 from dvmsr.errors import MissingComponentError
 from dvmsr.export.tensorrt_version import PACKAGES as TENSORRT
-from dvmsr.threads import cores
+from dvmsr.utils.threads import cores
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", *chain(*TENSORRT.values()), "numpy")
 

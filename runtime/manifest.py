@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import check_input, exists, is_dir, unreadable
 from dvmsr.runtime import places
-from dvmsr.runtime.atomic import lock
 from dvmsr.runtime.naming import Job
+from dvmsr.utils.atomic import lock
+from dvmsr.utils.paths import check_input, exists, is_dir, unreadable
 
 STATE = ("bytes", "modified")
 _START = b'{"input": '

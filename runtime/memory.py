@@ -9,8 +9,8 @@ from pathlib import Path
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError
-from dvmsr.sizes import in_words
 from dvmsr.strips import least_rows, states
+from dvmsr.utils.sizes import in_words
 
 _INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
 """Peak memory in (L, D) FP32 tensors: what was measured for networks of 60 and 192 channels on

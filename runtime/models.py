@@ -8,8 +8,8 @@ from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.paths import check_encodable, check_input, is_file
 from dvmsr.runtime import engine_file
+from dvmsr.utils.paths import check_encodable, check_input, is_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""

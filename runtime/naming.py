@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import is_file, unreadable
 from dvmsr.runtime.image_io import FORMATS, check_format
 from dvmsr.runtime.places import Place, Remote, identity, is_dir, is_pattern, matches, place
 from dvmsr.runtime.video.containers import WRITTEN, check_container, is_video, result_suffix
+from dvmsr.utils.paths import is_file, unreadable
 
 TEMPLATE = "{stem}_x{scale}{ext}"
 """Name of a result: the image's name without extension, the network's scale, the extension."""

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.paths import check_input, unreadable
+from dvmsr.utils.paths import check_input, unreadable
 
 DOMAIN = "dvmsr"
 DOMAIN_VERSION = 1

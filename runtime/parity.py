@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.cli_support import notice, stdout_console, warnings_as_notices
 from dvmsr.errors import ParityError, UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.runtime import memory
-from dvmsr.runtime.atomic import check_target, write_atomically
 from dvmsr.runtime.difference import measure
 from dvmsr.runtime.drift import (
     FP32_DRIFT,
@@ -28,10 +26,12 @@ from dvmsr.runtime.drift import (
 )
 from dvmsr.runtime.limits import Limits, default_limits, parse_limits
 from dvmsr.runtime.pixels import from_planes
-from dvmsr.runtime.progress import progress_bar
 from dvmsr.runtime.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
+from dvmsr.utils.atomic import check_target, write_atomically
+from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table

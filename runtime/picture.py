@@ -11,7 +11,6 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from dvmsr.errors import DvmsrError
-from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime.image_io import (
     check_format,
     damaged,
@@ -20,6 +19,7 @@ from dvmsr.runtime.image_io import (
     open_picture,
 )
 from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata, tell_left_out
+from dvmsr.utils.paths import check_input, unreadable
 
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats of animations."""

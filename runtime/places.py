@@ -2,7 +2,7 @@
 
 The only module that knows fsspec (extra `remote`), whose drivers reach S3, Google Cloud Storage,
 Azure, web servers and more. A place is a `Path` or a `Remote`; what concerns a `Path` is done by
-`dvmsr.paths` and `dvmsr.runtime.atomic`, here as elsewhere.
+`dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from dvmsr import paths
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.runtime import atomic
+from dvmsr.utils import atomic, paths
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _WEB = ("http", "https")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dvmsr import child_python
-from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError
+from dvmsr.utils import child_python
+from dvmsr.utils.cli.app import notice
 
 Shape = tuple[int, int, int]
 """Batch, height and width."""

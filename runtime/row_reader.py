@@ -22,12 +22,12 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dvmsr.errors import DvmsrError
-from dvmsr.paths import check_input, unreadable
 from dvmsr.runtime import colour_profiles
 from dvmsr.runtime.image_io import damaged, many_frames
 from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata
 from dvmsr.runtime.vips import import_vips
-from dvmsr.sizes import in_words
+from dvmsr.utils.paths import check_input, unreadable
+from dvmsr.utils.sizes import in_words
 
 _LOADERS = {
     b"\x89PNG\r\n\x1a\n": "pngload",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dvmsr.paths import exists
 from dvmsr.runtime.upscaler import Upscaler
+from dvmsr.utils.paths import exists
 
 
 def split(spec: str) -> tuple[str, str]:

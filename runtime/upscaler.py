@@ -20,7 +20,7 @@ from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network, PixelNetwork
 from dvmsr.runtime.pixels import check_values, from_planes, to_planes
 from dvmsr.runtime.transparency import extend_colours
-from dvmsr.threads import bounded
+from dvmsr.utils.threads import bounded
 
 BACKENDS = ("auto", "native", "portable", "torch", "cuda", "tensorrt")
 

@@ -19,7 +19,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.lam import Explanation
 from dvmsr.lam_picture import FRAME, NOTHING, PANEL, brightness, draw
 from dvmsr.model import DVMSR
-from dvmsr.runtime.colours import inferno
+from dvmsr.utils.colormap import inferno
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -23,11 +23,11 @@ import numpy as np
 
 from dvmsr.errors import DvmsrError
 from dvmsr.pairs import Pair, Pixels
-from dvmsr.paths import is_file
-from dvmsr.runtime.atomic import replacing, write_atomically
 from dvmsr.runtime.image_io import decode_image
 from dvmsr.train.photographs import Photograph, in_threads, left_out, load_pair
 from dvmsr.train.sources import Source
+from dvmsr.utils.atomic import replacing, write_atomically
+from dvmsr.utils.paths import is_file
 
 try:
     import fcntl

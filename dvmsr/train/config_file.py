@@ -19,9 +19,9 @@ from typing import Any, get_type_hints
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import UsageError
-from dvmsr.paths import check_input, unreadable
 from dvmsr.train.recipes import recipe
 from dvmsr.train.settings import Distillation, Settings
+from dvmsr.utils.paths import check_input, unreadable
 
 if sys.version_info >= (3, 11):
     import tomllib

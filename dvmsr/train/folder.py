@@ -14,12 +14,12 @@ from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pixels
-from dvmsr.paths import exists
-from dvmsr.runtime.atomic import write_atomically
 from dvmsr.train.board import Board
 from dvmsr.train.report import RunLog
 from dvmsr.train.settings import Settings
 from dvmsr.train.state import FILE_NAME, LOG_NAME, PICTURES, TrainState, exclusive, open_run
+from dvmsr.utils.atomic import write_atomically
+from dvmsr.utils.paths import exists
 
 LAST = "last.safetensors"
 

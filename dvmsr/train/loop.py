@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvmsr.cli_support import SIGNALLED, notice
 from dvmsr.config import DVMSRConfig, describe_difference
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
@@ -30,9 +29,10 @@ from dvmsr.train.prefetch import Prefetch
 from dvmsr.train.report import Screen, progress_line
 from dvmsr.train.schedule import Schedule
 from dvmsr.train.settings import Settings, check_resumed
-from dvmsr.train.signals import stop_signals
 from dvmsr.train.state import Fingerprint, TrainState, check_images
 from dvmsr.train.validate import fingerprint, to_tensor, validate
+from dvmsr.utils.cli.app import SIGNALLED, notice
+from dvmsr.utils.signals import stop_signals
 
 BEGINNINGS = ("init_sha256", "teacher_sha256")
 """What checkpoints tell of `origin`: no paths, which are those of a machine."""

@@ -14,8 +14,8 @@ from typing import TypeVar
 from dvmsr.errors import DvmsrError
 from dvmsr.pairs import Pair, reduce, to_rgb
 from dvmsr.runtime.image_io import decode_image
-from dvmsr.threads import cores
 from dvmsr.train.sources import Source
+from dvmsr.utils.threads import cores
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from rich.progress import BarColumn, Progress, TextColumn
 
-from dvmsr.cli_support import stderr_console
 from dvmsr.errors import DvmsrError
-from dvmsr.paths import exists, unreadable
-from dvmsr.runtime.atomic import write_atomically
 from dvmsr.runtime.probe import peak_resident
+from dvmsr.utils.atomic import write_atomically
+from dvmsr.utils.cli.app import stderr_console
+from dvmsr.utils.paths import exists, unreadable
 
 LONGEST = 1e10
 """Seconds left that are told."""

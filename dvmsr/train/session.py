@@ -16,12 +16,10 @@ from typing import Any
 import torch
 
 from dvmsr import checkpoint
-from dvmsr.cli_support import notice, warnings_as_notices
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.pairs import Pair, find_dataset
 from dvmsr.runtime import memory
-from dvmsr.threads import bounded
 from dvmsr.train.board import check_board
 from dvmsr.train.cache import PixelCache
 from dvmsr.train.config_file import resolve
@@ -36,6 +34,8 @@ from dvmsr.train.settings import LENGTHS, Distillation, Settings, check_resumed,
 from dvmsr.train.sources import Source, find_sources
 from dvmsr.train.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
+from dvmsr.utils.cli.app import notice, warnings_as_notices
+from dvmsr.utils.threads import bounded
 
 Options = Mapping[str, Any]
 

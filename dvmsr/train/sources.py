@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import UsageError
-from dvmsr.paths import check_input, exists, is_dir, is_file, unreadable
 from dvmsr.runtime.image_io import FORMATS
+from dvmsr.utils.paths import check_input, exists, is_dir, is_file, unreadable
 
 NOT_FOR_TRAINING = {
     "holds reductions": r".*_LR(_.*)?|LRx?[2-8]?|X[2-8]",

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.paths import exists, is_file
-from dvmsr.runtime.atomic import check_folder, write_atomically
+from dvmsr.utils.atomic import check_folder, write_atomically
+from dvmsr.utils.paths import exists, is_file
 
 try:
     import fcntl

@@ -11,7 +11,7 @@ from dvmsr.runtime.video.containers import check_container
 from dvmsr.runtime.video.library import import_av
 from dvmsr.runtime.video.pixels import Coding, Layout
 from dvmsr.runtime.video.source import Video
-from dvmsr.threads import cores
+from dvmsr.utils.threads import cores
 
 _AHEAD_BYTES = 256 << 20
 """Of frames that an encoder may look at before it encodes one."""

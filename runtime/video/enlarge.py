@@ -14,11 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import dvmsr
-from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, explain
-from dvmsr.paths import unreadable
-from dvmsr.runtime.atomic import replacing
-from dvmsr.runtime.pipeline import pipeline
 from dvmsr.runtime.video.codecs import Encoding, choose
 from dvmsr.runtime.video.containers import check_container
 from dvmsr.runtime.video.encoding import Encoder, encoding_to
@@ -26,6 +22,10 @@ from dvmsr.runtime.video.joining import join, rehearse
 from dvmsr.runtime.video.library import import_av
 from dvmsr.runtime.video.parts import Parts, Segment, refuse_unasked
 from dvmsr.runtime.video.source import Frame, Video, frames, probe
+from dvmsr.utils.atomic import replacing
+from dvmsr.utils.cli.app import notice
+from dvmsr.utils.paths import unreadable
+from dvmsr.utils.pipeline import pipeline
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler

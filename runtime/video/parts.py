@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dvmsr.cli_support import notice
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import exists
-from dvmsr.runtime.atomic import lock, replacing, write_atomically
+from dvmsr.utils.atomic import lock, replacing, write_atomically
+from dvmsr.utils.cli.app import notice
+from dvmsr.utils.paths import exists
 
 SUFFIX = ".parts"
 _SETTINGS = "settings.json"

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError
-from dvmsr.paths import check_input
 from dvmsr.runtime.video.containers import DEMUXERS
 from dvmsr.runtime.video.library import decoding, import_av, url
 from dvmsr.runtime.video.pixels import (
@@ -27,7 +26,8 @@ from dvmsr.runtime.video.pixels import (
     Planes,
 )
 from dvmsr.runtime.video.timeline import Timeline
-from dvmsr.threads import cores
+from dvmsr.utils.paths import check_input
+from dvmsr.utils.threads import cores
 
 LIMITED, FULL = 1, 2
 """FFmpeg's numbers of the two ranges."""

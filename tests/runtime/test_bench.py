@@ -21,10 +21,10 @@ from dvmsr.errors import DvmsrError
 from dvmsr.runtime import Upscaler, bench
 from dvmsr.runtime.bench import Measurement, measure
 from dvmsr.runtime.bench_plot import draw
-from dvmsr.runtime.colours import SERIES
 from dvmsr.runtime.network import Network
 from dvmsr.runtime.probe import Probe, peak_resident, probe
 from dvmsr.runtime.timing import summarise
+from dvmsr.utils.colormap import SERIES
 
 Command = Callable[..., tuple[int, str, str]]
 QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dvmsr.runtime.colours import inferno
 from dvmsr.runtime.heat_map import LONGEST_SIDE, draw
+from dvmsr.utils.colormap import inferno
 
 
 def picture(a: np.ndarray, b: np.ndarray) -> np.ndarray:

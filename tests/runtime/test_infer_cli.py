@@ -22,7 +22,7 @@ from dvmsr import checkpoint, native
 from dvmsr.runtime import batch
 from dvmsr.runtime.image_io import READABLE
 from dvmsr.runtime.naming import Job
-from dvmsr.runtime.progress import ProgressDisplay
+from dvmsr.utils.progress import ProgressDisplay
 
 Infer = Callable[..., int]
 MODEL = ("--model", "m.onnx", "--backend", "portable")
@@ -360,8 +360,8 @@ def test_a_terminal_sees_progress(
     from rich.console import Console
 
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr("dvmsr.runtime.progress.stderr_console", lambda: terminal)
-    monkeypatch.setattr("dvmsr.runtime.progress.DELAY", 0.05)
+    monkeypatch.setattr("dvmsr.utils.progress.stderr_console", lambda: terminal)
+    monkeypatch.setattr("dvmsr.utils.progress.DELAY", 0.05)
     with ProgressDisplay(images) as display:
         display.begin("[red]p.png", 400, 300)
         if images > 1:

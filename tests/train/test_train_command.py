@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from dvmsr import checkpoint
 from dvmsr.config import preset
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.threads import cores
 from dvmsr.train.command import train
 from dvmsr.train.state import FILE_NAME, TrainState
+from dvmsr.utils.threads import cores
 
 APP = typer.Typer()
 APP.command()(train)

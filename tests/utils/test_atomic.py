@@ -17,8 +17,8 @@ from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
-from dvmsr.runtime.atomic import check_folder, check_target, replacing, write_atomically
 from dvmsr.train.state import TrainState
+from dvmsr.utils.atomic import check_folder, check_target, replacing, write_atomically
 
 Writer = Callable[[Path], object]
 STATE: Any = TrainState(**{field.name: None for field in dataclasses.fields(TrainState)})
@@ -136,8 +136,8 @@ def test_a_signal_leaves_nothing(tmp_path: Path, name: str, code: int) -> None:
     program = f'''
 import os, signal, typer
 from pathlib import Path
-from dvmsr.cli_support import run_app
-from dvmsr.runtime.atomic import replacing
+from dvmsr.utils.cli.app import run_app
+from dvmsr.utils.atomic import replacing
 if "ignored" in "{name}":
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 def command():

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from dvmsr import checkpoint, paths
+from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
 from dvmsr.pairs import find_dataset
-from dvmsr.runtime import atomic, spec
+from dvmsr.runtime import spec
 from dvmsr.runtime.engine_file import read_info
 from dvmsr.runtime.image_io import read_image
 from dvmsr.runtime.models import find_model
 from dvmsr.train.sources import find_sources
 from dvmsr.train.state import open_run
+from dvmsr.utils import atomic, paths
 
 
 def test_the_questions_have_answers(tmp_path: Path) -> None:

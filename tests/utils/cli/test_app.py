@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from dvmsr.cli_support import run_app
+from dvmsr.utils.cli.app import run_app
 
 INFER_IN_A_DELETED_FOLDER = """
 import os, sys
@@ -65,7 +65,7 @@ def test_no_operating_system_error_gives_a_traceback(
 SIGNAL_IN_A_LOCK = """
 import os, signal, threading, time, typer
 from concurrent.futures import ThreadPoolExecutor, _base, wait
-from dvmsr.cli_support import run_app
+from dvmsr.utils.cli.app import run_app
 
 leave = _base._AcquireFutures.__exit__
 def interrupted(futures, *error):
@@ -104,7 +104,7 @@ def test_a_signal_leaves_no_lock_locked(name: str, code: int, seconds: float) ->
 
 SIGNAL_AFTER_A_SIGNAL = """
 import os, signal, typer
-from dvmsr import cli_support
+from dvmsr.utils.cli import app as boundary
 
 def command():
     os.kill(os.getpid(), signal.SIGINT)
@@ -114,8 +114,8 @@ def build():
     app.command()(command)
     return app
 
-cli_support.notice = lambda text: os.kill(os.getpid(), signal.SIGINT)
-cli_support.run_app(build)
+boundary.notice = lambda text: os.kill(os.getpid(), signal.SIGINT)
+boundary.run_app(build)
 """
 
 
@@ -130,7 +130,7 @@ def test_a_second_ctrl_c_gives_no_traceback() -> None:
 
 SIGNAL_MADE_ANOTHER = """
 import os, signal, typer
-from dvmsr.cli_support import run_app
+from dvmsr.utils.cli.app import run_app
 
 def command():
     try:

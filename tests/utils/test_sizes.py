@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.sizes import in_words, parse_bytes, parse_shape, parse_size
+from dvmsr.utils.sizes import in_words, parse_bytes, parse_shape, parse_size
 
 
 def test_sizes() -> None:

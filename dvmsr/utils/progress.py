@@ -10,7 +10,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dvmsr.cli_support import stderr_console
+from dvmsr.utils.cli.app import stderr_console
 
 if TYPE_CHECKING:
     from rich.console import Console

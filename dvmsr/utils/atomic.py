@@ -1,7 +1,7 @@
 """Writing a file entirely or not at all: the only way in which dvmsr writes its results.
 
 The temporary file beside the target is removed whatever exception ends the writing. That a
-signal is such an exception is the concern of the command lines (`dvmsr.cli_support`).
+signal is such an exception is the concern of the command lines (`dvmsr.utils.cli.app`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.paths import exists, is_dir, is_file
+from dvmsr.utils.paths import exists, is_dir, is_file
 
 
 def check_target(path: Path, overwrite: bool) -> None:

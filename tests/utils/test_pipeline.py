@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.pipeline import pipeline
+from dvmsr.utils.pipeline import pipeline
 
 
 @settings(max_examples=25, deadline=None)

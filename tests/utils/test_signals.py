@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from dvmsr.train.signals import stop_signals
+from dvmsr.utils.signals import stop_signals
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dvmsr import child_python
+from dvmsr.utils import child_python
 
 
 @pytest.fixture
