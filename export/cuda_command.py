@@ -33,8 +33,8 @@ def cuda_path(
     it runs on a machine without nvcc: copy it there and name it in the environment variable
     DVMSR_CUDA_LIBRARY.
     """
-    from dvmsr import cuda_build
     from dvmsr.errors import MissingComponentError, UsageError
+    from dvmsr.kernels import cuda_build
 
     if arch and not build:
         raise UsageError("--arch says how to compile; add --build")

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
-from dvmsr import gpu
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build, tensorrt_version
 from dvmsr.export.engine_progress import BuildDisplay
+from dvmsr.kernels import driver
 from dvmsr.runtime import engine_file, plugin_library
 from dvmsr.runtime.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
 from dvmsr.runtime.models import CHECKPOINTS, find_model
@@ -153,7 +153,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
     path = find_model(request.model)
     precision = _precision(request, path)
     tensorrt = _require_tensorrt(request.target)
-    device = gpu.first()
+    device = driver.first()
     capabilities = _capabilities(request, device)
     _check_precision(precision, capabilities)
     output = request.output or _default_output(request, path, precision)
@@ -258,7 +258,7 @@ def _require_tensorrt(target: str) -> str:
     return version
 
 
-def _capabilities(request: Request, device: gpu.Gpu | None) -> tuple[str, ...]:
+def _capabilities(request: Request, device: driver.Gpu | None) -> tuple[str, ...]:
     """Of the GPUs that the engine is for."""
     if request.target == "rtx":
         return tuple(dict.fromkeys(request.compute_capabilities)) or RTX_CAPABILITIES

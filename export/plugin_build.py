@@ -20,8 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dvmsr import nvcc
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.kernels import nvcc
 from dvmsr.runtime import plugin_library
 from dvmsr.runtime.plugin_library import DESCRIPTION, PluginLibrary
 from dvmsr.utils.cli.app import notice, stderr_console

@@ -12,9 +12,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from dvmsr import native
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.parity import Parity
+from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime.difference import measure
 from dvmsr.runtime.natural_image import natural_image
@@ -79,8 +79,8 @@ def _output(network: OnnxNetwork, image: NDArray[np.float32]) -> NDArray[np.floa
 
 
 def _backends(progress: Callable[[str], None]) -> list[str]:
-    if native.library_path() is None:
-        progress(f"native operators not verified: dvmsr was built without them; {native.REMEDY}")
+    if cpu.library_path() is None:
+        progress(f"native operators not verified: dvmsr was built without them; {cpu.REMEDY}")
         return ["portable"]
     return ["native", "portable"]
 

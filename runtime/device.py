@@ -1,4 +1,4 @@
-"""Device memory, page-locked memory, a stream, graphs and a clock, over `dvmsr.cuda`."""
+"""Device memory, page-locked memory, a stream, graphs and a clock, over `dvmsr.kernels.cuda`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.cuda import Library
 from dvmsr.errors import DvmsrError
+from dvmsr.kernels.cuda import Library
 
 
 class _Handle:

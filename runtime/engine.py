@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr import cuda
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
+from dvmsr.kernels import cuda
 from dvmsr.runtime.device import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.engine_file import EngineInfo, check_host, read_engine
 from dvmsr.runtime.network import PixelNetwork

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import dvmsr
-from dvmsr import gpu, native
 from dvmsr.errors import MissingComponentError
 from dvmsr.export.tensorrt_version import PACKAGES as TENSORRT
+from dvmsr.kernels import cpu, driver
 from dvmsr.utils.threads import cores
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", *chain(*TENSORRT.values()), "numpy")
@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "processor": _processor(),
         "processors_usable": cores(),
         "isa": _isa(),
-        "gpu": asdict(found) if (found := gpu.first()) else None,
+        "gpu": asdict(found) if (found := driver.first()) else None,
         "system": platform.platform(),
         "python": platform.python_version(),
         "dvmsr": dvmsr.__version__,
@@ -36,7 +36,7 @@ def describe() -> dict[str, Any]:
 def _isa() -> str | None:
     """The instruction set of the native operators; None without them."""
     try:
-        return native.isa()
+        return cpu.isa()
     except MissingComponentError:
         return None
 

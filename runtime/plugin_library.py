@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dvmsr import nvcc
 from dvmsr.errors import DvmsrError, MissingComponentError
+from dvmsr.kernels import nvcc
 
 ENVIRONMENT = "DVMSR_TENSORRT_PLUGIN"
 DESCRIPTION = "plugin.json"

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from dvmsr import cuda, native
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
+from dvmsr.kernels import cpu, cuda
 from dvmsr.runtime.network import Network
 from dvmsr.runtime.onnx_file import OnnxHeader, read_header
 
@@ -187,10 +187,10 @@ def run_session(
 
 
 def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
-    library = native.library_path()
+    library = cpu.library_path()
     if library is None:
         raise MissingComponentError(
-            f"dvmsr was built without its native operators; {native.REMEDY}, "
+            f"dvmsr was built without its native operators; {cpu.REMEDY}, "
             "or use the backend portable"
         )
     try:
@@ -198,7 +198,7 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
     except Exception as error:
         raise MissingComponentError(
             f"{library} cannot be loaded by ONNX Runtime ({first_line(error)}); "
-            f"{native.REMEDY}, or use the backend portable"
+            f"{cpu.REMEDY}, or use the backend portable"
         ) from None
 
 

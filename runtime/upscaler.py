@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dvmsr import native
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.kernels import cpu
 from dvmsr.runtime import engine_file, memory, models, strip_height
 from dvmsr.runtime.image_io import normalise
 from dvmsr.runtime.network import Network, PixelNetwork
@@ -133,11 +133,11 @@ class Upscaler:
         from dvmsr.runtime.streaming import open_onnx
 
         if backend == "auto":
-            backend = "native" if native.library_path() else "portable"
+            backend = "native" if cpu.library_path() else "portable"
             if backend == "portable":
                 warnings.warn(
                     "dvmsr was built without its native operators and uses the portable ones, "
-                    f"which are several times slower; {native.REMEDY}",
+                    f"which are several times slower; {cpu.REMEDY}",
                     stacklevel=2,
                 )
         if backend != "cuda" and os.fspath(model) in models.BUNDLED:
@@ -326,14 +326,14 @@ class Upscaler:
 
 def _no_engine(model: str, path: Path) -> DvmsrError:
     """Why the backend `tensorrt` does not run a model that is no engine."""
-    from dvmsr import gpu
+    from dvmsr.kernels import driver
     from dvmsr.runtime.tensorrt_library import import_tensorrt
 
     try:
         import_tensorrt("gpu")
     except MissingComponentError as error:
         return MissingComponentError(f"the backend tensorrt cannot be used: {error}")
-    if gpu.first() is None:
+    if driver.first() is None:
         return MissingComponentError(
             "the backend tensorrt cannot be used: there is no NVIDIA GPU that CUDA can use; "
             "install the driver for one"

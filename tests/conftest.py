@@ -32,7 +32,7 @@ def cuda_on_host(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def emulated_gpu(cuda_on_host: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Makes that library the one that dvmsr loads."""
-    from dvmsr import cuda, cuda_build
+    from dvmsr.kernels import cuda, cuda_build
 
     monkeypatch.setenv(cuda_build.ENVIRONMENT, str(cuda_on_host))
     cuda.load.cache_clear()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from shared import REPOSITORY
 
-from dvmsr import native, nvcc
 from dvmsr.errors import MissingComponentError
+from dvmsr.kernels import cpu, nvcc
 
 FOLDER = REPOSITORY / "benchmarks" / "gpu"
 
@@ -39,7 +39,7 @@ def test_the_unattended_run_wants_a_gpu() -> None:
     assert (done.returncode, done.stderr) == (4, "error: no NVIDIA GPU (nvidia-smi names none)\n")
 
 
-@pytest.mark.skipif(not native.library_path(), reason="needs the CPU's gradients as truth")
+@pytest.mark.skipif(not cpu.library_path(), reason="needs the CPU's gradients as truth")
 def test_correctness_on_the_emulated_device(cuda_on_host: Path) -> None:
     script = FOLDER / "correctness.py"
     done = run(sys.executable, script, "--small", DVMSR_CUDA_LIBRARY=str(cuda_on_host))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import dvmsr
-from dvmsr import native, nvcc
+from dvmsr.kernels import cpu, nvcc
 
 
 def requirements(extra: str = "") -> set[str]:
@@ -66,8 +66,8 @@ def test_native_operators_are_built_where_a_compiler_is() -> None:
     """pip falls back to a pure Python wheel, and the tests of the operators would skip."""
     if not shutil.which("c++"):
         pytest.skip("no C++ compiler")
-    assert native.library_path(), "their build failed; `pip install -v -e .` shows why"
-    assert native.isa()
+    assert cpu.library_path(), "their build failed; `pip install -v -e .` shows why"
+    assert cpu.isa()
 
 
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")

@@ -25,8 +25,8 @@ from measure import race, write
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rlfn
 
-from dvmsr import native
 from dvmsr.export import export_onnx
+from dvmsr.kernels import cpu
 from dvmsr.runtime import machine
 from dvmsr.runtime.probe import probe
 from dvmsr.runtime.upscaler import Upscaler
@@ -36,7 +36,7 @@ def session(path: Path, threads: int, profile: Path | None = None) -> onnxruntim
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op_num_threads", str(threads))
-    options.register_custom_ops_library(str(native.library_path()))
+    options.register_custom_ops_library(str(cpu.library_path()))
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile)

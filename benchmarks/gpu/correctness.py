@@ -34,8 +34,8 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr import cuda, native
-from dvmsr.native import SCAN_ARGUMENTS
+from dvmsr.kernels import cpu, cuda
+from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.runtime.words import narrowed, widened
 
 TOLERANCES = {name: TOLERANCE.get(name, 1.6e-2) for name in cuda.DTYPES}
@@ -123,13 +123,13 @@ def cpu_gradients(inputs: Arrays, y_grad: NDArray[Any], h_grad: NDArray[Any]) ->
     names = SCAN_ARGUMENTS.split()
     sizes = *double["u"].shape, double["A"].shape[1]
     pointers = [double[name].ctypes.data for name in names]
-    dtype = native.DTYPES["float64"]
-    native.call(
+    dtype = cpu.DTYPES["float64"]
+    cpu.call(
         "selective_scan_backward",
-        native.ScanInputs(dtype, *sizes, *pointers),
+        cpu.ScanInputs(dtype, *sizes, *pointers),
         np.ascontiguousarray(y_grad, np.float64).ctypes.data,
         np.ascontiguousarray(h_grad, np.float64).ctypes.data,
-        native.ScanGradients(*(gradients[name].ctypes.data for name in names)),
+        cpu.ScanGradients(*(gradients[name].ctypes.data for name in names)),
         threads=0,
     )
     return gradients

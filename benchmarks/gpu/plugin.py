@@ -36,7 +36,7 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr import cuda
+from dvmsr.kernels import cuda
 
 TYPES = {"float32": 0, "float16": 1}  # nvinfer1::DataType
 SCANS = [ScanCase(2, 65, 120, 16), ScanCase(1, 4096, 120, 16, "slow decay")]

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr import cuda, gpu, nvcc
 from dvmsr.errors import DvmsrError
-from dvmsr.native import SCAN_ARGUMENTS
+from dvmsr.kernels import cuda, driver, nvcc
+from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.runtime import machine
 from dvmsr.runtime.device import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.words import narrowed, widened
@@ -130,7 +130,7 @@ class Probes:
     """
 
     def __init__(self) -> None:
-        device = gpu.first()
+        device = driver.first()
         if device is None:
             raise DvmsrError("there is no GPU to compile the probes for; run this on one")
         architecture = device.compute_capability.replace(".", "")

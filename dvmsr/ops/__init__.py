@@ -19,8 +19,8 @@ from typing import Any
 from torch import Tensor, bfloat16, float16, float32, float64
 from torch.compiler import assume_constant_result
 
-from dvmsr import native
 from dvmsr.errors import DvmsrError
+from dvmsr.kernels import cpu
 from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
 
 __all__ = ["allow_compilation", "causal_conv1d", "selective_scan"]
@@ -46,10 +46,10 @@ def _uses_cuda() -> bool:
 
 @functools.cache
 def _has_native_operators() -> bool:
-    if native.library_path() is None:
+    if cpu.library_path() is None:
         warnings.warn(
             f"dvmsr was built without its native operators, standard PyTorch takes their place; "
-            f"{native.REMEDY}",
+            f"{cpu.REMEDY}",
             stacklevel=4,
         )
         return False

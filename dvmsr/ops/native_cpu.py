@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dvmsr import native
+from dvmsr.kernels import cpu
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class _Kernels:
         dense = _dense(inputs)
         outputs = torch.empty_like(dense[0]), torch.empty_like(dense[-1])
         arguments = self._describe(dense), self.outputs(*_addresses(outputs))
-        native.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
+        cpu.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
         return outputs
 
     def backward(self, inputs: list[Tensor], *output_gradients: Tensor) -> list[Tensor]:
         dense, output_gradients = _dense(inputs), _dense(output_gradients)
         gradients = [torch.empty_like(tensor) for tensor in dense]
-        native.call(
+        cpu.call(
             f"{self.name}_backward",
             self._describe(dense),
             *_addresses(output_gradients),
@@ -45,7 +45,7 @@ class _Kernels:
 
     def _describe(self, dense: tuple[Tensor, ...]) -> Structure:
         sequence = dense[0]
-        dtype = native.DTYPES[str(sequence.dtype).removeprefix("torch.")]
+        dtype = cpu.DTYPES[str(sequence.dtype).removeprefix("torch.")]
         sizes = (*sequence.shape, dense[self.sized].shape[1])
         return self.inputs(dtype, *sizes, *_addresses(dense))
 
@@ -58,12 +58,8 @@ def _addresses(tensors: Iterable[Tensor]) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
 
 
-_SCAN = _Kernels(
-    "selective_scan", native.ScanInputs, native.ScanOutputs, native.ScanGradients, sized=2
-)
-_CONV = _Kernels(
-    "causal_conv1d", native.ConvInputs, native.ConvOutputs, native.ConvGradients, sized=1
-)
+_SCAN = _Kernels("selective_scan", cpu.ScanInputs, cpu.ScanOutputs, cpu.ScanGradients, sized=2)
+_CONV = _Kernels("causal_conv1d", cpu.ConvInputs, cpu.ConvOutputs, cpu.ConvGradients, sized=1)
 
 
 @torch.library.custom_op("dvmsr::selective_scan", mutates_args=(), device_types="cpu")

@@ -14,8 +14,8 @@ from ctypes import Structure, byref
 import torch
 from torch import Tensor
 
-from dvmsr import cuda
-from dvmsr.native import SCAN_ARGUMENTS
+from dvmsr.kernels import cuda
+from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu
 
 

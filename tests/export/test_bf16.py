@@ -15,9 +15,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import dvmsr
-from dvmsr import native
 from dvmsr.export.engine_build import BF16_OPSET
 from dvmsr.export.onnx_export import make_model
+from dvmsr.kernels import cpu
 from dvmsr.runtime.limits import default_limits
 from dvmsr.runtime.natural_image import natural_image
 
@@ -57,7 +57,7 @@ def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
 def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.register_custom_ops_library(str(native.library_path()))
+    options.register_custom_ops_library(str(cpu.library_path()))
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -65,7 +65,7 @@ def run(model: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
     return output
 
 
-@pytest.mark.skipif(native.library_path() is None, reason="needs the native operators")
+@pytest.mark.skipif(cpu.library_path() is None, reason="needs the native operators")
 def test_the_bundled_network_in_bfloat16() -> None:
     weights = Path(dvmsr.__file__).parent / "weights" / "dvmsr_x4.safetensors"
     image = natural_image((1, 40, 56))

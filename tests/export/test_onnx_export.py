@@ -16,7 +16,7 @@ from networks import random_network
 from shared import official_weights, requires_shared
 
 import dvmsr
-from dvmsr import checkpoint, native
+from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import (
     DvmsrError,
@@ -27,9 +27,10 @@ from dvmsr.errors import (
 )
 from dvmsr.export import export_onnx, graph, onnx_export, verify
 from dvmsr.export.parity import Parity
+from dvmsr.kernels import cpu
 from dvmsr.runtime.limits import FP16_MIN_PSNR, FP32_MAX_ABS
 
-BACKENDS = ["portable"] if native.library_path() is None else ["native", "portable"]
+BACKENDS = ["portable"] if cpu.library_path() is None else ["native", "portable"]
 
 
 def silent(line: str) -> None:
@@ -100,7 +101,7 @@ def test_without_verification(tmp_path: Path) -> None:
 def test_missing_native_operators_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: None)
+    monkeypatch.setattr(cpu, "library_path", lambda: None)
     lines: list[str] = []
     report = export_onnx(random_network(), tmp_path / "a.onnx", progress=lines.append)
     assert {p.backend for p in report.parity} == {"portable"}
@@ -112,7 +113,7 @@ def test_unusable_native_operators_are_an_error(
 ) -> None:
     library = tmp_path / "libdvmsr_ops.so"
     library.write_text("not a library")
-    monkeypatch.setattr(native, "library_path", lambda: library)
+    monkeypatch.setattr(cpu, "library_path", lambda: library)
     with pytest.raises(MissingComponentError, match=r"libdvmsr_ops\.so cannot be loaded"):
         export_onnx(random_network(), tmp_path / "a.onnx", progress=silent)
     assert list(tmp_path.iterdir()) == [library]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dvmsr import nvcc
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.export import cli, plugin_build
+from dvmsr.kernels import nvcc
 from dvmsr.runtime import plugin_library
 
 pytestmark = pytest.mark.skipif(

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from networks import SMALL, random_network
 from shared import official_weights, requires_shared
 
-from dvmsr import checkpoint, native
+from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export import cli, export_onnx
+from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.onnx_file import read_header
@@ -30,7 +31,7 @@ LIMIT = 1e-4
 """Largest difference in an output whose range is about 1, FP32."""
 FP16_LIMIT = 2e-2
 
-BACKENDS = ["portable"] if native.library_path() is None else ["native", "portable"]
+BACKENDS = ["portable"] if cpu.library_path() is None else ["native", "portable"]
 CONFIGS = {
     "x2": SMALL,
     "x3": replace(SMALL, scale=3),

@@ -19,7 +19,7 @@ from networks import random_network
 from rtx import skip_without_rtx
 from tensorrt_library import build as build_plugin
 
-from dvmsr import checkpoint, gpu
+from dvmsr import checkpoint
 from dvmsr.config import PRESETS
 from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
 from dvmsr.export import (
@@ -32,6 +32,7 @@ from dvmsr.export import (
 )
 from dvmsr.export.capabilities import spread
 from dvmsr.export.trt_command import parse_batch
+from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
 from dvmsr.runtime import plugin_library
 from dvmsr.runtime.engine_file import Profile, info_path, read_engine
@@ -413,7 +414,7 @@ def test_for_the_gpu_at_hand(
     monkeypatch.setenv("LD_LIBRARY_PATH", "link")
     monkeypatch.syspath_prepend(Path("link").resolve())
     monkeypatch.setattr(tensorrt_version, "installed_version", lambda target: "10.14.1.48")
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("A GPU", "8.9"))
+    monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
     compared: list[object] = []
     monkeypatch.setattr(engine_build.engine_parity, "check", lambda *args: compared.append(args))
     options = ["--fp16", "--max", "64x64", "--workspace", "256", "--timing-cache", "cache"]
@@ -489,7 +490,7 @@ def test_no_gpu_is_named(
 ) -> None:
     monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": "10.14.1.48")
     monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(gpu, "first", lambda: None)
+    monkeypatch.setattr(driver, "first", lambda: None)
     assert run(monkeypatch, small, "--fp16") == 4
     assert "there is none that CUDA can use" in capsys.readouterr().err
 

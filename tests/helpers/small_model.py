@@ -10,14 +10,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dvmsr import native
 from dvmsr.config import DVMSRConfig
+from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)
 ONNX_BACKENDS = [
     pytest.param(
-        "native", marks=pytest.mark.skipif(not native.library_path(), reason="no native operators")
+        "native", marks=pytest.mark.skipif(not cpu.library_path(), reason="no native operators")
     ),
     "portable",
 ]

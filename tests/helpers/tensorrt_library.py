@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dvmsr import nvcc
 from dvmsr.errors import MissingComponentError
+from dvmsr.kernels import nvcc
 
 TOOLS = ("cmake", "ninja")
 _ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,9 @@ from vectors import (
     scan_inputs,
 )
 
-from dvmsr import cuda, ops
+from dvmsr import ops
 from dvmsr.errors import DvmsrError
+from dvmsr.kernels import cuda
 from dvmsr.ops import native_cpu, native_cuda
 from dvmsr.ops.reference import causal_conv1d_reference, selective_scan_reference
 

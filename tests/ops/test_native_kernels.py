@@ -26,11 +26,11 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr import native
 from dvmsr.errors import DvmsrError
+from dvmsr.kernels import cpu
 
 pytestmark = pytest.mark.skipif(
-    native.library_path() is None, reason="dvmsr was built without its native operators"
+    cpu.library_path() is None, reason="dvmsr was built without its native operators"
 )
 
 DTYPES = ["float32", "float16", "float64"]
@@ -43,10 +43,10 @@ def _pointers(tensors: dict[str, np.ndarray]) -> dict[str, int]:
 def scan(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     u, A = inputs["u"], inputs["A"]
     y, h_last = np.full_like(u, np.nan), np.full_like(inputs["h0"], np.nan)
-    native.call(
+    cpu.call(
         "selective_scan_forward",
-        native.ScanInputs(native.DTYPES[str(u.dtype)], *u.shape, A.shape[1], **_pointers(inputs)),
-        native.ScanOutputs(y.ctypes.data, h_last.ctypes.data),
+        cpu.ScanInputs(cpu.DTYPES[str(u.dtype)], *u.shape, A.shape[1], **_pointers(inputs)),
+        cpu.ScanOutputs(y.ctypes.data, h_last.ctypes.data),
         threads=threads,
     )
     return y, h_last
@@ -55,12 +55,10 @@ def scan(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, n
 def conv(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     x, weight = inputs["x"], inputs["weight"]
     y, new_tail = np.full_like(x, np.nan), np.full_like(inputs["tail"], np.nan)
-    native.call(
+    cpu.call(
         "causal_conv1d_forward",
-        native.ConvInputs(
-            native.DTYPES[str(x.dtype)], *x.shape, weight.shape[1], **_pointers(inputs)
-        ),
-        native.ConvOutputs(y.ctypes.data, new_tail.ctypes.data),
+        cpu.ConvInputs(cpu.DTYPES[str(x.dtype)], *x.shape, weight.shape[1], **_pointers(inputs)),
+        cpu.ConvOutputs(y.ctypes.data, new_tail.ctypes.data),
         threads=threads,
     )
     return y, new_tail
@@ -172,22 +170,22 @@ BAD_SIZES = [(-1, 1, 1, 1), (1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)]
 @pytest.mark.parametrize("sizes", BAD_SIZES, ids=str)
 def test_bad_sizes_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(DvmsrError, match="invalid argument"):
-        native.call(
+        cpu.call(
             "selective_scan_forward",
-            native.ScanInputs(0, *sizes),
-            native.ScanOutputs(),
+            cpu.ScanInputs(0, *sizes),
+            cpu.ScanOutputs(),
             threads=1,
         )
 
 
 def test_half_has_no_backward() -> None:
     with pytest.raises(DvmsrError, match="invalid argument"):
-        native.call(
+        cpu.call(
             "causal_conv1d_backward",
-            native.ConvInputs(native.DTYPES["float16"], 1, 1, 1, 1),
+            cpu.ConvInputs(cpu.DTYPES["float16"], 1, 1, 1, 1),
             None,
             None,
-            native.ConvGradients(),
+            cpu.ConvGradients(),
             threads=1,
         )
 
@@ -198,7 +196,7 @@ def test_lower_instruction_sets(isa: str) -> None:
     if os.environ.get("DVMSR_ISA"):
         pytest.skip("already running under DVMSR_ISA")
     order = ["baseline", "avx2", "avx512"]
-    if order.index(isa) > order.index(native.isa()):
+    if order.index(isa) > order.index(cpu.isa()):
         pytest.skip(f"this machine has no {isa}")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-k", "equals", __file__],
@@ -210,5 +208,5 @@ def test_lower_instruction_sets(isa: str) -> None:
 
 
 def test_names_match_the_c_header() -> None:
-    assert native.SCAN_ARGUMENTS.split() == list(SCAN_INPUTS)
-    assert native.CONV_ARGUMENTS.split() == list(CONV_INPUTS)
+    assert cpu.SCAN_ARGUMENTS.split() == list(SCAN_INPUTS)
+    assert cpu.CONV_ARGUMENTS.split() == list(CONV_INPUTS)

@@ -23,7 +23,7 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr import native
+from dvmsr.kernels import cpu
 from dvmsr.ops import causal_conv1d, selective_scan
 from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
 from dvmsr.ops.reference import causal_conv1d_reference, selective_scan_reference
@@ -110,7 +110,7 @@ def test_gradients_do_not_depend_on_scheduling() -> None:
             assert torch.equal(a, b)
 
 
-@pytest.mark.skipif(native.library_path() is None, reason="built without native operators")
+@pytest.mark.skipif(cpu.library_path() is None, reason="built without native operators")
 def test_custom_operators_pass_opcheck() -> None:
     from dvmsr.ops import native_cpu
 

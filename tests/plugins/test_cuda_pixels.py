@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dvmsr import cuda
 from dvmsr.errors import DvmsrError
+from dvmsr.kernels import cuda
 from dvmsr.runtime.device import HostMemory, Stream
 from dvmsr.runtime.words import narrowed, widened
 

@@ -24,13 +24,13 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr import native
+from dvmsr.kernels import cpu
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 pytestmark = pytest.mark.skipif(
-    native.library_path() is None, reason="dvmsr was built without its native operators"
+    cpu.library_path() is None, reason="dvmsr was built without its native operators"
 )
 
 Arrays = dict[str, np.ndarray]
@@ -45,7 +45,7 @@ def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.
     settings.add_session_config_entry(THREADS_KEY, str(threads))
     for name, value in options.items():
         setattr(settings, name, value)
-    settings.register_custom_ops_library(str(native.library_path()))
+    settings.register_custom_ops_library(str(cpu.library_path()))
     return ort.InferenceSession(
         model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
     )
@@ -289,7 +289,7 @@ def test_old_runtime_is_refused_with_a_remedy() -> None:
         ctypes.cast(fake_get_api, ctypes.c_void_p).value,
         ctypes.cast(fake_get_version, ctypes.c_void_p).value,
     )
-    register = ctypes.CDLL(str(native.library_path())).RegisterCustomOps
+    register = ctypes.CDLL(str(cpu.library_path())).RegisterCustomOps
     register.restype = ctypes.c_void_p
     register.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     assert register(None, base) == 4711

@@ -19,8 +19,8 @@ from engine_info import INFO
 from PIL import Image
 from small_model import CONFIG, Models, random_pixels
 
-from dvmsr import cuda, gpu
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.kernels import cuda, driver
 from dvmsr.runtime import Upscaler, engine, engine_file, parity, plugin_library, spec
 from dvmsr.runtime.drift import common_layers
 from dvmsr.runtime.engine import EngineNetwork
@@ -300,10 +300,10 @@ def test_the_backend_needs_tensorrt_a_gpu_and_an_engine(
 ) -> None:  # fmt: skip
     Image.fromarray(random_pixels(6, 8)).save("in.png")
     command = ["in.png", "--model", "m.onnx", "--backend", "tensorrt"]
-    monkeypatch.setattr(gpu, "first", lambda: gpu.Gpu("A GPU", "8.9"))
+    monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
     assert infer(*command) == 2
     assert "make one with `dvmsr-export trt m.onnx` and name its" in capsys.readouterr().err
-    monkeypatch.setattr(gpu, "first", lambda: None)
+    monkeypatch.setattr(driver, "first", lambda: None)
     assert infer(*command) == 4
     assert "tensorrt cannot be used: there is no NVIDIA GPU" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "tensorrt", None)
@@ -321,7 +321,7 @@ def test_without_tensorrt(
     assert "TensorRT is not installed; pip install 'dvmsr[gpu]'" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(gpu.first() is not None, reason="there is a GPU")
+@pytest.mark.skipif(driver.first() is not None, reason="there is a GPU")
 def test_without_a_gpu(
     engines: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

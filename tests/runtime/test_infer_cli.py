@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 from small_model import Models, random_pixels, reference
 
-from dvmsr import checkpoint, native
+from dvmsr import checkpoint
+from dvmsr.kernels import cpu
 from dvmsr.runtime import batch
 from dvmsr.runtime.image_io import READABLE
 from dvmsr.runtime.naming import Job
@@ -239,7 +240,7 @@ def test_missing_native_operators(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: None)
+    monkeypatch.setattr(cpu, "library_path", lambda: None)
     picture("p.png")
     assert infer("p.png", "--model", "m.onnx", "--backend", "native") == 4
     assert infer("p.png", "--model", "m.onnx") == 0

@@ -18,10 +18,11 @@ from PIL import Image
 from shared import official_weights, shared_dir
 from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels
 
-from dvmsr import checkpoint, cli, native
+from dvmsr import checkpoint, cli
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import UsageError
 from dvmsr.export.onnx_export import export_onnx
+from dvmsr.kernels import cpu
 from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.pairs import find_dataset
@@ -238,7 +239,7 @@ def test_pytorch_and_onnx_agree_in_every_layer(tmp_path: Path, config: DVMSRConf
     assert first_drift(layers, FP32_DRIFT) is None
 
 
-@pytest.mark.skipif(native.library_path() is None, reason="no native operators")
+@pytest.mark.skipif(cpu.library_path() is None, reason="no native operators")
 def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
     names = [f"{models.onnx}:{backend}" for backend in ("native", "portable")]
     pair = [load(name).network for name in names]

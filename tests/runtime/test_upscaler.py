@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels, reference
 
-from dvmsr import checkpoint, native
+from dvmsr import checkpoint
 from dvmsr.errors import (
     DvmsrError,
     IncompatibleModelError,
     MissingComponentError,
     UsageError,
 )
+from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler
 from dvmsr.runtime.network import Network
@@ -187,7 +188,7 @@ def test_a_file_for_one_size_takes_only_that(models: Models) -> None:
 def test_without_native_operators_auto_warns(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: None)
+    monkeypatch.setattr(cpu, "library_path", lambda: None)
     with pytest.warns(UserWarning, match="slower; reinstall dvmsr where GCC or Clang"):
         assert Upscaler.from_file(models.onnx).backend == "portable"
     with pytest.raises(MissingComponentError, match="use the backend portable"):
@@ -197,7 +198,7 @@ def test_without_native_operators_auto_warns(
 def test_a_library_that_does_not_load(
     models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
-    monkeypatch.setattr(native, "library_path", lambda: models.pth)
+    monkeypatch.setattr(cpu, "library_path", lambda: models.pth)
     with pytest.raises(MissingComponentError, match=r"small\.pth cannot be loaded"):
         Upscaler.from_file(models.onnx)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dvmsr import cuda, cuda_build, gpu, nvcc
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.kernels import cuda, cuda_build, driver, nvcc
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def test_the_environment_names_a_library(tmp_path: Path, monkeypatch: pytest.Mon
         cuda.Library(named)
 
 
-@pytest.mark.skipif(gpu.first() is not None, reason="there is a GPU")
+@pytest.mark.skipif(driver.first() is not None, reason="there is a GPU")
 def test_without_a_gpu() -> None:
     assert cuda_build.find() is None
     with pytest.raises(MissingComponentError, match="no NVIDIA GPU that CUDA can use; install"):

@@ -1,7 +1,7 @@
 """The shared library with the operators' CUDA kernels (`plugins/cuda_library`), torch-free.
 
-It is compiled for the machine's GPU when it is first needed (`dvmsr.cuda_build`), and brings its
-own CUDA runtime. All calls are about the current device of the calling thread.
+It is compiled for the machine's GPU when it is first needed (`dvmsr.kernels.cuda_build`), and
+brings its own CUDA runtime. All calls are about the current device of the calling thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, MissingComponentError
-from dvmsr.native import CONV_ARGUMENTS, SCAN_ARGUMENTS
+from dvmsr.kernels.cpu import CONV_ARGUMENTS, SCAN_ARGUMENTS
 
 ABI_VERSION = 1
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
@@ -147,7 +147,7 @@ def load() -> Library:
     Raises:
         MissingComponentError: if it cannot be compiled or loaded here.
     """
-    from dvmsr import cuda_build
+    from dvmsr.kernels import cuda_build
 
     return Library(cuda_build.require())
 

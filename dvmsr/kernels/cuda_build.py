@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dvmsr import gpu, nvcc
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.kernels import driver, nvcc
 from dvmsr.utils.cli.app import notice
 
 ENVIRONMENT = "DVMSR_CUDA_LIBRARY"
@@ -53,7 +53,7 @@ def find() -> Path | None:
                 "build one with `dvmsr-export cuda-path --build`"
             )
         return path
-    device = gpu.first()
+    device = driver.first()
     if device is None:
         return None
     path = cache_path([device.compute_capability])
@@ -129,7 +129,7 @@ def cache_path(architectures: Sequence[str]) -> Path:
 
 
 def _this_gpu() -> str:
-    device = gpu.first()
+    device = driver.first()
     if device is None:
         raise MissingComponentError(
             "there is no NVIDIA GPU that CUDA can use; install the driver for one"

@@ -1,0 +1,1 @@
+"""Bindings to the compiled kernels, by ctypes alone: nothing here imports torch."""
