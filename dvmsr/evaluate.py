@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from dvmsr.data.imresize import imresize
+from dvmsr.data.pairs import Dataset, Pixels, find_dataset
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
-from dvmsr.pairs import Dataset, Pixels, find_dataset
-from dvmsr.resize import imresize
 from dvmsr.runtime.image_io import encode
 from dvmsr.runtime.onnx_file import ForeignFileError
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically

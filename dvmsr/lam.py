@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.box import Box, parse_window, patch_around
+from dvmsr.data.pairs import Pixels, read_rgb
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.evaluate import short_names
-from dvmsr.pairs import Pixels, read_rgb
 from dvmsr.runtime.image_io import check_format, encode
 from dvmsr.runtime.models import DEFAULT
 from dvmsr.runtime.pixels import from_planes, to_planes

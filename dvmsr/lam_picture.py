@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dvmsr.box import Box
-from dvmsr.pairs import Pixels
+from dvmsr.data.pairs import Pixels
 from dvmsr.runtime.heat_map import largest
 from dvmsr.utils.colormap import INK, PAPER, font, inferno
 

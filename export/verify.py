@@ -12,12 +12,12 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
+from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.parity import Parity
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime.difference import measure
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.session import OnnxNetwork
 from dvmsr.runtime.streaming import open_onnx
 

@@ -10,9 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import UsageError
 from dvmsr.runtime import machine, memory
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.probe import Probe, Shape, probe
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.timing import Times, interleave, summarise

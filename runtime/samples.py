@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.pairs import PairFiles, find_dataset, read_rgb
+from dvmsr.data.natural_image import natural_image
+from dvmsr.data.pairs import PairFiles, find_dataset, read_rgb
 from dvmsr.runtime.naming import find_images
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.pixels import to_planes
 from dvmsr.utils.paths import is_dir
 

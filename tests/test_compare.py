@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.cli import main
+from dvmsr.data.imresize import imresize
+from dvmsr.data.pairs import read_rgb, reduce
 from dvmsr.metrics import psnr_y, ssim_y
-from dvmsr.pairs import read_rgb, reduce
-from dvmsr.resize import imresize
 
 
 class Page(HTMLParser):

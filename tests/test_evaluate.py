@@ -14,11 +14,11 @@ from PIL import Image
 from rich.console import Console
 from shared import official_weights, shared_dir
 
+from dvmsr.data.imresize import imresize
+from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.evaluate import GAP, Method, Score, _table, evaluate, load_methods, means, run
 from dvmsr.metrics import psnr_y, ssim_y
-from dvmsr.pairs import find_dataset
-from dvmsr.resize import imresize
 
 # PyTorch FP32, measured independently of this code.
 OFFICIAL = {

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.streaming import stream
 
 LIMIT = 1e-4

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dvmsr.data.pairs import Pixels
 from dvmsr.errors import MissingComponentError
-from dvmsr.pairs import Pixels
 
 FOLDER = "tensorboard"
 

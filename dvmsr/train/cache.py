@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from dvmsr.data.pairs import Pair, Pixels
 from dvmsr.errors import DvmsrError
-from dvmsr.pairs import Pair, Pixels
 from dvmsr.runtime.image_io import decode_image
 from dvmsr.train.photographs import Photograph, in_threads, left_out, load_pair
 from dvmsr.train.sources import Source

@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from dvmsr.data.pairs import Pixels
 from dvmsr.errors import UsageError
-from dvmsr.pairs import Pixels
 from dvmsr.train.photographs import Photograph, left_out
 
 ALL = slice(None)

@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 
 from dvmsr import checkpoint
+from dvmsr.data.pairs import Pixels
 from dvmsr.errors import DvmsrError
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pixels
 from dvmsr.train.board import Board
 from dvmsr.train.report import RunLog
 from dvmsr.train.settings import Settings

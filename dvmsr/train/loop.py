@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from dvmsr.config import DVMSRConfig, describe_difference
+from dvmsr.data.pairs import Pair
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pair
 from dvmsr.train.compiled import compile_blocks
 from dvmsr.train.data import Patches
 from dvmsr.train.folder import RunFolder

@@ -11,8 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
+from dvmsr.data.pairs import Pair, reduce, to_rgb
 from dvmsr.errors import DvmsrError
-from dvmsr.pairs import Pair, reduce, to_rgb
 from dvmsr.runtime.image_io import decode_image
 from dvmsr.train.sources import Source
 from dvmsr.utils.threads import cores

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from dvmsr import checkpoint
+from dvmsr.data.pairs import Pair, find_dataset
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pair, find_dataset
 from dvmsr.runtime import memory
 from dvmsr.train.board import check_board
 from dvmsr.train.cache import PixelCache

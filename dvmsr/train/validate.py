@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dvmsr.data.pairs import Pair, PairFiles, Pixels
 from dvmsr.errors import UsageError
 from dvmsr.metrics import psnr_y
-from dvmsr.pairs import Pair, PairFiles, Pixels
 from dvmsr.train.optimiser import DivergedError
 from dvmsr.train.state import Fingerprint
 
@@ -22,7 +22,7 @@ def to_tensor(images: Pixels | Tensor, device: torch.device | str = "cpu") -> Te
 
 
 def load_validation(held_out: Sequence[PairFiles], scale: int) -> list[Pair]:
-    """The pairs that `dvmsr.pairs.find_dataset` found in a held-out folder.
+    """The pairs that `dvmsr.data.pairs.find_dataset` found in a held-out folder.
 
     Raises:
         UsageError: if one is too small, or a reduction is of another size.

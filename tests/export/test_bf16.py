@@ -15,11 +15,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import dvmsr
+from dvmsr.data.natural_image import natural_image
 from dvmsr.export.engine_build import BF16_OPSET
 from dvmsr.export.onnx_export import make_model
 from dvmsr.kernels import cpu
 from dvmsr.runtime.limits import default_limits
-from dvmsr.runtime.natural_image import natural_image
 
 ARITHMETIC = ("Sub", "Add", "Conv", "MatMul", "LayerNormalization", "LeakyRelu")
 CUSTOM = ("SelectiveScan", "CausalConv1d")

@@ -14,9 +14,9 @@ from networks import SMALL, random_network
 from vectors import TOLERANCE, error
 
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.natural_image import natural_image
 from dvmsr.export.graph import build_model
 from dvmsr.model import DVMSR
-from dvmsr.runtime.natural_image import natural_image
 
 CONFIGS = {
     "x2": SMALL,

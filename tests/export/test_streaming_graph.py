@@ -18,11 +18,11 @@ from shared import official_weights, requires_shared
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export import cli, export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.onnx_file import read_header
 from dvmsr.runtime.streaming import StreamingNetwork, open_onnx
 from dvmsr.strips import states

@@ -12,10 +12,10 @@ from foreign_model import SCALE, repeated, save_foreign
 from shared import REPOSITORY, official_weights, shared_dir
 from small_model import random_pixels
 
+from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.evaluate import load_methods
 from dvmsr.metrics import psnr_y
-from dvmsr.pairs import find_dataset
 from dvmsr.runtime.foreign import ForeignUpscaler, split
 
 

@@ -20,15 +20,15 @@ from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels
 
 from dvmsr import checkpoint, cli
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.natural_image import natural_image
+from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import UsageError
 from dvmsr.export.onnx_export import export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
-from dvmsr.pairs import find_dataset
 from dvmsr.runtime import Upscaler
 from dvmsr.runtime.drift import FP32_DRIFT, common_layers, compare_layers, first_drift
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.parity import compare
 from dvmsr.runtime.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load, split

@@ -9,8 +9,8 @@ import pytest
 import torch
 from small_model import ONNX_BACKENDS, Models
 
+from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError
-from dvmsr.runtime.natural_image import natural_image
 from dvmsr.runtime.session import OnnxNetwork
 from dvmsr.runtime.streaming import StreamingNetwork, open_onnx
 from dvmsr.runtime.torch_network import TorchNetwork

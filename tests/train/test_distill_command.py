@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.pairs import Pixels
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pixels
 from dvmsr.train.command import distill, train
 from dvmsr.train.data import ALL, Patches
 from dvmsr.train.state import FILE_NAME, TrainState

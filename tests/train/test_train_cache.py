@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dvmsr.data.pairs import Pair
 from dvmsr.errors import DvmsrError
-from dvmsr.pairs import Pair
 from dvmsr.train import cache
 from dvmsr.train.cache import INDEX, PIXELS, PixelCache
 from dvmsr.train.data import Patches

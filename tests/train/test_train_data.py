@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dvmsr.data.imresize import imresize
+from dvmsr.data.pairs import Pair, read_rgb
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.pairs import Pair, read_rgb
-from dvmsr.resize import imresize
 from dvmsr.train.data import Patches
 from dvmsr.train.photographs import load_pair, read_photographs
 from dvmsr.train.sources import find_sources

@@ -23,11 +23,11 @@ from torch._dynamo.utils import counters
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.imresize import imresize
+from dvmsr.data.pairs import Pair, Pixels
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
-from dvmsr.pairs import Pair, Pixels
-from dvmsr.resize import imresize
 from dvmsr.train import compiled
 from dvmsr.train.board import check_board
 from dvmsr.train.data import ALL, Patches

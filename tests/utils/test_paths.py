@@ -9,10 +9,10 @@ import pytest
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
+from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
-from dvmsr.pairs import find_dataset
 from dvmsr.runtime import spec
 from dvmsr.runtime.engine_file import read_info
 from dvmsr.runtime.image_io import read_image

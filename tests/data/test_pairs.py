@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dvmsr.data.imresize import imresize
+from dvmsr.data.pairs import find_dataset, read_rgb
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.pairs import find_dataset, read_rgb
-from dvmsr.resize import imresize
 
 
 def write_image(path: Path, height: int, width: int, mode: str = "RGB") -> Path:

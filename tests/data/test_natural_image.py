@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dvmsr.runtime.natural_image import natural_image
+from dvmsr.data.natural_image import natural_image
 
 
 def test_the_test_picture_is_a_picture() -> None:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dvmsr.data.imresize import imresize
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.resize import imresize
 from dvmsr.runtime.image_io import FORMATS, read_image
 from dvmsr.utils.paths import is_dir, is_file, unreadable
 

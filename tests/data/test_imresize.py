@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from shared import shared_dir
 
+from dvmsr.data.imresize import imresize
 from dvmsr.errors import UsageError
-from dvmsr.resize import imresize
 
 
 def naive_resize_row(row: list[float], out_length: int, scale: float) -> list[float]:

@@ -1,0 +1,1 @@
+"""Pictures to train and measure with: pairs of high and low resolution."""
