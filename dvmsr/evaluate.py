@@ -19,7 +19,7 @@ from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Dataset, Pixels, find_dataset
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
-from dvmsr.runtime.image_io import encode
+from dvmsr.runtime.images.codec import encode
 from dvmsr.runtime.onnx_file import ForeignFileError
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically
 from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices

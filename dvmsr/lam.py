@@ -19,9 +19,9 @@ from dvmsr.box import Box, parse_window, patch_around
 from dvmsr.data.pairs import Pixels, read_rgb
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.evaluate import short_names
-from dvmsr.runtime.image_io import check_format, encode
+from dvmsr.runtime.images.arrays import from_planes, to_planes
+from dvmsr.runtime.images.codec import check_format, encode
 from dvmsr.runtime.models import DEFAULT
-from dvmsr.runtime.pixels import from_planes, to_planes
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.cli.app import notice, warnings_as_notices
 from dvmsr.utils.paths import exists

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dvmsr.errors import DvmsrError, UsageError, explain
 from dvmsr.runtime import by_rows, memory
 from dvmsr.runtime.copies import Copies
-from dvmsr.runtime.image_io import check_sides
+from dvmsr.runtime.images.codec import check_sides
+from dvmsr.runtime.images.picture import Header, Picture, check_frames, encode_picture, read_picture
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
 from dvmsr.runtime.naming import TEMPLATE, FileJob, Job, plan
-from dvmsr.runtime.picture import Header, Picture, check_frames, encode_picture, read_picture
 from dvmsr.runtime.places import exists
 from dvmsr.runtime.video import enlarge as video
 from dvmsr.runtime.video.codecs import check_options

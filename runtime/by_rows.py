@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.errors import DvmsrError, MissingComponentError
-from dvmsr.runtime import vips
-from dvmsr.runtime.cutout import EnlargedAlpha, extended_strips
-from dvmsr.runtime.image_io import (
+from dvmsr.runtime.images.codec import (
     FLAT,
     TooManyPixels,
     check_format,
@@ -29,9 +27,11 @@ from dvmsr.runtime.image_io import (
     open_picture,
     warn_of_white,
 )
-from dvmsr.runtime.metadata import tell_left_out
-from dvmsr.runtime.row_reader import FORMATS_READ, RowReader, eight_bits, open_rows, reads
-from dvmsr.runtime.row_writer import FORMATS_WRITTEN, writing_rows
+from dvmsr.runtime.images.metadata import tell_left_out
+from dvmsr.runtime.images.rows import vips
+from dvmsr.runtime.images.rows.alpha import EnlargedAlpha, extended_strips
+from dvmsr.runtime.images.rows.reader import FORMATS_READ, RowReader, eight_bits, open_rows, reads
+from dvmsr.runtime.images.rows.writer import FORMATS_WRITTEN, writing_rows
 from dvmsr.utils.atomic import replacing
 from dvmsr.utils.paths import check_input, unreadable
 from dvmsr.utils.sizes import in_words

@@ -285,7 +285,7 @@ def _extension(format: str) -> str:
     Raises:
         UsageError: if it stands for no format.
     """
-    from dvmsr.runtime.image_io import FORMATS
+    from dvmsr.runtime.images.codec import FORMATS
     from dvmsr.runtime.video.containers import WRITTEN
 
     extension = f".{format.lower().removeprefix('.')}"

@@ -17,7 +17,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime.pixels import from_planes, to_planes
+from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.samples import synthetic_sample
 from dvmsr.runtime.session import FATAL_ONLY, first_line, run_session
 from dvmsr.utils.paths import check_encodable, check_input, exists

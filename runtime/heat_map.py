@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dvmsr.runtime.pixels import from_planes
+from dvmsr.runtime.images.arrays import from_planes
 from dvmsr.utils.colormap import INK, PAPER, font, inferno
 
 DECADES = 2

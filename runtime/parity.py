@@ -24,8 +24,8 @@ from dvmsr.runtime.drift import (
     compare_layers,
     first_drift,
 )
+from dvmsr.runtime.images.arrays import from_planes
 from dvmsr.runtime.limits import Limits, default_limits, parse_limits
-from dvmsr.runtime.pixels import from_planes
 from dvmsr.runtime.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler

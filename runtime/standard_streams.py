@@ -11,8 +11,8 @@ from PIL import Image
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.batch import Options, Result, checking, enlarge, result_of
-from dvmsr.runtime.image_io import FORMATS, check_format
-from dvmsr.runtime.picture import decode_picture, encode_picture
+from dvmsr.runtime.images.codec import FORMATS, check_format
+from dvmsr.runtime.images.picture import decode_picture, encode_picture
 from dvmsr.runtime.places import Remote, place
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically

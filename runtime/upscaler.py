@@ -16,10 +16,10 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cpu
 from dvmsr.runtime import engine_file, memory, models, strip_height
-from dvmsr.runtime.image_io import normalise
+from dvmsr.runtime.images.alpha import extend_colours
+from dvmsr.runtime.images.arrays import check_values, from_planes, to_planes
+from dvmsr.runtime.images.codec import normalise
 from dvmsr.runtime.network import Network, PixelNetwork
-from dvmsr.runtime.pixels import check_values, from_planes, to_planes
-from dvmsr.runtime.transparency import extend_colours
 from dvmsr.utils.threads import bounded
 
 BACKENDS = ("auto", "native", "portable", "torch", "cuda", "tensorrt")

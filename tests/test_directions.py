@@ -84,17 +84,15 @@ export/engine_build export/engine_layers export/engine_parity export/engine_prog
 export/engine_worker export/graph export/onnx_export export/parity export/plugin_build
 export/plugin_command export/streaming_graph export/tensorrt_version export/trt_command
 export/verify lam lam_picture metrics page runtime/batch runtime/bench runtime/bench_plot
-runtime/by_rows runtime/cluster runtime/colour_profiles runtime/copies runtime/cutout
-runtime/device runtime/difference runtime/drift runtime/engine runtime/engine_file runtime/exif
-runtime/foreign runtime/heat_map runtime/image_io runtime/jpeg runtime/limits runtime/machine
-runtime/manifest runtime/metadata runtime/models runtime/naming runtime/network runtime/onnx_file
-runtime/onnx_layers runtime/parity runtime/picture runtime/pixels runtime/places
-runtime/plugin_library runtime/probe runtime/row_reader runtime/row_writer runtime/samples
-runtime/session runtime/standard_streams runtime/streaming runtime/tensorrt_library runtime/timing
-runtime/torch_layers runtime/torch_network runtime/transparency runtime/video/pixels runtime/vips
-runtime/words torch_module train/board train/cache train/config_file train/data train/folder
-train/photographs train/prefetch train/recipes train/report train/schedule train/settings
-train/sources train/state
+runtime/by_rows runtime/cluster runtime/copies runtime/device runtime/difference runtime/drift
+runtime/engine runtime/engine_file runtime/foreign runtime/heat_map runtime/limits runtime/machine
+runtime/manifest runtime/models runtime/naming runtime/network runtime/onnx_file
+runtime/onnx_layers runtime/parity runtime/places runtime/plugin_library runtime/probe
+runtime/samples runtime/session runtime/standard_streams runtime/streaming
+runtime/tensorrt_library runtime/timing runtime/torch_layers runtime/torch_network
+runtime/video/pixels runtime/words torch_module train/board train/cache train/config_file
+train/data train/folder train/photographs train/prefetch train/recipes train/report train/schedule
+train/settings train/sources train/state
 """
 STILL_FLAT = set(_STILL_FLAT.split())
 """Files that have no room yet."""

@@ -23,7 +23,7 @@ from measure import write
 from numpy.typing import NDArray
 
 from dvmsr.runtime import machine
-from dvmsr.runtime.row_writer import writing_rows
+from dvmsr.runtime.images.rows.writer import writing_rows
 
 INFER = "from dvmsr.runtime.cli import main; main()"
 ROWS = 64

@@ -15,7 +15,7 @@ from PIL import Image
 
 from dvmsr.data.imresize import imresize
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.image_io import FORMATS, read_image
+from dvmsr.runtime.images.codec import FORMATS, read_image
 from dvmsr.utils.paths import is_dir, is_file, unreadable
 
 Pixels = NDArray[np.uint8]
@@ -144,7 +144,7 @@ def read_rgb(path: Path) -> Pixels:
 
 
 def to_rgb(image: Image.Image, name: str) -> Pixels:
-    """A picture as `dvmsr.runtime.image_io` reads it as uint8 RGB (H, W, 3).
+    """A picture as `dvmsr.runtime.images.codec` reads it as uint8 RGB (H, W, 3).
 
     Raises:
         DvmsrError: if it, called `name`, is transparent anywhere.

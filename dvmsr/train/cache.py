@@ -23,7 +23,7 @@ import numpy as np
 
 from dvmsr.data.pairs import Pair, Pixels
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.image_io import decode_image
+from dvmsr.runtime.images.codec import decode_image
 from dvmsr.train.photographs import Photograph, in_threads, left_out, load_pair
 from dvmsr.train.sources import Source
 from dvmsr.utils.atomic import replacing, write_atomically

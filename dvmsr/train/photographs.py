@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from dvmsr.data.pairs import Pair, reduce, to_rgb
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.image_io import decode_image
+from dvmsr.runtime.images.codec import decode_image
 from dvmsr.train.sources import Source
 from dvmsr.utils.threads import cores
 

@@ -21,8 +21,9 @@ from small_model import Models, random_pixels
 
 from dvmsr import checkpoint
 from dvmsr.errors import UsageError
-from dvmsr.runtime import Upscaler, by_rows, vips
-from dvmsr.runtime.image_io import read_image
+from dvmsr.runtime import Upscaler, by_rows
+from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.rows import vips
 
 requires_vips = pytest.mark.skipif(not vips.installed(), reason="needs the extra large")
 Infer = Callable[..., int]
@@ -277,7 +278,7 @@ def test_goes_by_rows_where_the_whole_does_not_fit(
         assert not by_rows.wanted(large, *bad)
         with pytest.raises(Exception, match=complaint):
             by_rows.wanted(small, *bad)
-    monkeypatch.setattr("dvmsr.runtime.image_io.MAX_PIXELS", 1000)
+    monkeypatch.setattr("dvmsr.runtime.images.codec.MAX_PIXELS", 1000)
     assert by_rows.wanted(large, source, target)
     with pytest.raises(UsageError, match=r"missing\.png does not exist"):
         by_rows.wanted(large, Path("missing.png"), target)

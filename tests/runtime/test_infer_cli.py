@@ -21,7 +21,7 @@ from small_model import Models, random_pixels, reference
 from dvmsr import checkpoint
 from dvmsr.kernels import cpu
 from dvmsr.runtime import batch
-from dvmsr.runtime.image_io import READABLE
+from dvmsr.runtime.images.codec import READABLE
 from dvmsr.runtime.naming import Job
 from dvmsr.utils.progress import ProgressDisplay
 

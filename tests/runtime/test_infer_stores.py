@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from small_model import random_pixels
 
-from dvmsr.runtime import vips
+from dvmsr.runtime.images.rows import vips
 
 Infer = Callable[..., int]
 MODEL = ("--model", "m.onnx", "--backend", "portable")

@@ -15,7 +15,7 @@ from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
 from dvmsr.runtime import spec
 from dvmsr.runtime.engine_file import read_info
-from dvmsr.runtime.image_io import read_image
+from dvmsr.runtime.images.codec import read_image
 from dvmsr.runtime.models import find_model
 from dvmsr.train.sources import find_sources
 from dvmsr.train.state import open_run

@@ -22,10 +22,10 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime import colour_profiles
-from dvmsr.runtime.image_io import damaged, many_frames
-from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata
-from dvmsr.runtime.vips import import_vips
+from dvmsr.runtime.images import icc
+from dvmsr.runtime.images.codec import damaged, many_frames
+from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata
+from dvmsr.runtime.images.rows.vips import import_vips
 from dvmsr.utils.paths import check_input, unreadable
 from dvmsr.utils.sizes import in_words
 
@@ -213,7 +213,7 @@ class RowReader:
         """Decide on colours as `image_io.normalise` does."""
         if self._has("icc-profile-data"):
             profile = self._image.get("icc-profile-data")
-            if colour_profiles.fits(profile, self._file_mode.replace("X", "")):
+            if icc.fits(profile, self._file_mode.replace("X", "")):
                 self.profile = profile
             else:
                 warnings.warn(
@@ -221,7 +221,7 @@ class RowReader:
                 )
         mode = self._file_mode.replace("X", "")
         wanted = srgb or mode == "CMYK"
-        if self.profile and wanted and not colour_profiles.converts(self.profile, mode):
+        if self.profile and wanted and not icc.converts(self.profile, mode):
             self.profile = None
             warnings.warn(f"{self.path}: its colour profile is damaged and left out", stacklevel=4)
         if self.profile is None:
@@ -232,11 +232,11 @@ class RowReader:
                     stacklevel=4,
                 )
             return
-        if self._file_mode == "CMYK" or (srgb and not colour_profiles.is_srgb(self.profile)):
+        if self._file_mode == "CMYK" or (srgb and not icc.is_srgb(self.profile)):
             self._to_srgb = True
             self._file_mode = self._file_mode.replace("CMYK", "RGB")
             coloured = self._file_mode.startswith("RGB")
-            self.profile = colour_profiles.srgb_profile() if coloured else None
+            self.profile = icc.srgb_profile() if coloured else None
 
     def _has(self, field: str) -> bool:
         return bool(self._image.get_typeof(field))

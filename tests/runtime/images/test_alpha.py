@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.runtime import Upscaler
-from dvmsr.runtime.transparency import extend_colours
+from dvmsr.runtime.images.alpha import extend_colours
 
 HIDDEN = (0, 255, 0)
 

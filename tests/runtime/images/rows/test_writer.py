@@ -10,9 +10,9 @@ from PIL import Image, ImageCms
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime import row_writer
-from dvmsr.runtime.metadata import Metadata
-from dvmsr.runtime.row_writer import writing_rows
+from dvmsr.runtime.images.metadata import Metadata
+from dvmsr.runtime.images.rows import writer
+from dvmsr.runtime.images.rows.writer import writing_rows
 
 pytest.importorskip("pyvips", reason="needs the extra large")
 
@@ -54,7 +54,7 @@ def test_keeps_the_profile(tmp_path: Path, format: str) -> None:
 
 
 def test_a_large_tiff_has_long_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_writer, "_CLASSIC_TIFF", 0)
+    monkeypatch.setattr(writer, "_CLASSIC_TIFF", 0)
     with writing_rows(tmp_path / "p", "TIFF", "p", 2, 3, "RGB") as out:
         out.write(random_pixels(2, 3))
     assert (tmp_path / "p").read_bytes()[2] == 43
@@ -88,7 +88,7 @@ def test_a_full_disk_is_told(tmp_path: Path, format: str) -> None:
         "import numpy as np\n"
         "from pathlib import Path\n"
         "from dvmsr.errors import DvmsrError\n"
-        "from dvmsr.runtime.row_writer import writing_rows\n"
+        "from dvmsr.runtime.images.rows.writer import writing_rows\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))\n"
         "noise = np.random.default_rng(0).integers(0, 256, (50, 999, 3), np.uint8)\n"

@@ -16,8 +16,8 @@ from PIL import Image, ImageCms
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime import image_io
-from dvmsr.runtime.image_io import FORMATS, check_sides, decode_image, encode, read_image
+from dvmsr.runtime.images import codec
+from dvmsr.runtime.images.codec import FORMATS, check_sides, decode_image, encode, read_image
 
 LOSSLESS: dict[str, dict[str, Any]] = {
     ".png": {},
@@ -259,7 +259,7 @@ def test_damaged_exif_data_costs_only_the_orientation(
     def fail(image: Image.Image) -> Image.Image:
         raise struct.error
 
-    monkeypatch.setattr(image_io.ImageOps, "exif_transpose", fail)
+    monkeypatch.setattr(codec.ImageOps, "exif_transpose", fail)
     path = save(tmp_path / "p.png", Image.new("RGB", (2, 1), "red"))
     with pytest.warns(UserWarning, match="EXIF"):
         assert read_image(path).getpixel((0, 0)) == (255, 0, 0)
@@ -386,7 +386,7 @@ def test_16_bit_planes_are_refused_not_misread(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(head.ljust(200, b"\0") + arrays + planes)
     with Image.open(path) as image:
-        assert image_io.has_sixteen_bits(image)
+        assert codec.has_sixteen_bits(image)
     with pytest.raises(DvmsrError, match="one after the other"):
         read_image(path)
 

@@ -14,8 +14,8 @@ from PIL import Image, PngImagePlugin
 from PIL.ExifTags import IFD
 from small_model import random_pixels
 
-from dvmsr.runtime.jpeg import iptc_marker
-from dvmsr.runtime.picture import Picture, encode_picture, read_picture
+from dvmsr.runtime.images.jpeg import iptc_marker
+from dvmsr.runtime.images.picture import Picture, encode_picture, read_picture
 
 WIDTH, HEIGHT, SCALE = 24, 16, 3
 SUFFIXES = (".jpg", ".png", ".webp", ".tif", ".avif")

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from dvmsr.runtime.colour_profiles import fits, is_srgb, srgb_profile, to_srgb
-from dvmsr.runtime.image_io import encode, normalise
+from dvmsr.runtime.images.codec import encode, normalise
+from dvmsr.runtime.images.icc import fits, is_srgb, srgb_profile, to_srgb
 
 D50 = np.array([0.9642, 1.0, 0.8249])
 P3_TO_XYZ = np.array(

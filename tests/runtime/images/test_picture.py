@@ -15,7 +15,7 @@ from PIL import Image
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.picture import (
+from dvmsr.runtime.images.picture import (
     Header,
     Picture,
     Timing,

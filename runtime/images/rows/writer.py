@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.exif import resolution
-from dvmsr.runtime.jpeg import iptc_blocks
-from dvmsr.runtime.metadata import EMPTY, Metadata
-from dvmsr.runtime.vips import import_vips
+from dvmsr.runtime.images.exif import resolution
+from dvmsr.runtime.images.jpeg import iptc_blocks
+from dvmsr.runtime.images.metadata import EMPTY, Metadata
+from dvmsr.runtime.images.rows.vips import import_vips
 
 _COLOUR_TYPES = {"L": 0, "RGB": 2, "LA": 4, "RGBA": 6}
 """PNG's number for a mode (PNG 1.2, IHDR)."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dvmsr.runtime.transparency import doubled, filled, visible_or_not
+from dvmsr.runtime.images.alpha import doubled, filled, visible_or_not
 
 _LEVELS = 4
 """How often a picture is halved until its colours are filled in as a whole."""

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dvmsr.runtime.cutout import EnlargedAlpha, extended_strips
-from dvmsr.runtime.transparency import extend_colours
+from dvmsr.runtime.images.alpha import extend_colours
+from dvmsr.runtime.images.rows.alpha import EnlargedAlpha, extended_strips
 
 
 def cut_out(mode: str, height: int, width: int, hidden: float, seed: int) -> Image.Image:

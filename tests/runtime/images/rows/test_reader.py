@@ -13,8 +13,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.image_io import read_image
-from dvmsr.runtime.row_reader import open_rows, reads
+from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.rows.reader import open_rows, reads
 
 vips = pytest.importorskip("pyvips", reason="needs the extra large")
 

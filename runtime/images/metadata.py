@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 
 from PIL import Image, PngImagePlugin
 
-from dvmsr.runtime import exif as exif_data
-from dvmsr.runtime.jpeg import Jpeg, iptc_marker
+from dvmsr.runtime.images import exif as exif_data
+from dvmsr.runtime.images.jpeg import Jpeg, iptc_marker
 
 EXIF_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 """Formats that hold EXIF data and XMP."""

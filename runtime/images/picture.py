@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.image_io import (
+from dvmsr.runtime.images.codec import (
     check_format,
     damaged,
     encode,
     normalise_frame,
     open_picture,
 )
-from dvmsr.runtime.metadata import EMPTY, Metadata, read_metadata, tell_left_out
+from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata, tell_left_out
 from dvmsr.utils.paths import check_input, unreadable
 
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.runtime import colour_profiles
+from dvmsr.runtime.images import icc
 from dvmsr.utils.paths import check_input, unreadable
 
 FORMATS = {
@@ -217,11 +217,11 @@ def _managed(
     image: Image.Image, profile: bytes | None, name: str, srgb: bool
 ) -> tuple[Image.Image, bytes | None]:
     """The picture in a colour space that networks take, and its profile."""
-    if profile and not colour_profiles.fits(profile, image.mode):
+    if profile and not icc.fits(profile, image.mode):
         warnings.warn(f"{name}: the colour profile does not fit and is left out", stacklevel=3)
         profile = None
     if image.mode == "LAB":
-        profile = profile or colour_profiles.lab_profile()
+        profile = profile or icc.lab_profile()
     if image.mode == "CMYK" and profile is None:
         warnings.warn(
             f"{name}: CMYK without a profile is converted to RGB, colours are approximate",
@@ -229,10 +229,10 @@ def _managed(
         )
         return image.convert("RGB"), None
     if profile and (image.mode in ("CMYK", "LAB") or srgb):
-        if srgb and colour_profiles.is_srgb(profile):
+        if srgb and icc.is_srgb(profile):
             return image, profile
-        image = colour_profiles.to_srgb(image, profile, name)
-        return image, colour_profiles.srgb_profile() if image.mode.startswith("RGB") else None
+        image = icc.to_srgb(image, profile, name)
+        return image, icc.srgb_profile() if image.mode.startswith("RGB") else None
     return image, profile
 
 
@@ -344,12 +344,12 @@ def _prepared(image: Image.Image, format: str, path: Path) -> tuple[Image.Image,
         image = flatten(image)
     held = format not in UNMANAGED and not (format in COLOURED and image.mode in ("L", "LA"))
     if profile and not held:
-        if not colour_profiles.is_srgb(profile):
+        if not icc.is_srgb(profile):
             warnings.warn(
                 f"{path}: colours are converted to sRGB, as {format} holds no such profile",
                 stacklevel=3,
             )
-            image = colour_profiles.to_srgb(image, profile, str(path))
+            image = icc.to_srgb(image, profile, str(path))
         profile = None
     if format in COLOURED and image.mode in ("L", "LA"):
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
@@ -383,7 +383,7 @@ def flatten(image: Image.Image) -> Image.Image:
 
 def fitting_profile(profile: bytes | None, mode: str, path: Path) -> bytes | None:
     """The colour profile if it describes pixels of that mode; else warns."""
-    if profile and not colour_profiles.fits(profile, mode):
+    if profile and not icc.fits(profile, mode):
         warnings.warn(f"{path}: the colour profile does not fit and is left out", stacklevel=2)
         return None
     return profile

@@ -1,0 +1,1 @@
+"""Picture files: read, held and written without loss."""

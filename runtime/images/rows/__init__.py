@@ -1,0 +1,1 @@
+"""Picture files by rows, by libvips."""
