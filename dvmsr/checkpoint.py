@@ -25,9 +25,9 @@ from torch import Tensor
 from dvmsr.config import PRESETS, UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.model import DVMSR
-from dvmsr.runtime.models import check_checkpoint
 from dvmsr.utils.atomic import write_atomically
 from dvmsr.utils.paths import check_input, unreadable
+from dvmsr.weights.registry import check_checkpoint
 
 CONFIG_KEY = "dvmsr.config"
 

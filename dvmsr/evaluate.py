@@ -19,8 +19,8 @@ from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Dataset, Pixels, find_dataset
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.metrics import psnr_y, ssim_y
+from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError
 from dvmsr.runtime.images.codec import encode
-from dvmsr.runtime.onnx_file import ForeignFileError
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically
 from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
 from dvmsr.utils.paths import exists
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from dvmsr.runtime import Upscaler
-    from dvmsr.runtime.foreign import ForeignUpscaler
+    from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler
 
 BICUBIC = "bicubic"
 DEFAULT_SCALE = 4
@@ -74,7 +74,7 @@ def load_methods(
     Args:
         models: `bicubic`, or whatever `dvmsr.runtime.Upscaler.from_file` takes: a checkpoint, an
             ONNX file or the name of a bundled model; or another program's ONNX file, see
-            `dvmsr.runtime.foreign`.
+            `dvmsr.runtime.backends.onnxrt.foreign`.
         backend: of `Upscaler.from_file`.
         scale: the scale to insist on; needed only for bicubic alone, where it is 4 by default.
 
@@ -118,7 +118,7 @@ def short_names(models: Sequence[str]) -> list[str]:
 def _load(model: str, backend: str) -> tuple[Upscaler | ForeignUpscaler, bool]:
     """The model, and whether it is another program's."""
     from dvmsr.runtime import Upscaler
-    from dvmsr.runtime.foreign import ForeignUpscaler, split
+    from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler, split
 
     path, peak = split(model)
     if peak is None:

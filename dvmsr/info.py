@@ -7,9 +7,9 @@ import json
 from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import MissingComponentError
-from dvmsr.runtime import engine_file
-from dvmsr.runtime.models import model_file
+from dvmsr.runtime.backends.trt import engine_file
 from dvmsr.utils.sizes import parse_size
+from dvmsr.weights.registry import ENGINE, model_file
 
 NOTES = {
     "ntire-student": "the weights released for NTIRE 2024 have 4 RSSBs and fit the preset student"
@@ -29,11 +29,11 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
         return PRESETS[model], {}
     path = model_file(model, PRESETS)
     if path.suffix.lower() == ".onnx":
-        from dvmsr.runtime.onnx_file import read_header
+        from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
         header = read_header(path)
         return header.config, header.metadata
-    if path.suffix.lower() == engine_file.SUFFIX:
+    if path.suffix.lower() == ENGINE:
         engine, _ = engine_file.read_engine(path)
         return engine.config, {**engine.model, **engine.facts()}
     try:

@@ -21,11 +21,11 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.evaluate import short_names
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.images.codec import check_format, encode
-from dvmsr.runtime.models import DEFAULT
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.cli.app import notice, warnings_as_notices
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
+from dvmsr.weights.registry import DEFAULT
 
 if TYPE_CHECKING:
     from dvmsr.torch_module import TorchModule

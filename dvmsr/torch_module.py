@@ -22,8 +22,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.runtime import memory
-from dvmsr.runtime.models import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 from dvmsr.utils.sizes import in_words
+from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 
 _IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _HEADROOM = 1.5

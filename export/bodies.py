@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx
 from onnx import parser
 
-from dvmsr.runtime.onnx_file import DOMAIN
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 
 ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
 

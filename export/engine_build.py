@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import dvmsr
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
-from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build, tensorrt_version
+from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build
 from dvmsr.export.engine_progress import BuildDisplay
 from dvmsr.kernels import driver
-from dvmsr.runtime import engine_file, plugin_library
-from dvmsr.runtime.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
-from dvmsr.runtime.models import CHECKPOINTS, find_model
-from dvmsr.runtime.onnx_file import DOMAIN, read_header
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, read_header
+from dvmsr.runtime.backends.trt import engine_file, plugin_library, version
+from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
 from dvmsr.utils import child_python
 from dvmsr.utils.cli.app import notice
 from dvmsr.utils.paths import exists
+from dvmsr.weights.registry import CHECKPOINTS, ENGINE, find_model
 
 if TYPE_CHECKING:
     import onnx
@@ -157,8 +157,8 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
     capabilities = _capabilities(request, device)
     _check_precision(precision, capabilities)
     output = request.output or _default_output(request, path, precision)
-    if output.suffix != engine_file.SUFFIX:
-        raise UsageError(f"{output} must end in {engine_file.SUFFIX}")
+    if output.suffix != ENGINE:
+        raise UsageError(f"{output} must end in {ENGINE}")
     library = None
     if request.plugin:
         major = int(tensorrt.partition(".")[0]) if request.target == "gpu" else RTX_PLUGIN_MAJOR
@@ -242,20 +242,20 @@ def _check_options(request: Request) -> None:
 
 def _require_tensorrt(target: str) -> str:
     """The version of the library."""
-    version = tensorrt_version.installed_version(target)
+    found = version.installed_version(target)
     missing = [name for name in ("polygraphy", "onnx") if importlib.util.find_spec(name) is None]
-    if version is None or missing:
-        what = TARGETS[target] if version is None else " and ".join(missing)
+    if found is None or missing:
+        what = TARGETS[target] if found is None else " and ".join(missing)
         other = ""
-        if target == "gpu" and version is None:
+        if target == "gpu" and found is None:
             other = f", or build for RTX cards: {_INSTALL['rtx']} and add --target rtx"
         raise MissingComponentError(f"{what} is not installed; {_INSTALL[target]}{other}")
-    if target == "rtx" and not version.startswith(f"{RTX_VERSION}."):
+    if target == "rtx" and not found.startswith(f"{RTX_VERSION}."):
         raise MissingComponentError(
-            f"TensorRT for RTX {version} is installed, but plugins are known to work with "
+            f"TensorRT for RTX {found} is installed, but plugins are known to work with "
             f"{RTX_VERSION} alone; {_INSTALL['rtx']}"
         )
-    return version
+    return found
 
 
 def _capabilities(request: Request, device: driver.Gpu | None) -> tuple[str, ...]:
@@ -371,7 +371,7 @@ def _default_output(request: Request, path: Path, precision: str) -> Path:
     stem = path.stem.removesuffix(f".{precision}")
     parts = [stem, *([precision] if precision != "fp32" else [])]
     parts += ["rtx"] if request.target == "rtx" else []
-    return Path(".".join(parts) + engine_file.SUFFIX)
+    return Path(".".join(parts) + ENGINE)
 
 
 def _plugin_of(request: Request, output: Path) -> str | None:

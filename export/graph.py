@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export import bodies
-from dvmsr.runtime.onnx_file import DOMAIN, DOMAIN_VERSION
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 
 Weights = Mapping[str, NDArray[Any]]
 """Parameters and buffers of `dvmsr.model.DVMSR` under their names there, FP32."""

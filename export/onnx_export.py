@@ -18,10 +18,10 @@ import dvmsr
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.parity import Parity
 from dvmsr.runtime.limits import default_limits
-from dvmsr.runtime.models import check_checkpoint
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.cli.app import notice
 from dvmsr.utils.paths import check_encodable, exists
+from dvmsr.weights.registry import check_checkpoint
 
 if TYPE_CHECKING:
     import onnx

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import nvcc
-from dvmsr.runtime import plugin_library
-from dvmsr.runtime.plugin_library import DESCRIPTION, PluginLibrary
+from dvmsr.runtime.backends.trt import plugin_library
+from dvmsr.runtime.backends.trt.plugin_library import DESCRIPTION, PluginLibrary
 from dvmsr.utils.cli.app import notice, stderr_console
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")

@@ -62,8 +62,8 @@ def plugin_path(
     """
     from dvmsr.errors import MissingComponentError, UsageError
     from dvmsr.export import plugin_build
-    from dvmsr.export.tensorrt_version import installed_major
-    from dvmsr.runtime import plugin_library
+    from dvmsr.runtime.backends.trt import plugin_library
+    from dvmsr.runtime.backends.trt.version import installed_major
 
     if (arch or tensorrt_root) and not build:
         raise UsageError("--arch and --tensorrt-root say how to compile; add --build")

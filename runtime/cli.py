@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.models import BUNDLED, DEFAULT
 from dvmsr.utils.cli.app import notice, run_app
 from dvmsr.utils.cli.options import HELP, Version
+from dvmsr.weights.registry import BUNDLED, DEFAULT, ENGINE
 
 if TYPE_CHECKING:
     from dvmsr.runtime.batch import Options
@@ -216,7 +216,6 @@ def infer(
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
     from dvmsr.runtime import batch
-    from dvmsr.runtime.engine_file import SUFFIX as ENGINE
     from dvmsr.runtime.naming import TEMPLATE, check_template
     from dvmsr.runtime.places import Remote, place
     from dvmsr.runtime.standard_streams import STREAM, enlarge_stream

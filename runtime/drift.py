@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.network import Network
+from dvmsr.runtime.backends.base import Network
 
 FP32_DRIFT = 3e-5
 """Relative difference beyond which a layer has drifted where both compute in FP32. Rounding alone

@@ -12,8 +12,8 @@ from typing import Any
 
 import dvmsr
 from dvmsr.errors import MissingComponentError
-from dvmsr.export.tensorrt_version import PACKAGES as TENSORRT
 from dvmsr.kernels import cpu, driver
+from dvmsr.runtime.backends.trt.version import PACKAGES as TENSORRT
 from dvmsr.utils.threads import cores
 
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "torch", *chain(*TENSORRT.values()), "numpy")

@@ -16,8 +16,6 @@ from dvmsr.runtime.images.arrays import to_planes
 from dvmsr.runtime.naming import find_images
 from dvmsr.utils.paths import is_dir
 
-SYNTHETIC_SIZE = (96, 128)
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -59,15 +57,8 @@ def find_samples(images: Sequence[Path], scale: int) -> list[Loader]:
 
 
 def synthetic_sample(shape: tuple[int | None, int | None, int | None]) -> Sample:
-    """A picture with the statistics of photographs, always the same.
-
-    Args:
-        shape: batch, height and width; 1x96x128 where they are None.
-    """
-    batch, height, width = (
-        size or usual for size, usual in zip(shape, (1, *SYNTHETIC_SIZE), strict=True)
-    )
-    return Sample("synthetic", natural_image((batch, height, width)), None)
+    """What `natural_image` makes of the shape."""
+    return Sample("synthetic", natural_image(shape), None)
 
 
 def _pair_sample(files: PairFiles, scale: int) -> Sample:

@@ -15,12 +15,13 @@ from PIL import Image
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cpu
-from dvmsr.runtime import engine_file, memory, models, strip_height
+from dvmsr.runtime import memory, strip_height
+from dvmsr.runtime.backends.base import Network, PixelNetwork
 from dvmsr.runtime.images.alpha import extend_colours
 from dvmsr.runtime.images.arrays import check_values, from_planes, to_planes
 from dvmsr.runtime.images.codec import normalise
-from dvmsr.runtime.network import Network, PixelNetwork
 from dvmsr.utils.threads import bounded
+from dvmsr.weights import registry
 
 BACKENDS = ("auto", "native", "portable", "torch", "cuda", "tensorrt")
 
@@ -75,7 +76,7 @@ class Upscaler:
     @classmethod
     def from_file(
         cls,
-        model: str | os.PathLike[str] = models.DEFAULT,
+        model: str | os.PathLike[str] = registry.DEFAULT,
         backend: str = "auto",
         threads: int | None = None,
         strip: int | None = None,
@@ -108,29 +109,29 @@ class Upscaler:
         if backend not in BACKENDS:
             raise UsageError(f"no backend {backend}; there are {', '.join(BACKENDS)}")
         threads = bounded(threads)
-        path = models.find_model(model)
-        if path.suffix.lower() == engine_file.SUFFIX:
+        path = registry.find_model(model)
+        if path.suffix.lower() == registry.ENGINE:
             if backend not in ("auto", "tensorrt"):
                 raise UsageError(f"{path} is a TensorRT engine; leave out the backend {backend}")
-            from dvmsr.runtime.engine import EngineNetwork
+            from dvmsr.runtime.backends.trt.engine import EngineNetwork
 
             engine = EngineNetwork(path)
             return cls(engine, engine.config, "tensorrt", engine.info.precision, str(path))
         if backend == "tensorrt":
             raise _no_engine(os.fspath(model), path)
-        if path.suffix.lower() in models.CHECKPOINTS:
+        if path.suffix.lower() in registry.CHECKPOINTS:
             if backend not in ("auto", "torch"):
                 raise UsageError(
                     f"backend {backend} runs ONNX files; make one with `dvmsr-export onnx {path}`"
                 )
-            from dvmsr.runtime.torch_network import TorchNetwork
+            from dvmsr.runtime.backends.pytorch.network import TorchNetwork
 
             torch_network = TorchNetwork(path, threads)
             config = torch_network.config
             return cls(torch_network, config, "torch", "fp32", str(path), strip, memory_limit)
         if backend == "torch":
             raise UsageError(f"backend torch runs checkpoints, not {path}; leave out the backend")
-        from dvmsr.runtime.streaming import open_onnx
+        from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
         if backend == "auto":
             backend = "native" if cpu.library_path() else "portable"
@@ -140,8 +141,8 @@ class Upscaler:
                     f"which are several times slower; {cpu.REMEDY}",
                     stacklevel=2,
                 )
-        if backend != "cuda" and os.fspath(model) in models.BUNDLED:
-            path = models.find_model(model, streaming=True)
+        if backend != "cuda" and os.fspath(model) in registry.BUNDLED:
+            path = registry.find_model(model, streaming=True)
         network = open_onnx(path, backend, threads)
         header = network.header
         return cls(
@@ -327,7 +328,7 @@ class Upscaler:
 def _no_engine(model: str, path: Path) -> DvmsrError:
     """Why the backend `tensorrt` does not run a model that is no engine."""
     from dvmsr.kernels import driver
-    from dvmsr.runtime.tensorrt_library import import_tensorrt
+    from dvmsr.runtime.backends.trt.library import import_tensorrt
 
     try:
         import_tensorrt("gpu")
@@ -338,7 +339,7 @@ def _no_engine(model: str, path: Path) -> DvmsrError:
             "the backend tensorrt cannot be used: there is no NVIDIA GPU that CUDA can use; "
             "install the driver for one"
         )
-    half = " --fp16" if path.suffix.lower() in models.CHECKPOINTS else ""
+    half = " --fp16" if path.suffix.lower() in registry.CHECKPOINTS else ""
     return UsageError(
         f"the backend tensorrt runs engines, not {model}; make one with "
         f"`dvmsr-export trt {model}{half}` and name its file in place of {model}"

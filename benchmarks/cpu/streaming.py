@@ -22,8 +22,8 @@ from measure import race, write
 
 from dvmsr.export import export_onnx
 from dvmsr.runtime import machine
-from dvmsr.runtime.session import OnnxNetwork
-from dvmsr.runtime.streaming import open_onnx
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
 HEIGHTS = (8, 16, 32, 64)
 
@@ -31,7 +31,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import numpy as np
-from dvmsr.runtime.streaming import open_onnx
+from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
 def peak():  # of this program alone; getrusage would count its parent's memory
     status = Path("/proc/self/status").read_text()

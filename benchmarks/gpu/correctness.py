@@ -36,7 +36,7 @@ from vectors import (
 
 from dvmsr.kernels import cpu, cuda
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
-from dvmsr.runtime.words import narrowed, widened
+from dvmsr.runtime.backends.trt.half import narrowed, widened
 
 TOLERANCES = {name: TOLERANCE.get(name, 1.6e-2) for name in cuda.DTYPES}
 GRADIENTS = 2.0

@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+USUAL_SHAPE = (1, 96, 128)
 
-def natural_image(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+
+def natural_image(shape: tuple[int | None, int | None, int | None]) -> NDArray[np.float32]:
     """Pictures with the statistics of photographs, always the same: (B, 3, H, W) in [0, 1].
 
     A 1/f amplitude spectrum with correlated colours, and two sharp edges.
+
+    Args:
+        shape: batch, height and width; those of `USUAL_SHAPE` where they are None.
     """
-    batch, height, width = shape
+    batch, height, width = (size or usual for size, usual in zip(shape, USUAL_SHAPE, strict=True))
     rng = np.random.default_rng(0)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = 1.0

@@ -16,7 +16,7 @@ import pytest
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.export import cli, plugin_build
 from dvmsr.kernels import nvcc
-from dvmsr.runtime import plugin_library
+from dvmsr.runtime.backends.trt import plugin_library
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("cmake") and shutil.which("c++")), reason="needs CMake and a C++ compiler"

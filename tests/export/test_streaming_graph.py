@@ -23,8 +23,8 @@ from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export import cli, export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
-from dvmsr.runtime.onnx_file import read_header
-from dvmsr.runtime.streaming import StreamingNetwork, open_onnx
+from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
+from dvmsr.runtime.backends.onnxrt.streaming import StreamingNetwork, open_onnx
 from dvmsr.strips import states
 
 LIMIT = 1e-4

@@ -22,20 +22,13 @@ from tensorrt_library import build as build_plugin
 from dvmsr import checkpoint
 from dvmsr.config import PRESETS
 from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
-from dvmsr.export import (
-    cli,
-    engine_build,
-    engine_parity,
-    export_onnx,
-    plugin_build,
-    tensorrt_version,
-)
+from dvmsr.export import cli, engine_build, engine_parity, export_onnx, plugin_build
 from dvmsr.export.capabilities import spread
 from dvmsr.export.trt_command import parse_batch
 from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
-from dvmsr.runtime import plugin_library
-from dvmsr.runtime.engine_file import Profile, info_path, read_engine
+from dvmsr.runtime.backends.trt import plugin_library, version
+from dvmsr.runtime.backends.trt.engine_file import Profile, info_path, read_engine
 from dvmsr.runtime.upscaler import Upscaler
 
 RTX = ["--target", "rtx", "--compute-capability", "8.6", "8.9", "12.0"]
@@ -413,7 +406,7 @@ def test_for_the_gpu_at_hand(
     Path("link/tensorrt.py").write_text(STAND_IN)
     monkeypatch.setenv("LD_LIBRARY_PATH", "link")
     monkeypatch.syspath_prepend(Path("link").resolve())
-    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target: "10.14.1.48")
+    monkeypatch.setattr(version, "installed_version", lambda target: "10.14.1.48")
     monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
     compared: list[object] = []
     monkeypatch.setattr(engine_build.engine_parity, "check", lambda *args: compared.append(args))
@@ -471,7 +464,7 @@ def test_a_comparison_that_is_impossible_is_mentioned(
 def test_missing_libraries_are_named(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": None)
+    monkeypatch.setattr(version, "installed_version", lambda target="gpu": None)
     assert run(monkeypatch, small, "--fp16") == 4
     message = capsys.readouterr().err
     assert 'TensorRT is not installed; pip install "dvmsr[gpu]"' in message
@@ -479,7 +472,7 @@ def test_missing_libraries_are_named(
     assert run(monkeypatch, small, "--fp16", "--target", "rtx") == 4
     expected = 'TensorRT for RTX is not installed; pip install "dvmsr[rtx]"'
     assert expected in capsys.readouterr().err
-    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": "9.9.9")
+    monkeypatch.setattr(version, "installed_version", lambda target="gpu": "9.9.9")
     monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
     assert run(monkeypatch, small, "--target", "rtx") == 4
     assert "known to work with 1.7.1 alone" in capsys.readouterr().err
@@ -488,7 +481,7 @@ def test_missing_libraries_are_named(
 def test_no_gpu_is_named(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tensorrt_version, "installed_version", lambda target="gpu": "10.14.1.48")
+    monkeypatch.setattr(version, "installed_version", lambda target="gpu": "10.14.1.48")
     monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(driver, "first", lambda: None)
     assert run(monkeypatch, small, "--fp16") == 4

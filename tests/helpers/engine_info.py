@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.runtime.engine_file import EngineInfo, PluginInfo, Profile
+from dvmsr.runtime.backends.trt.engine_file import EngineInfo, PluginInfo, Profile
 
 PLAN = b"ftrt" + bytes(1000)
 INFO = EngineInfo(

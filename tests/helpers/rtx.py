@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dvmsr.export.engine_build import RTX_VERSION
-from dvmsr.export.tensorrt_version import installed_version
+from dvmsr.runtime.backends.trt.version import installed_version
 
 
 def skip_without_rtx() -> None:

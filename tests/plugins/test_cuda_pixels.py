@@ -10,8 +10,8 @@ import pytest
 
 from dvmsr.errors import DvmsrError
 from dvmsr.kernels import cuda
-from dvmsr.runtime.device import HostMemory, Stream
-from dvmsr.runtime.words import narrowed, widened
+from dvmsr.runtime.backends.trt.cuda_memory import HostMemory, Stream
+from dvmsr.runtime.backends.trt.half import narrowed, widened
 
 SHAPE = (2, 5, 70)  # batch, height, width: more than a block, and no whole number of them
 

@@ -19,9 +19,9 @@ from dvmsr import cli
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime import Upscaler, bench
+from dvmsr.runtime.backends.base import Network
 from dvmsr.runtime.bench import Measurement, measure
 from dvmsr.runtime.bench_plot import draw
-from dvmsr.runtime.network import Network
 from dvmsr.runtime.probe import Probe, peak_resident, probe
 from dvmsr.runtime.timing import summarise
 from dvmsr.utils.colormap import SERIES

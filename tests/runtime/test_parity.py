@@ -251,7 +251,7 @@ def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
 
 
 def test_a_backend_that_shows_no_layers() -> None:
-    from dvmsr.runtime.network import Network
+    from dvmsr.runtime.backends.base import Network
 
     class Bare(Network):
         def __call__(self, image: np.ndarray) -> np.ndarray:

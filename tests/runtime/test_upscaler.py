@@ -24,7 +24,7 @@ from dvmsr.errors import (
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler
-from dvmsr.runtime.network import Network
+from dvmsr.runtime.backends.base import Network
 
 SIZES = [(1, 1), (3, 40), (17, 16)]
 

@@ -14,12 +14,12 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
 from dvmsr.runtime import spec
-from dvmsr.runtime.engine_file import read_info
+from dvmsr.runtime.backends.trt.engine_file import read_info
 from dvmsr.runtime.images.codec import read_image
-from dvmsr.runtime.models import find_model
 from dvmsr.train.sources import find_sources
 from dvmsr.train.state import open_run
 from dvmsr.utils import atomic, paths
+from dvmsr.weights.registry import find_model
 
 
 def test_the_questions_have_answers(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.kernels import cpu, cuda
-from dvmsr.runtime.network import Network
-from dvmsr.runtime.onnx_file import OnnxHeader, read_header
+from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA = "CUDAExecutionProvider"
@@ -112,12 +112,12 @@ class OnnxNetwork(Network):
 
     def _layer_tools(self) -> ModuleType:
         try:
-            from dvmsr.runtime import onnx_layers
+            from dvmsr.runtime.backends.onnxrt import layers
         except ModuleNotFoundError as error:
             raise MissingComponentError(
                 f"showing the layers of {self.path} needs {error.name}: pip install 'dvmsr[export]'"
             ) from None
-        return onnx_layers
+        return layers
 
     def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
         """Load the file, or a model made of it."""

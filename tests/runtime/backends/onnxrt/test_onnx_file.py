@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from small_model import CONFIG, Models
 
 from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.runtime.onnx_file import read_header
-from dvmsr.runtime.session import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dvmsr.errors import MissingComponentError
-from dvmsr.runtime import plugin_library
-from dvmsr.runtime.plugin_library import PluginLibrary
+from dvmsr.runtime.backends.trt import plugin_library
+from dvmsr.runtime.backends.trt.plugin_library import PluginLibrary
 
 
 @pytest.fixture(autouse=True)

@@ -6,35 +6,35 @@ import pytest
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.runtime import models
+from dvmsr.weights import registry
 
 
 def test_a_name_is_a_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvmsr, "__path__", [str(tmp_path)])
     with pytest.raises(MissingComponentError, match="student is not installed; reinstall"):
-        models.find_model("student")
-    file = tmp_path / "weights" / models.BUNDLED["student"]
+        registry.find_model("student")
+    file = tmp_path / "weights" / registry.BUNDLED["student"]
     file.parent.mkdir()
     file.touch()
-    assert models.find_model("student") == file
-    streaming = file.with_name(models.BUNDLED_STREAMING["student"])
+    assert registry.find_model("student") == file
+    streaming = file.with_name(registry.BUNDLED_STREAMING["student"])
     streaming.touch()
-    assert models.find_model("student", streaming=True) == streaming
-    half = file.with_name(models.BUNDLED["student-fp16"])
+    assert registry.find_model("student", streaming=True) == streaming
+    half = file.with_name(registry.BUNDLED["student-fp16"])
     half.touch()
-    assert models.find_model("student-fp16", streaming=True) == half
+    assert registry.find_model("student-fp16", streaming=True) == half
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "M.PTH", "m.pt", "m.safetensors"])
 def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     with pytest.raises(UsageError, match="does not exist"):
-        models.find_model(path)
+        registry.find_model(path)
     path.touch()
-    assert models.find_model(path) == models.find_model(str(path)) == path
+    assert registry.find_model(path) == registry.find_model(str(path)) == path
 
 
 @pytest.mark.parametrize("name", ["teacher_x9", "", "photo.png"])
 def test_lists_the_names_and_extensions(name: str) -> None:
     with pytest.raises(UsageError, match=r"there is student, student-fp16, or name a file"):
-        models.find_model(name)
+        registry.find_model(name)

@@ -11,7 +11,8 @@ from shared import REPOSITORY
 
 import dvmsr
 from dvmsr import checkpoint
-from dvmsr.runtime import Upscaler, models
+from dvmsr.runtime import Upscaler
+from dvmsr.weights import registry
 
 WEIGHTS = Path(dvmsr.__file__).parent / "weights"
 PHOTOGRAPH = REPOSITORY / "examples" / "chelsea.png"
@@ -30,10 +31,10 @@ def expected(crop: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-@pytest.mark.parametrize("name", models.BUNDLED)
+@pytest.mark.parametrize("name", registry.BUNDLED)
 def test_files_agree(name: str, streaming: bool, crop: np.ndarray, expected: np.ndarray) -> None:
     """2e-4 in FP32, 60 dB in FP16."""
-    result = Upscaler.from_file(models.find_model(name, streaming))(crop / np.float32(255))
+    result = Upscaler.from_file(registry.find_model(name, streaming))(crop / np.float32(255))
     difference = np.abs(np.asarray(result) - expected)
     if "fp16" in name:
         assert -10 * np.log10(np.mean(difference**2)) > 60

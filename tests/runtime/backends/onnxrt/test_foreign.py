@@ -16,7 +16,7 @@ from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.evaluate import load_methods
 from dvmsr.metrics import psnr_y
-from dvmsr.runtime.foreign import ForeignUpscaler, split
+from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler, split
 
 
 @pytest.mark.parametrize(("operator", "peak"), [("Clip", 1), ("Round", 255)])

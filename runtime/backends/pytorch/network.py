@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, MissingComponentError
-from dvmsr.runtime.network import Network
+from dvmsr.runtime.backends.base import Network
 
 
 class TorchNetwork(Network):
@@ -63,14 +63,14 @@ class TorchNetwork(Network):
             yield piece.numpy()
 
     def layers(self) -> list[str]:
-        from dvmsr.runtime.torch_layers import places
+        from dvmsr.runtime.backends.pytorch.layers import places
 
         return list(places(self._model))
 
     def layer_values(
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
-        from dvmsr.runtime.torch_layers import values
+        from dvmsr.runtime.backends.pytorch.layers import values
 
         with self._explained():
             return values(self._model, self._torch.from_numpy(image), names)

@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 from dvmsr.errors import IncompatibleModelError, MissingComponentError
-from dvmsr.runtime import plugin_library
-from dvmsr.runtime.engine_file import EngineInfo
+from dvmsr.runtime.backends.trt import plugin_library
+from dvmsr.runtime.backends.trt.engine_file import EngineInfo
 
 _MODULES = {
     "gpu": (("tensorrt",), "TensorRT", "pip install 'dvmsr[gpu]'"),

@@ -11,9 +11,9 @@ from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError
-from dvmsr.runtime.session import OnnxNetwork
-from dvmsr.runtime.streaming import StreamingNetwork, open_onnx
-from dvmsr.runtime.torch_network import TorchNetwork
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.streaming import StreamingNetwork, open_onnx
+from dvmsr.runtime.backends.pytorch.network import TorchNetwork
 
 LIMIT = 1e-5
 

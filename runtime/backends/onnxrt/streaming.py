@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.runtime.onnx_file import read_header
-from dvmsr.runtime.session import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 from dvmsr.strips import BOTTOM, TOP, arrange, least_rows, states
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, first_line, run_session
 from dvmsr.runtime.images.arrays import from_planes, to_planes
-from dvmsr.runtime.samples import synthetic_sample
-from dvmsr.runtime.session import FATAL_ONLY, first_line, run_session
 from dvmsr.utils.paths import check_encodable, check_input, exists
 
 PEAKS = (1, 255)
@@ -73,7 +73,7 @@ class ForeignUpscaler:
                 f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"
             ) from None
         self._size = self._declared_size()
-        sample = synthetic_sample((1, *self._size)).planes
+        sample = natural_image((1, *self._size))
         results = {p: self._run(sample, p) for p in ((peak,) if peak else PEAKS)}
         self.scale: int = _scale(sample.shape, results[peak or PEAKS[0]].shape, path)
         """How many times larger each side becomes."""

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.kernels import cuda
-from dvmsr.runtime.device import DeviceMemory, Event, Graph, HostMemory, Stream
-from dvmsr.runtime.engine_file import EngineInfo, check_host, read_engine
-from dvmsr.runtime.network import PixelNetwork
-from dvmsr.runtime.tensorrt_library import Log, import_tensorrt, load_plugin
-from dvmsr.runtime.words import narrowed, widened
+from dvmsr.runtime.backends.base import PixelNetwork
+from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
+from dvmsr.runtime.backends.trt.engine_file import EngineInfo, check_host, read_engine
+from dvmsr.runtime.backends.trt.half import narrowed, widened
+from dvmsr.runtime.backends.trt.library import Log, import_tensorrt, load_plugin
 
 _ACTIVATIONS = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 """Names of `tensorrt.DataType` and of `cuda.DTYPES`."""

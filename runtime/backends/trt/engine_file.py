@@ -27,7 +27,6 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.paths import check_input, exists, unreadable
 
-SUFFIX = ".engine"
 FORMAT = 1
 """Version of the description."""
 TARGETS = {"gpu": "TensorRT", "rtx": "TensorRT for RTX"}

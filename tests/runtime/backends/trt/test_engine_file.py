@@ -13,8 +13,8 @@ from engine_info import INFO, PLAN
 from dvmsr import info
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime import engine_file
-from dvmsr.runtime.engine_file import EngineInfo, Profile, check_host, read_engine
+from dvmsr.runtime.backends.trt import engine_file
+from dvmsr.runtime.backends.trt.engine_file import EngineInfo, Profile, check_host, read_engine
 
 
 @pytest.fixture

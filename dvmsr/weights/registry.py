@@ -8,7 +8,6 @@ from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.runtime import engine_file
 from dvmsr.utils.paths import check_encodable, check_input, is_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
@@ -20,7 +19,8 @@ BUNDLED_CHECKPOINTS = {"student": "dvmsr_x4.safetensors"}
 DEFAULT = "student"
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
-SUFFIXES = (".onnx", *CHECKPOINTS, engine_file.SUFFIX)
+ENGINE = ".engine"
+SUFFIXES = (".onnx", *CHECKPOINTS, ENGINE)
 
 
 def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:

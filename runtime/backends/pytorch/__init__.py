@@ -1,0 +1,1 @@
+"""Networks in PyTorch: the only place of the runtime that imports it."""
