@@ -18,7 +18,7 @@ from dvmsr.runtime.images.codec import check_sides
 from dvmsr.runtime.images.picture import Header, Picture, check_frames, encode_picture, read_picture
 from dvmsr.runtime.manifest import BEGUN, DONE, FAILED, SKIPPED, Manifest
 from dvmsr.runtime.naming import TEMPLATE, FileJob, Job, plan
-from dvmsr.runtime.places import exists
+from dvmsr.runtime.storage.places import exists
 from dvmsr.runtime.video import enlarge as video
 from dvmsr.runtime.video.codecs import check_options
 from dvmsr.runtime.video.containers import WRITTEN, is_video

@@ -217,8 +217,8 @@ def infer(
     """
     from dvmsr.runtime import batch
     from dvmsr.runtime.naming import TEMPLATE, check_template
-    from dvmsr.runtime.places import Remote, place
     from dvmsr.runtime.standard_streams import STREAM, enlarge_stream
+    from dvmsr.runtime.storage.places import Remote, place
     from dvmsr.runtime.upscaler import Upscaler
     from dvmsr.utils.cli.app import warnings_as_notices
     from dvmsr.utils.sizes import parse_bytes
@@ -300,7 +300,7 @@ def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> Non
     Raises:
         UsageError: if not.
     """
-    from dvmsr.runtime.places import place
+    from dvmsr.runtime.storage.places import place
     from dvmsr.runtime.video.containers import WRITTEN, is_video
 
     if len(inputs) != 1:

@@ -26,7 +26,7 @@ from dvmsr.runtime import memory
 from dvmsr.runtime.batch import Options, Result, Steps
 from dvmsr.runtime.copies import Copies
 from dvmsr.runtime.naming import Job
-from dvmsr.runtime.places import check_target
+from dvmsr.runtime.storage.places import check_target
 from dvmsr.runtime.video.containers import is_video
 from dvmsr.utils import threads
 from dvmsr.utils.cli.app import notice

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import EXPECTED, explain
 from dvmsr.runtime.naming import FileJob, Job
-from dvmsr.runtime.places import Remote
+from dvmsr.runtime.storage.places import Remote
 
 if TYPE_CHECKING:
     from dvmsr.runtime.batch import Result, Steps

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime import places
 from dvmsr.runtime.naming import Job
+from dvmsr.runtime.storage import places
 from dvmsr.utils.atomic import lock
 from dvmsr.utils.paths import check_input, exists, is_dir, unreadable
 

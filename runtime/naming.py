@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.images.codec import FORMATS, check_format
-from dvmsr.runtime.places import Place, Remote, identity, is_dir, is_pattern, matches, place
+from dvmsr.runtime.storage.places import Place, Remote, identity, is_dir, is_pattern, matches, place
 from dvmsr.runtime.video.containers import WRITTEN, check_container, is_video, result_suffix
 from dvmsr.utils.paths import is_file, unreadable
 

@@ -13,7 +13,7 @@ from dvmsr.errors import UsageError
 from dvmsr.runtime.batch import Options, Result, checking, enlarge, result_of
 from dvmsr.runtime.images.codec import FORMATS, check_format
 from dvmsr.runtime.images.picture import decode_picture, encode_picture
-from dvmsr.runtime.places import Remote, place
+from dvmsr.runtime.storage.places import Remote, place
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.paths import check_input, unreadable

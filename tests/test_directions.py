@@ -85,10 +85,10 @@ export/engine_worker export/graph export/onnx_export export/parity export/plugin
 export/plugin_command export/streaming_graph export/trt_command export/verify lam lam_picture
 metrics page runtime/batch runtime/bench runtime/bench_plot runtime/by_rows runtime/cluster
 runtime/copies runtime/difference runtime/drift runtime/heat_map runtime/limits runtime/machine
-runtime/manifest runtime/naming runtime/parity runtime/places runtime/probe runtime/samples
-runtime/standard_streams runtime/timing runtime/video/pixels torch_module train/board train/cache
-train/config_file train/data train/folder train/photographs train/prefetch train/recipes
-train/report train/schedule train/settings train/sources train/state
+runtime/manifest runtime/naming runtime/parity runtime/probe runtime/samples
+runtime/standard_streams runtime/timing torch_module train/board train/cache train/config_file
+train/data train/folder train/photographs train/prefetch train/recipes train/report train/schedule
+train/settings train/sources train/state
 """
 STILL_FLAT = set(_STILL_FLAT.split())
 """Files that have no room yet."""

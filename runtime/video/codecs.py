@@ -9,8 +9,8 @@ from pathlib import Path
 from dvmsr.errors import UsageError
 from dvmsr.runtime.video.containers import check_container
 from dvmsr.runtime.video.library import import_av
-from dvmsr.runtime.video.pixels import Coding, Layout
 from dvmsr.runtime.video.source import Video
+from dvmsr.runtime.video.yuv import Coding, Layout
 from dvmsr.utils.threads import cores
 
 _AHEAD_BYTES = 256 << 20

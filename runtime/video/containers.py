@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dvmsr.errors import UsageError
-
-if TYPE_CHECKING:
-    from dvmsr.runtime.places import Place
 
 WRITTEN = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 """FFmpeg's name of the container that each file extension of a result stands for."""
@@ -23,12 +20,19 @@ DEMUXERS = "mov,matroska,webm,avi,mpegts,mpeg,asf,flv,ogg,mxf"
 """FFmpeg's names of the containers that are read; a playlist, say, could name other files."""
 
 
-def is_video(path: Place) -> bool:
+class Named(Protocol):
+    """A file's name, or a URL."""
+
+    @property
+    def suffix(self) -> str: ...
+
+
+def is_video(path: Named) -> bool:
     """Whether the name is that of a video."""
     return path.suffix.lower() in READ
 
 
-def result_suffix(path: Place, wanted: str | None = None) -> str:
+def result_suffix(path: Named, wanted: str | None = None) -> str:
     """The extension of a video's result.
 
     Args:
@@ -39,7 +43,7 @@ def result_suffix(path: Place, wanted: str | None = None) -> str:
     return path.suffix if path.suffix.lower() in WRITTEN else FALLBACK
 
 
-def check_container(path: Place) -> str:
+def check_container(path: Named) -> str:
     """FFmpeg's name of the container that a result's name stands for.
 
     Raises:

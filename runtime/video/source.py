@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.video.containers import DEMUXERS
 from dvmsr.runtime.video.library import decoding, import_av, url
-from dvmsr.runtime.video.pixels import (
+from dvmsr.runtime.video.timeline import Timeline
+from dvmsr.runtime.video.yuv import (
     BT601,
     BT709,
     MATRICES,
@@ -25,7 +26,6 @@ from dvmsr.runtime.video.pixels import (
     Layout,
     Planes,
 )
-from dvmsr.runtime.video.timeline import Timeline
 from dvmsr.utils.paths import check_input
 from dvmsr.utils.threads import cores
 

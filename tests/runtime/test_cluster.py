@@ -19,7 +19,7 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.batch import Options, Result
 from dvmsr.runtime.cluster import Cluster, Model, Surroundings, Told, Worker, _surroundings
 from dvmsr.runtime.naming import Job
-from dvmsr.runtime.places import Remote
+from dvmsr.runtime.storage.places import Remote
 
 Infer = Callable[..., int]
 MODEL = Model("m.onnx", "portable", 1, None, None)

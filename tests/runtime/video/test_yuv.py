@@ -8,8 +8,8 @@ from clips import fp64_planes, fp64_rgb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvmsr.runtime.video import pixels
-from dvmsr.runtime.video.pixels import Coding, Layout
+from dvmsr.runtime.video import yuv
+from dvmsr.runtime.video.yuv import Coding, Layout
 
 SUBSAMPLINGS = {"444": (False, False), "422": (False, True), "420": (True, True)}
 codings = st.builds(
@@ -60,7 +60,7 @@ def test_bands_of_rows_change_nothing(rows: int, monkeypatch: pytest.MonkeyPatch
     rgb = np.random.default_rng(0).integers(0, 65536, (9, 7, 3), np.uint16)
     coding = Coding(Layout("yuv", 10, (True, True)), 9)
     whole = coding.from_rgb(rgb)
-    monkeypatch.setattr(pixels, "_ROWS", rows)
+    monkeypatch.setattr(yuv, "_ROWS", rows)
     for plane, expected in zip(coding.from_rgb(rgb), whole, strict=True):
         np.testing.assert_array_equal(plane, expected)
 

@@ -10,7 +10,7 @@ import pytest
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime.naming import Job, plan
-from dvmsr.runtime.places import Remote, is_pattern, place, state
+from dvmsr.runtime.storage.places import Remote, is_pattern, place, state
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_refuses_before_any_work(
 
 
 def test_no_store_is_asked_for_a_bucket_that_is_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dvmsr.runtime.places.exists", lambda place: pytest.fail("asked"))
+    monkeypatch.setattr("dvmsr.runtime.storage.places.exists", lambda place: pytest.fail("asked"))
     with pytest.raises(UsageError, match="has a pattern in place of a bucket; name one"):
         planned("s3://*/a.png")
 
@@ -179,7 +179,7 @@ def test_what_stores_tell_of_an_object(
     monkeypatch: pytest.MonkeyPatch, info: dict[str, object], expected: dict[str, object]
 ) -> None:
     monkeypatch.setattr(
-        "dvmsr.runtime.places._driver",
+        "dvmsr.runtime.storage.places._driver",
         lambda remote: (SimpleNamespace(info=lambda path: info), "path"),
     )
     assert state(Remote("s3://bucket/a.png")) == expected
@@ -212,7 +212,8 @@ def test_what_drivers_raise_becomes_a_sentence(
         raise error
 
     monkeypatch.setattr(
-        "dvmsr.runtime.places._driver", lambda remote: (SimpleNamespace(get_file=fail), "path")
+        "dvmsr.runtime.storage.places._driver",
+        lambda remote: (SimpleNamespace(get_file=fail), "path"),
     )
     with pytest.raises(DvmsrError) as caught:
         Remote("memory://b/a.png").download(Path("copy.png"))

@@ -36,7 +36,7 @@ from small_model import Models
 from dvmsr.errors import UsageError
 from dvmsr.runtime import batch
 from dvmsr.runtime.naming import Job
-from dvmsr.runtime.places import Remote
+from dvmsr.runtime.storage.places import Remote
 from dvmsr.runtime.video import enlarge, library
 
 Infer = Callable[..., int]

@@ -1,0 +1,1 @@
+"""Where pictures lie: files here, and objects in stores."""
