@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from dvmsr.box import Box
 from dvmsr.data.pairs import Pixels
-from dvmsr.runtime.heat_map import largest
+from dvmsr.runtime.parity.heat_map import largest
 from dvmsr.utils.colormap import INK, PAPER, font, inferno
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ def check(engine: Path, source: Path, profile: Profile, progress: Callable[[str]
         ParityError: if the two are further apart than the engine's precision explains.
         DvmsrError: if the engine does not run.
     """
-    from dvmsr.runtime.limits import default_limits
-    from dvmsr.runtime.parity import compare
-    from dvmsr.runtime.samples import synthetic_sample
+    from dvmsr.runtime.parity.limits import default_limits
+    from dvmsr.runtime.parity.parity import compare
+    from dvmsr.runtime.parity.samples import synthetic_sample
     from dvmsr.runtime.upscaler import Upscaler
 
     try:

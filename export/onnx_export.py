@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import dvmsr
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.parity import Parity
-from dvmsr.runtime.limits import default_limits
+from dvmsr.runtime.parity.limits import default_limits
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.cli.app import notice
 from dvmsr.utils.paths import check_encodable, exists
@@ -92,7 +92,7 @@ def export_onnx(
         MissingComponentError: if torch or onnx is not installed.
         IncompatibleModelError: if the source is no checkpoint of this network, onnxruntime is
             too old for the opset, or the network is to stream and is bidirectional.
-        ParityError: if the outputs differ by more than `dvmsr.runtime.limits` allows.
+        ParityError: if the outputs differ by more than `dvmsr.runtime.parity.limits` allows.
         DvmsrError: if the source cannot be read or the file not be written.
     """
     path = Path(path)

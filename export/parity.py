@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dvmsr.runtime.limits import default_limits
+from dvmsr.runtime.parity.limits import default_limits
 
 
 @dataclass(frozen=True)

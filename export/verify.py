@@ -19,7 +19,7 @@ from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
-from dvmsr.runtime.difference import measure
+from dvmsr.runtime.parity.difference import measure
 
 SHAPES = ((2, 40, 56), (1, 61, 43))
 """Batch, height and width of the inputs to a dynamic model; the second has an odd token count."""

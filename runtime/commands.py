@@ -67,7 +67,7 @@ def parity(
       dvmsr parity model.pth half.onnx --layers --heat-map where.png
       dvmsr parity half.engine model.onnx --images photos/
     """
-    from dvmsr.runtime.parity import run
+    from dvmsr.runtime.parity.parity import run
 
     run(a, b, images or [], limits, layers, heat_map, threads, overwrite, as_json)
 

@@ -84,8 +84,7 @@ export/engine_build export/engine_layers export/engine_parity export/engine_prog
 export/engine_worker export/graph export/onnx_export export/parity export/plugin_build
 export/plugin_command export/streaming_graph export/trt_command export/verify lam lam_picture
 metrics page runtime/batch runtime/bench runtime/bench_plot runtime/by_rows runtime/cluster
-runtime/copies runtime/difference runtime/drift runtime/heat_map runtime/limits runtime/machine
-runtime/manifest runtime/naming runtime/parity runtime/probe runtime/samples
+runtime/copies runtime/machine runtime/manifest runtime/naming runtime/probe
 runtime/standard_streams runtime/timing torch_module train/board train/cache train/config_file
 train/data train/folder train/photographs train/prefetch train/recipes train/report train/schedule
 train/settings train/sources train/state

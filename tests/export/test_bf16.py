@@ -19,7 +19,7 @@ from dvmsr.data.natural_image import natural_image
 from dvmsr.export.engine_build import BF16_OPSET
 from dvmsr.export.onnx_export import make_model
 from dvmsr.kernels import cpu
-from dvmsr.runtime.limits import default_limits
+from dvmsr.runtime.parity.limits import default_limits
 
 ARITHMETIC = ("Sub", "Add", "Conv", "MatMul", "LayerNormalization", "LeakyRelu")
 CUSTOM = ("SelectiveScan", "CausalConv1d")

@@ -28,7 +28,7 @@ from dvmsr.errors import (
 from dvmsr.export import export_onnx, graph, onnx_export, verify
 from dvmsr.export.parity import Parity
 from dvmsr.kernels import cpu
-from dvmsr.runtime.limits import FP16_MIN_PSNR, FP32_MAX_ABS
+from dvmsr.runtime.parity.limits import FP16_MIN_PSNR, FP32_MAX_ABS
 
 BACKENDS = ["portable"] if cpu.library_path() is None else ["native", "portable"]
 

@@ -21,12 +21,13 @@ from small_model import CONFIG, Models, random_pixels
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda, driver
-from dvmsr.runtime import Upscaler, parity, spec
+from dvmsr.runtime import Upscaler, spec
 from dvmsr.runtime.backends.trt import engine, engine_file, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
 from dvmsr.runtime.backends.trt.engine_file import Profile
-from dvmsr.runtime.drift import common_layers
-from dvmsr.runtime.samples import synthetic_sample
+from dvmsr.runtime.parity import parity
+from dvmsr.runtime.parity.drift import common_layers
+from dvmsr.runtime.parity.samples import synthetic_sample
 from dvmsr.runtime.timing import interleave
 
 PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))

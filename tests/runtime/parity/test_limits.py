@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.limits import (
+from dvmsr.runtime.parity.limits import (
     BF16_MIN_PSNR,
     FP16_MIN_PSNR,
     FP32_MAX_ABS,

@@ -28,9 +28,9 @@ from dvmsr.kernels import cpu
 from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler
-from dvmsr.runtime.drift import FP32_DRIFT, common_layers, compare_layers, first_drift
-from dvmsr.runtime.parity import compare
-from dvmsr.runtime.samples import Sample, find_samples, synthetic_sample
+from dvmsr.runtime.parity.drift import FP32_DRIFT, common_layers, compare_layers, first_drift
+from dvmsr.runtime.parity.parity import compare
+from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load, split
 
 Command = Callable[..., tuple[int, str, str]]

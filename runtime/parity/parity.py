@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from dvmsr.errors import ParityError, UsageError
 from dvmsr.metrics import psnr_y
 from dvmsr.runtime import memory
-from dvmsr.runtime.difference import measure
-from dvmsr.runtime.drift import (
+from dvmsr.runtime.images.arrays import from_planes
+from dvmsr.runtime.parity.difference import measure
+from dvmsr.runtime.parity.drift import (
     FP32_DRIFT,
     HALF_DRIFT,
     LayerDifference,
@@ -24,9 +25,8 @@ from dvmsr.runtime.drift import (
     compare_layers,
     first_drift,
 )
-from dvmsr.runtime.images.arrays import from_planes
-from dvmsr.runtime.limits import Limits, default_limits, parse_limits
-from dvmsr.runtime.samples import Sample, find_samples, synthetic_sample
+from dvmsr.runtime.parity.limits import Limits, default_limits, parse_limits
+from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
@@ -222,7 +222,7 @@ def run(
     if report.limits.delta_psnr is not None and report.overall.delta_psnr is None:
         raise UsageError("a limit on delta-psnr needs --images with a folder that has HR/ in it")
     if heat_map is not None:
-        from dvmsr.runtime.heat_map import draw
+        from dvmsr.runtime.parity.heat_map import draw
 
         sides = [replace(side, model=Path(side.model).name) for side in (report.a, report.b)]
         lines = [worst.sample.name, f"a: {sides[0]}", f"b: {sides[1]}"]

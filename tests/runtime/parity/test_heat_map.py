@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dvmsr.runtime.heat_map import LONGEST_SIDE, draw
+from dvmsr.runtime.parity.heat_map import LONGEST_SIDE, draw
 from dvmsr.utils.colormap import inferno
 
 
