@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
-from dvmsr.runtime import memory
+from dvmsr.utils import memory
 from dvmsr.utils.sizes import in_words
 from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 

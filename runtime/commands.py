@@ -127,7 +127,7 @@ def bench(
       dvmsr bench model.onnx --batch 1 --batch 8 --rounds 100 -o times.json
       dvmsr bench half.engine model.onnx --rounds 500
     """
-    from dvmsr.runtime.bench import run
+    from dvmsr.runtime.bench.bench import run
 
     run(
         *(models, size or [], batch or [], rounds, warmup, threads),

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
-from pathlib import Path
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError
 from dvmsr.strips import least_rows, states
+from dvmsr.utils.memory import available
 from dvmsr.utils.sizes import in_words
 
 _INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
@@ -32,14 +30,6 @@ _FRAME_COPIES = 3
 """Of each enlarged frame: what was computed, what is encoded, and what the encoder compares."""
 _STATE_COPIES = 3
 """What a step takes, what it gives, and one more while they change hands."""
-
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 
 
 def known(backend: str) -> bool:
@@ -85,23 +75,6 @@ def budget(limit: int | None) -> int | None:
         return limit
     free = available()
     return None if free is None else free // 2
-
-
-def available() -> int | None:
-    """Bytes that this process may still take without swapping; None where that is unknown."""
-    amounts = []
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        line = next(line for line in lines if line.startswith("MemAvailable:"))
-        amounts.append(int(line.split()[1]) * 1024)
-    for limit, usage in _CGROUP_FILES:
-        with suppress(OSError, ValueError):  # no such group, or its limit is "max"
-            used = int(Path(usage).read_text()) - _reclaimable(Path(usage).parent)
-            amounts.append(int(Path(limit).read_text()) - used)
-    if not amounts:
-        with suppress(AttributeError, OSError, ValueError):
-            amounts.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return min(amounts, default=None)
 
 
 def check(
@@ -166,11 +139,3 @@ def check_frames(
             f"{in_words(needed)} of memory where {in_words(there)} are "
             f"{'free' if limit is None else 'allowed'}; cut it into parts or make it a video"
         )
-
-
-def _reclaimable(group: Path) -> int:
-    """Bytes of cached files that the group's usage includes and that it gives up when needed."""
-    for line in (group / "memory.stat").read_text().splitlines():
-        if line.startswith(("inactive_file ", "total_inactive_file ")):
-            return int(line.split()[1])
-    return 0

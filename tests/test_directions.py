@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "eval": "errors utils weights data runtime/images runtime/backends/onnxrt runtime/upscaler "
     "runtime/spec runtime",
     "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
-    "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images",
+    "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images runtime/memory",
     "cli": "utils eval info lam runtime/commands train/command",
     "runtime": "runtime/upscaler",
     "runtime/images": "errors utils",
@@ -83,9 +83,8 @@ attribution box compare evaluate export/bodies export/capabilities export/cuda_c
 export/engine_build export/engine_layers export/engine_parity export/engine_progress
 export/engine_worker export/graph export/onnx_export export/parity export/plugin_build
 export/plugin_command export/streaming_graph export/trt_command export/verify lam lam_picture
-metrics page runtime/batch runtime/bench runtime/bench_plot runtime/by_rows runtime/cluster
-runtime/copies runtime/machine runtime/manifest runtime/naming runtime/probe
-runtime/standard_streams runtime/timing torch_module train/board train/cache train/config_file
+metrics page runtime/batch runtime/by_rows runtime/cluster runtime/copies runtime/manifest
+runtime/naming runtime/standard_streams torch_module train/board train/cache train/config_file
 train/data train/folder train/photographs train/prefetch train/recipes train/report train/schedule
 train/settings train/sources train/state
 """
@@ -94,9 +93,7 @@ STILL_FLAT = set(_STILL_FLAT.split())
 
 EXCEPTIONS = {
     ("lam_picture", "lam"),
-    ("runtime/bench_plot", "runtime/bench"),
     ("runtime/copies", "runtime/batch"),
-    ("train/session", "runtime/memory"),
 }
 """Imports of today that are to end."""
 

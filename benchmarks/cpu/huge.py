@@ -22,7 +22,7 @@ import numpy as np
 from measure import write
 from numpy.typing import NDArray
 
-from dvmsr.runtime import machine
+from dvmsr.runtime.bench import machine
 from dvmsr.runtime.images.rows.writer import writing_rows
 
 INFER = "from dvmsr.runtime.cli import main; main()"

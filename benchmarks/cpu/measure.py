@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dvmsr.runtime.timing import interleave, on_the_wall, summarise
+from dvmsr.runtime.bench.timing import interleave, on_the_wall, summarise
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -20,7 +20,7 @@ def race(
     warmup: int = 1,
     races: int = 1,
 ) -> dict[str, dict[str, Any]]:
-    """The times of each contestant (`dvmsr.runtime.timing.Times`), with ratios to `base`.
+    """The times of each contestant (`dvmsr.runtime.bench.timing.Times`), with ratios to `base`.
 
     The machine's speed may change how contestants compare. So several races, which should be
     minutes long together, all count: the times and `ratio` are of their rounds together,

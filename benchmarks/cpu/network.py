@@ -27,8 +27,8 @@ import rlfn
 
 from dvmsr.export import export_onnx
 from dvmsr.kernels import cpu
-from dvmsr.runtime import machine
-from dvmsr.runtime.probe import probe
+from dvmsr.runtime.bench import machine
+from dvmsr.runtime.bench.probe import probe
 from dvmsr.runtime.upscaler import Upscaler
 
 

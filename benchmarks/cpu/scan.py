@@ -23,8 +23,8 @@ from onnx import TensorProto, helper
 
 from dvmsr.export import bodies
 from dvmsr.ops import selective_scan
-from dvmsr.runtime import machine
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
+from dvmsr.runtime.bench import machine
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "h0")
 

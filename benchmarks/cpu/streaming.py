@@ -21,9 +21,9 @@ import numpy as np
 from measure import race, write
 
 from dvmsr.export import export_onnx
-from dvmsr.runtime import machine
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
+from dvmsr.runtime.bench import machine
 
 HEIGHTS = (8, 16, 32, 64)
 

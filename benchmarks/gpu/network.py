@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rlfn
 
 from dvmsr import checkpoint, ops
-from dvmsr.runtime.timing import interleave, summarise
+from dvmsr.runtime.bench.timing import interleave, summarise
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 

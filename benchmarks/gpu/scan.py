@@ -21,7 +21,7 @@ import numpy as np
 from tools import RESULTS, Gpu, Probes, Scan, median, prefix, write
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.timing import interleave
+from dvmsr.runtime.bench.timing import interleave
 
 CHANNELS, STATE = 120, 16
 LENGTHS, BATCHES = "4096,16384,65536,172890", "1,8"

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from dvmsr.errors import DvmsrError
 from dvmsr.kernels import cuda, driver, nvcc
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
-from dvmsr.runtime import machine
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.backends.trt.half import narrowed, widened
+from dvmsr.runtime.bench import machine
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 HALF = frozenset({"u", "delta", "B", "C", "z", "x", "tail", "y", "new_tail"})

@@ -13,9 +13,9 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.probe import peak_resident
 from dvmsr.utils.atomic import write_atomically
 from dvmsr.utils.cli.app import stderr_console
+from dvmsr.utils.memory import peak_resident
 from dvmsr.utils.paths import exists, unreadable
 
 LONGEST = 1e10

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,22 +43,6 @@ def test_grows_with_what_needs_memory() -> None:
     assert plain < memory.estimate(PRESETS["teacher"], "native", 10, 10)
 
 
-def test_finds_out_how_much_there_is() -> None:
-    there = memory.available()
-    assert there is None or 10**6 < there < 10**14
-
-
-def test_respects_a_group_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 300\n")
-    files = (str(tmp_path / "memory.max"), str(tmp_path / "memory.current"))
-    monkeypatch.setattr(memory, "_CGROUP_FILES", (files,))
-    assert memory.available() == 400
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available() != 400
-
-
 def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: None)
     memory.check(DVMSRConfig(), "native", 10**5, 10**5, "p.png")
@@ -93,11 +76,3 @@ def test_strips_need_less_than_estimated(
     config = models.network.config
     assert int(result.stdout) < memory.estimate_strips(config, backend, 600, 500, 8)
     assert 5 * int(result.stdout) < memory.estimate(config, backend, 600, 500)
-
-
-def test_falls_back_to_the_size_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_files(path: Path) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", no_files)
-    assert memory.available() == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

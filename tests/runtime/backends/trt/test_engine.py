@@ -25,10 +25,10 @@ from dvmsr.runtime import Upscaler, spec
 from dvmsr.runtime.backends.trt import engine, engine_file, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
 from dvmsr.runtime.backends.trt.engine_file import Profile
+from dvmsr.runtime.bench.timing import interleave
 from dvmsr.runtime.parity import parity
 from dvmsr.runtime.parity.drift import common_layers
 from dvmsr.runtime.parity.samples import synthetic_sample
-from dvmsr.runtime.timing import interleave
 
 PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dvmsr.runtime.timing import interleave, on_the_wall, summarise
+from dvmsr.runtime.bench.timing import interleave, on_the_wall, summarise
 
 
 def test_contestants_take_turns() -> None:

@@ -12,14 +12,16 @@ from PIL import Image, ImageDraw
 from dvmsr.utils.colormap import FAINT, INK, PAPER, SERIES, font
 
 if TYPE_CHECKING:
-    from dvmsr.runtime.bench import Measurement
+    from dvmsr.runtime.bench.measurement import Measurement
 
 _FINE = 2
 """Everything is drawn this many times larger and then reduced, for smooth edges."""
 _OUTLIER = 2.5
 """Rounds that took longer than this many times the slowest model's median are off the scale: a
 `>` at the end tells of them."""
-_TITLE_TEXT = "Time per run: median (bar), every round (dots), 95 % (line); ratio to the first"
+_TITLE_TEXT = (
+    "Time per run: median (bar, number), every round (dots), 95 % (line); ratio to the first"
+)
 _MARGIN, _ROW, _BAR, _PLOT, _NUMBERS = 20, 34, 16, 460, 170
 _HEAD, _TITLE, _AXIS, _DOT = 48, 28, 34, 2
 
@@ -43,7 +45,7 @@ def draw(results: Sequence[Measurement], headline: str) -> bytes:
     pen.text(
         _MARGIN,
         12,
-        "Time per run: median (bar, number), every round (dots), 95 % (line); ratio to the first",
+        _TITLE_TEXT,
         INK,
         15,
     )

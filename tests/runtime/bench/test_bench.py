@@ -18,13 +18,16 @@ from small_model import Models
 from dvmsr import cli
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime import Upscaler, bench
+from dvmsr.runtime import Upscaler
 from dvmsr.runtime.backends.base import Network
-from dvmsr.runtime.bench import Measurement, measure
-from dvmsr.runtime.bench_plot import draw
-from dvmsr.runtime.probe import Probe, peak_resident, probe
-from dvmsr.runtime.timing import summarise
+from dvmsr.runtime.bench import bench
+from dvmsr.runtime.bench.bench import measure
+from dvmsr.runtime.bench.measurement import Measurement
+from dvmsr.runtime.bench.plot import draw
+from dvmsr.runtime.bench.probe import Probe, probe
+from dvmsr.runtime.bench.timing import summarise
 from dvmsr.utils.colormap import SERIES
+from dvmsr.utils.memory import peak_resident
 
 Command = Callable[..., tuple[int, str, str]]
 QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import UsageError
-from dvmsr.runtime import machine, memory
-from dvmsr.runtime.probe import Probe, Shape, probe
+from dvmsr.runtime import memory
+from dvmsr.runtime.bench import machine
+from dvmsr.runtime.bench.measurement import Measurement
+from dvmsr.runtime.bench.probe import Shape, probe
+from dvmsr.runtime.bench.timing import interleave, summarise
 from dvmsr.runtime.spec import load
-from dvmsr.runtime.timing import Times, interleave, summarise
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
@@ -28,53 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SIZE = (256, 256)
 MIB = 2**20
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One model on one backend with one input shape."""
-
-    name: str
-    """The model as the user named it, with its backend if that was named."""
-    model: str
-    """The model's file."""
-    backend: str
-    precision: str
-    shape: Shape
-    """Batch, height and width of the input."""
-    scale: int
-    clock: str
-    """`wall clock`, or `CUDA events` without the copies between host and GPU."""
-    seconds: tuple[float, ...]
-    """Of every round."""
-    times: Times
-    probe: Probe
-    details: dict[str, Any]
-    """What the backend adds, such as an engine's `build_seconds`."""
-
-    @property
-    def images_per_second(self) -> float:
-        """At the median time."""
-        return self.shape[0] / self.times.p50_ms * 1e3
-
-    @property
-    def megapixels_per_second(self) -> float:
-        """Output pixels in millions, at the median time."""
-        _, height, width = self.shape
-        return self.images_per_second * height * width * self.scale**2 / 1e6
-
-    @property
-    def peak_bytes(self) -> int | None:
-        """On the GPU for a backend with one, else of the process."""
-        return self.probe.device_bytes or self.probe.peak_bytes
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields and rates as JSON-ready values."""
-        return {
-            **asdict(self),
-            "images_per_second": self.images_per_second,
-            "megapixels_per_second": self.megapixels_per_second,
-        }
 
 
 def measure(
@@ -157,7 +111,7 @@ def run(
     if output is not None:
         write_atomically(output, (json.dumps(report, indent=1) + "\n").encode(), overwrite)
     if plot is not None:
-        from dvmsr.runtime.bench_plot import draw
+        from dvmsr.runtime.bench.plot import draw
 
         write_atomically(plot, draw(results, headline(report)), overwrite)
     if as_json:

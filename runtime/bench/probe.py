@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 
 from dvmsr.errors import DvmsrError
 from dvmsr.utils import child_python
 from dvmsr.utils.cli.app import notice
+from dvmsr.utils.memory import peak_resident
 
 Shape = tuple[int, int, int]
 """Batch, height and width."""
@@ -47,23 +47,6 @@ def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
         reason = lines[-1].removeprefix("error: ") if lines else "it was ended from outside"
         raise DvmsrError(f"measuring the memory of {spec} failed ({reason})")
     return Probe(**json.loads(result.stdout))
-
-
-def peak_resident() -> int | None:
-    """Largest resident memory of this process so far, in bytes; None where that is not known.
-
-    Not `getrusage`, which on Linux counts the memory of the process that started this one.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
-    except (OSError, IndexError):
-        pass
-    if sys.platform == "darwin":
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes there
-    return None
 
 
 def main() -> None:

@@ -1,0 +1,89 @@
+"""Networks in PyTorch, ours and other people's, by name."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dvmsr import checkpoint
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
+
+_IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+
+
+def load(model: str) -> TorchModule:
+    """A network in eval mode whose weights need no gradients.
+
+    What an import path names is looked for among the installed packages, then in the current
+    folder, and runs where its weights lie, in their type.
+
+    Raises:
+        UsageError: if there is no such model, file, module or attribute.
+        DvmsrError: if it cannot be read, or the factory or what it imports fails.
+        MissingComponentError: if what it imports is not installed.
+        IncompatibleModelError: if the file is not a checkpoint of DVMSR, or what the import path
+            names is or returns no `torch.nn.Module`.
+    """
+    path = Path(model)
+    if path.suffix.lower() in CHECKPOINTS:
+        module: nn.Module = checkpoint.load(path)
+    elif model in BUNDLED_CHECKPOINTS:
+        module = checkpoint.load(find_checkpoint(model))
+    elif match := _IMPORT_PATH.fullmatch(model):
+        module = _make(model, _find(*match.groups()))
+    else:
+        raise UsageError(
+            f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
+            f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
+        )
+    return TorchModule(model, module.eval().requires_grad_(False))
+
+
+def _find(module: str, attribute: str) -> Any:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(
+                f"there is no module {error.name}, neither installed nor in the current folder; "
+                "check the name"
+            ) from None
+        raise MissingComponentError(
+            f"{module} needs the package {error.name}; install it"
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise DvmsrError(f"{module} cannot be imported ({_reason(error)}); mend it") from None
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise UsageError(f"{module} has no {attribute}; name a factory that it has")
+        found = getattr(found, name)
+    return found
+
+
+def _make(name: str, factory: Any) -> nn.Module:
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise UsageError(f"{name} cannot be called; name a function that returns the network")
+    try:
+        module = factory()
+    except MemoryError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise DvmsrError(
+            f"{name} failed ({_reason(error)}); it must return the network without being given "
+            "anything"
+        ) from None
+    if not isinstance(module, nn.Module):
+        raise IncompatibleModelError(
+            f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
+        )
+    return module
