@@ -71,7 +71,7 @@ def evaluate(
       dvmsr eval Set5 --model student.onnx --backend portable --json
       dvmsr eval Set5 --model student.onnx --side-by-side pictures
     """
-    from dvmsr.evaluate import run
+    from dvmsr.eval.evaluate import run
 
     run(folders, model, backend, scale, csv, as_json, side_by_side, overwrite)
 
@@ -132,7 +132,7 @@ def compare(
       dvmsr compare large.jpg --crop 1200,800,1024,768 --html page.html
       dvmsr compare small.jpg --low --model run/best.safetensors --html page.html
     """
-    from dvmsr.compare import run
+    from dvmsr.eval.compare import run
 
     run(image, model, against or ["bicubic"], html, not low, crop, overwrite, as_json)
 

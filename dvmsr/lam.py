@@ -18,7 +18,7 @@ from PIL import Image
 from dvmsr.box import Box, parse_window, patch_around
 from dvmsr.data.pairs import Pixels, read_rgb
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.evaluate import short_names
+from dvmsr.eval.evaluate import short_names
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.images.codec import check_format, encode
 from dvmsr.utils.atomic import check_target, write_atomically

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Pixels, read_rgb, reduce
-from dvmsr.metrics import psnr_y
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.runtime import Upscaler
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dvmsr.data.pairs import Pair, PairFiles, Pixels
 from dvmsr.errors import UsageError
-from dvmsr.metrics import psnr_y
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.train.optimiser import DivergedError
 from dvmsr.train.state import Fingerprint
 

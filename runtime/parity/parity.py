@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import ParityError, UsageError
-from dvmsr.metrics import psnr_y
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.runtime import memory
 from dvmsr.runtime.images.arrays import from_planes
 from dvmsr.runtime.parity.difference import measure

@@ -26,7 +26,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Pair, Pixels
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.metrics import psnr_y
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.train import compiled
 from dvmsr.train.board import check_board

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Pair, find_dataset
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.metrics import psnr_y
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.train.validate import load_validation, to_tensor, validate
 
 

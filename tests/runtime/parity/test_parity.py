@@ -23,9 +23,9 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.data.natural_image import natural_image
 from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import UsageError
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.export.onnx_export import export_onnx
 from dvmsr.kernels import cpu
-from dvmsr.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler
 from dvmsr.runtime.parity.drift import FP32_DRIFT, common_layers, compare_layers, first_drift

@@ -14,8 +14,8 @@ from small_model import random_pixels
 
 from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.evaluate import load_methods
-from dvmsr.metrics import psnr_y
+from dvmsr.eval.evaluate import load_methods
+from dvmsr.eval.metrics import psnr_y
 from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler, split
 
 

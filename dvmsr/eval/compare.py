@@ -13,8 +13,8 @@ from PIL import Image
 
 from dvmsr.data.pairs import Pixels, reduce, to_rgb
 from dvmsr.errors import UsageError
-from dvmsr.evaluate import Method, load_methods, measure
-from dvmsr.page import MAX_PIXELS, MAX_SIDE, Picture, render
+from dvmsr.eval.evaluate import Method, load_methods, measure
+from dvmsr.eval.page import MAX_PIXELS, MAX_SIDE, Picture, render
 from dvmsr.runtime.images.codec import read_image
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices

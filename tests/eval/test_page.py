@@ -13,7 +13,7 @@ from browser import chromium
 from numpy.typing import NDArray
 from PIL import Image
 
-from dvmsr.page import Picture, render
+from dvmsr.eval.page import Picture, render
 
 HEIGHT, WIDTH = 160, 240
 NAMES = ["input", "<img src=x onerror=document.title='owned'>", "same", "model", "original"]

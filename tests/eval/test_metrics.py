@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dvmsr.errors import UsageError
-from dvmsr.metrics import luma, psnr_y, ssim_y
+from dvmsr.eval.metrics import luma, psnr_y, ssim_y
 
 
 def noise(seed: int, height: int, width: int) -> np.ndarray:

@@ -17,8 +17,8 @@ from shared import official_weights, shared_dir
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.evaluate import GAP, Method, Score, _table, evaluate, load_methods, means, run
-from dvmsr.metrics import psnr_y, ssim_y
+from dvmsr.eval.evaluate import GAP, Method, Score, _table, evaluate, load_methods, means, run
+from dvmsr.eval.metrics import psnr_y, ssim_y
 
 # PyTorch FP32, measured independently of this code.
 OFFICIAL = {
@@ -199,7 +199,7 @@ def test_files_in_the_way_are_refused_before_the_work(
     for path in written:
         path.write_bytes(b"precious")
     with monkeypatch.context() as patch:
-        patch.setattr("dvmsr.evaluate.evaluate", lambda *_, **__: pytest.fail("computed"))
+        patch.setattr("dvmsr.eval.evaluate.evaluate", lambda *_, **__: pytest.fail("computed"))
         with pytest.raises(UsageError, match=r"scores\.csv exists; allow that with --overwrite"):
             run(*arguments)
         with pytest.raises(UsageError, match=r"one/a\.png exists; allow that with --overwrite"):
@@ -220,7 +220,7 @@ def test_a_full_disk_leaves_the_table_on_the_screen(
     def full(path: Path, data: bytes, overwrite: bool) -> None:
         raise DvmsrError(f"{path} cannot be written (No space left on device)")
 
-    monkeypatch.setattr("dvmsr.evaluate.write_atomically", full)
+    monkeypatch.setattr("dvmsr.eval.evaluate.write_atomically", full)
     with pytest.raises(DvmsrError, match="No space left"):
         run(test_sets, ["bicubic"], "auto", None, tmp_path / "scores.csv", False, None)
     assert "bicubic" in capsys.readouterr().out
@@ -235,7 +235,7 @@ def test_a_picture_that_cannot_be_written_costs_no_scores(
     def full(path: Path, data: bytes, overwrite: bool) -> None:
         raise DvmsrError(f"{path} cannot be written (No space left on device)")
 
-    monkeypatch.setattr("dvmsr.evaluate.write_atomically", full)
+    monkeypatch.setattr("dvmsr.eval.evaluate.write_atomically", full)
     pictures = tmp_path / "pictures"
     with pytest.raises(SystemExit) as ended:
         run(test_sets, ["bicubic"], "auto", None, None, True, pictures)

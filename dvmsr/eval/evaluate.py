@@ -18,7 +18,7 @@ from PIL import Image
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Dataset, Pixels, find_dataset
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
-from dvmsr.metrics import psnr_y, ssim_y
+from dvmsr.eval.metrics import psnr_y, ssim_y
 from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError
 from dvmsr.runtime.images.codec import encode
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically

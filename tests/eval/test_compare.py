@@ -21,7 +21,7 @@ from PIL import Image
 from dvmsr.cli import main
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import read_rgb, reduce
-from dvmsr.metrics import psnr_y, ssim_y
+from dvmsr.eval.metrics import psnr_y, ssim_y
 
 
 class Page(HTMLParser):

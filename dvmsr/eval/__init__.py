@@ -1,0 +1,1 @@
+"""Figures and pages that tell how good results are."""
