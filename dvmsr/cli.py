@@ -224,7 +224,7 @@ def lam(
       dvmsr lam photo.png --window 160,120 --model student --model my_networks:rlfn
       dvmsr lam photo.png --window 160,120 --patch 100000 --json
     """
-    from dvmsr.lam import run
+    from dvmsr.lam.lam import run
 
     run(image, window, model or [], patch, steps, sigma, output, overwrite, as_json)
 

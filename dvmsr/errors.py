@@ -38,6 +38,12 @@ class IncompatibleModelError(DvmsrError):
     exit_code = 5
 
 
+def summary(error: BaseException) -> str:
+    """The kind and first line of an exception of other people's code."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 EXPECTED = (DvmsrError, OSError, MemoryError)
 """What work on one of many files may fail with; anything else is a bug."""
 

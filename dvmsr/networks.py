@@ -1,4 +1,9 @@
-"""Networks in PyTorch, ours and other people's, by name."""
+"""Networks in PyTorch, ours and other people's, by name.
+
+A network is named as a bundled model, a checkpoint of DVMSR, or `package.module:factory`: a
+function without arguments that returns a ready `torch.nn.Module`, weights included. It may also be
+such a module itself.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +16,19 @@ from typing import Any
 from torch import nn
 
 from dvmsr import checkpoint
-from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.errors import (
+    DvmsrError,
+    IncompatibleModelError,
+    MissingComponentError,
+    UsageError,
+    summary,
+)
 from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 
 _IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
-def load(model: str) -> TorchModule:
+def load(model: str) -> nn.Module:
     """A network in eval mode whose weights need no gradients.
 
     What an import path names is looked for among the installed packages, then in the current
@@ -42,7 +53,7 @@ def load(model: str) -> TorchModule:
             f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
             f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
         )
-    return TorchModule(model, module.eval().requires_grad_(False))
+    return module.eval().requires_grad_(False)
 
 
 def _find(module: str, attribute: str) -> Any:
@@ -60,7 +71,7 @@ def _find(module: str, attribute: str) -> Any:
             f"{module} needs the package {error.name}; install it"
         ) from None
     except (Exception, SystemExit) as error:
-        raise DvmsrError(f"{module} cannot be imported ({_reason(error)}); mend it") from None
+        raise DvmsrError(f"{module} cannot be imported ({summary(error)}); mend it") from None
     for name in attribute.split("."):
         if not hasattr(found, name):
             raise UsageError(f"{module} has no {attribute}; name a factory that it has")
@@ -79,7 +90,7 @@ def _make(name: str, factory: Any) -> nn.Module:
         raise
     except (Exception, SystemExit) as error:
         raise DvmsrError(
-            f"{name} failed ({_reason(error)}); it must return the network without being given "
+            f"{name} failed ({summary(error)}); it must return the network without being given "
             "anything"
         ) from None
     if not isinstance(module, nn.Module):
@@ -87,3 +98,6 @@ def _make(name: str, factory: Any) -> nn.Module:
             f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
         )
     return module
+
+
+_IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")

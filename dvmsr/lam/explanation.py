@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.data.pairs import Pixels
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

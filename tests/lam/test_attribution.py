@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dvmsr.attribution import (
+from dvmsr.config import DVMSRConfig
+from dvmsr.lam.attribution import (
     SIGMA,
     attribution_map,
     baseline,
@@ -22,10 +23,9 @@ from dvmsr.attribution import (
     gini,
     integrate,
 )
-from dvmsr.box import Box
-from dvmsr.config import DVMSRConfig
+from dvmsr.lam.torch_module import TorchModule
+from dvmsr.lam.window import Box
 from dvmsr.model import DVMSR
-from dvmsr.torch_module import TorchModule
 
 Detector = Callable[[Tensor], Tensor]
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.lam.torch_module import TorchModule
 from dvmsr.model import DVMSR
-from dvmsr.runtime import Upscaler, memory
-from dvmsr.torch_module import TorchModule, load
+from dvmsr.networks import load
+from dvmsr.runtime import Upscaler
 
 SOURCE = """
 import torch
@@ -60,8 +60,9 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize("attribute", ["make", "Twice", "ready"])
 def test_import_paths(networks: str, attribute: str) -> None:
     """It runs in the type of its weights, FP64 here, whatever it is given."""
-    network = load(f"{networks}:{attribute}")
-    assert not network.module.training
+    module = load(f"{networks}:{attribute}")
+    assert not module.training
+    network = TorchModule("m:f", module)
     image = torch.rand(3, 2, 5)
     sr = network.enlarge(image)
     assert sr.dtype == torch.float32
@@ -78,11 +79,11 @@ def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
     image = torch.rand(3, 6, 7)
     with torch.no_grad():
         expected = model(image[None])[0]
-    sr = load(str(tmp_path / "small.safetensors")).enlarge(image)
+    sr = load(str(tmp_path / "small.safetensors"))(image[None])[0]
     torch.testing.assert_close(sr, expected)
     pixels = (image * 255).round().to(torch.uint8)
     shown = Upscaler.from_file("student")(pixels.permute(1, 2, 0).numpy())
-    sr = (load("student").enlarge(pixels / 255).clamp(0, 1) * 255).permute(1, 2, 0)
+    sr = (load("student")(pixels[None] / 255)[0].clamp(0, 1) * 255).permute(1, 2, 0)
     assert (sr - torch.from_numpy(shown)).abs().max() < 0.6  # it was rounded
 
 
@@ -114,68 +115,3 @@ def test_refusals(networks: str, name: str, kind: type[DvmsrError], message: str
         load(name)
     assert type(error.value) is kind
     assert message in str(error.value) and "\n" not in str(error.value)
-
-
-class Made(nn.Module):
-    """Returns what a function makes of the input."""
-
-    def __init__(self, function: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, image: Tensor) -> object:
-        return self.function(image)
-
-
-@pytest.mark.parametrize(
-    ("function", "kind", "message"),
-    [
-        (lambda x: x[..., :-1], IncompatibleModelError, "returns 1x3x4x4 for an input of 1x3x4x5"),
-        (lambda x: x[:, :2], IncompatibleModelError, "returns 1x2x4x5"),
-        (lambda x: x[0], IncompatibleModelError, "returns 3x4x5"),
-        (lambda x: x.repeat(1, 1, 2, 1), IncompatibleModelError, "returns 1x3x8x5"),
-        (lambda x: x.sum(), IncompatibleModelError, "returns a scalar"),
-        (lambda x: x[..., :0, :0], IncompatibleModelError, "returns 1x3x0x0"),
-        (lambda x: [x], IncompatibleModelError, "returns a list"),
-        (lambda x: x.reshape(7), DvmsrError, "failed on an input of 5x4 pixels (RuntimeError: "),
-        (lambda x: 1 / 0, DvmsrError, "(ZeroDivisionError: division by zero)"),
-        (lambda x: sys.exit(7), DvmsrError, "(SystemExit: 7)"),
-        (lambda x: x.to("meta"), IncompatibleModelError, "has no weights, only their shapes"),
-        (lambda x: x / 0, DvmsrError, "that are no finite numbers"),
-    ],
-)
-def test_results_that_do_not_fit(
-    function: Callable[[Tensor], object], kind: type[DvmsrError], message: str
-) -> None:
-    with pytest.raises(DvmsrError) as error:
-        TorchModule("m:f", Made(function)).enlarge(torch.ones(3, 4, 5))
-    assert type(error.value) is kind
-    assert str(error.value).startswith("m:f ")
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
-def test_gradients_that_do_not_exist() -> None:
-    image = torch.rand(3, 4, 5)
-    with pytest.raises(IncompatibleModelError, match="gives no gradient"):
-        TorchModule("m:f", Made(lambda x: x.detach())).gradient(image, torch.sum)
-    with pytest.raises(DvmsrError, match="no finite numbers"):
-        TorchModule("m:f", Made(lambda x: (x - x).sqrt())).gradient(image, torch.sum)
-
-
-def test_stops_before_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty squares keep twenty tensors of 48000 bytes; room for 1.5 times as much is needed."""
-
-    def squares(x: Tensor) -> Tensor:
-        for _ in range(20):
-            x = x**2
-        return x
-
-    network, image = TorchModule("m:f", Made(squares)), torch.rand(3, 40, 100)
-    monkeypatch.setattr(memory, "available", lambda: 1_500_000)
-    network.gradient(image, torch.sum)
-    monkeypatch.setattr(memory, "available", lambda: 1_400_000)
-    with pytest.raises(DvmsrError, match=r"m:f needs more memory .* 100x40 pixels .* --patch"):
-        network.gradient(image, torch.sum)
-    network.enlarge(image)
-    monkeypatch.setattr(memory, "available", lambda: None)
-    network.gradient(image, torch.sum)

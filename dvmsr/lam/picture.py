@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dvmsr.box import Box
 from dvmsr.data.pairs import Pixels
+from dvmsr.lam.window import Box
 from dvmsr.runtime.parity.heat_map import largest
 from dvmsr.utils.colormap import INK, PAPER, font, inferno
 
 if TYPE_CHECKING:
-    from dvmsr.lam import Explanation
+    from dvmsr.lam.explanation import Explanation
 
 DECADES = 3
 """The colours reach from the largest attribution this many powers of ten down."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dvmsr.box import Box
+from dvmsr.lam.window import Box
 
 SIGMA = 1.2
 """Of the blurred input, in its pixels; with it the kernel has 9x9 taps."""

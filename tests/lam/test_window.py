@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dvmsr.box import Box, parse_window, patch_around
 from dvmsr.errors import UsageError
+from dvmsr.lam.window import Box, parse_window, patch_around
 
 
 @pytest.mark.parametrize(

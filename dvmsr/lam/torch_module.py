@@ -1,111 +1,27 @@
-"""Super-resolution networks in PyTorch, ours and other people's, with gradients.
-
-A network is named as a bundled model, a checkpoint of DVMSR, or `package.module:factory`: a
-function without arguments that returns a ready `torch.nn.Module`, weights included, which maps
-(b, 3, h, w) RGB in [0, 1] to (b, 3, s*h, s*w). It may also be such a module itself.
-"""
+"""A network in PyTorch that is asked for results and gradients."""
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dvmsr import checkpoint
-from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, summary
 from dvmsr.utils import memory
 from dvmsr.utils.sizes import in_words
-from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 
-_IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 _HEADROOM = 1.5
 """What a gradient needs, as a multiple of what is kept for it: 1.3 to 1.5 was measured."""
 _PROMISE = "it must map (b, 3, h, w) to (b, 3, s*h, s*w)"
 
 
-def load(model: str) -> TorchModule:
-    """A network in eval mode whose weights need no gradients.
-
-    What an import path names is looked for among the installed packages, then in the current
-    folder, and runs where its weights lie, in their type.
-
-    Raises:
-        UsageError: if there is no such model, file, module or attribute.
-        DvmsrError: if it cannot be read, or the factory or what it imports fails.
-        MissingComponentError: if what it imports is not installed.
-        IncompatibleModelError: if the file is not a checkpoint of DVMSR, or what the import path
-            names is or returns no `torch.nn.Module`.
-    """
-    path = Path(model)
-    if path.suffix.lower() in CHECKPOINTS:
-        module: nn.Module = checkpoint.load(path)
-    elif model in BUNDLED_CHECKPOINTS:
-        module = checkpoint.load(find_checkpoint(model))
-    elif match := _IMPORT_PATH.fullmatch(model):
-        module = _make(model, _find(*match.groups()))
-    else:
-        raise UsageError(
-            f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
-            f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
-        )
-    return TorchModule(model, module.eval().requires_grad_(False))
-
-
-def _find(module: str, attribute: str) -> Any:
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        found: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if f"{module}.".startswith(f"{error.name}."):
-            raise UsageError(
-                f"there is no module {error.name}, neither installed nor in the current folder; "
-                "check the name"
-            ) from None
-        raise MissingComponentError(
-            f"{module} needs the package {error.name}; install it"
-        ) from None
-    except (Exception, SystemExit) as error:
-        raise DvmsrError(f"{module} cannot be imported ({_reason(error)}); mend it") from None
-    for name in attribute.split("."):
-        if not hasattr(found, name):
-            raise UsageError(f"{module} has no {attribute}; name a factory that it has")
-        found = getattr(found, name)
-    return found
-
-
-def _make(name: str, factory: Any) -> nn.Module:
-    if isinstance(factory, nn.Module):
-        return factory
-    if not callable(factory):
-        raise UsageError(f"{name} cannot be called; name a function that returns the network")
-    try:
-        module = factory()
-    except MemoryError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise DvmsrError(
-            f"{name} failed ({_reason(error)}); it must return the network without being given "
-            "anything"
-        ) from None
-    if not isinstance(module, nn.Module):
-        raise IncompatibleModelError(
-            f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
-        )
-    return module
-
-
 @dataclass(frozen=True)
 class TorchModule:
-    """A network that is asked for results and gradients, and its name for messages.
+    """A network from (b, 3, h, w) RGB in [0, 1] to (b, 3, s*h, s*w), and its name for messages.
 
     Both methods take and give FP32 or FP64 on the CPU. They raise:
         DvmsrError: if the network fails, or gives values that are not finite.
@@ -184,7 +100,7 @@ class TorchModule:
     def _failed(self, image: Tensor, error: BaseException) -> DvmsrError:
         return DvmsrError(
             f"{self.name} failed on an input of {image.shape[-1]}x{image.shape[-2]} pixels "
-            f"({_reason(error)}); try another --patch"
+            f"({summary(error)}); try another --patch"
         )
 
 
@@ -209,9 +125,3 @@ def _limited(name: str, image: Tensor) -> saved_tensors_hooks:
         return tensor
 
     return saved_tensors_hooks(keep, lambda tensor: tensor)
-
-
-def _reason(error: BaseException) -> str:
-    """The kind and first line of an exception."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -12,12 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dvmsr import attribution, checkpoint
-from dvmsr.box import Box
+from dvmsr import checkpoint
 from dvmsr.cli import main
 from dvmsr.config import DVMSRConfig
-from dvmsr.lam import Explanation
-from dvmsr.lam_picture import FRAME, NOTHING, PANEL, brightness, draw
+from dvmsr.lam import attribution
+from dvmsr.lam.explanation import Explanation
+from dvmsr.lam.picture import FRAME, NOTHING, PANEL, brightness, draw
+from dvmsr.lam.window import Box
 from dvmsr.model import DVMSR
 from dvmsr.utils.colormap import inferno
 

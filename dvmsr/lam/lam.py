@@ -7,18 +7,17 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from dvmsr.box import Box, parse_window, patch_around
 from dvmsr.data.pairs import Pixels, read_rgb
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.eval.evaluate import short_names
+from dvmsr.lam.explanation import Explanation
+from dvmsr.lam.window import Box, parse_window, patch_around
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.images.codec import check_format, encode
 from dvmsr.utils.atomic import check_target, write_atomically
@@ -28,35 +27,10 @@ from dvmsr.utils.progress import progress_bar
 from dvmsr.weights.registry import DEFAULT
 
 if TYPE_CHECKING:
-    from dvmsr.torch_module import TorchModule
+    from dvmsr.lam.torch_module import TorchModule
 
 PROBE = 64
 """Largest side of the input with which a network's scale is found out."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What was found of one network."""
-
-    name: str
-    diffusion_index: float
-    gini: float
-    detail: float
-    """The detector's value: how much detail the network puts into the window."""
-    detail_of_blurred: float
-    """The same where it is given the blurred input."""
-    attributed: float
-    """The sum of all attributions, which would be the difference of these two if the path had
-    infinitely many steps."""
-    attribution: NDArray[np.float64]
-    """(h, w), of the patch."""
-    sr: Pixels
-    """What the network makes of the patch, (s*h, s*w, 3)."""
-
-    def figures(self) -> dict[str, Any]:
-        """Without the pictures, JSON-ready."""
-        pictures = ("attribution", "sr")
-        return {key: value for key, value in vars(self).items() if key not in pictures}
 
 
 def explain(
@@ -68,7 +42,7 @@ def explain(
     steps: int,
     progress: Callable[[], None] = lambda: None,
 ) -> Explanation:
-    """The local attribution map of one network; see `dvmsr.attribution`.
+    """The local attribution map of one network; see `dvmsr.lam.attribution`.
 
     Args:
         name: in the explanation.
@@ -81,7 +55,7 @@ def explain(
     """
     import torch
 
-    from dvmsr import attribution
+    from dvmsr.lam import attribution
 
     def detail(sr: torch.Tensor) -> torch.Tensor:
         return attribution.edge_strength(sr, window)
@@ -110,22 +84,23 @@ def explain(
 
 
 def load_networks(models: Sequence[str]) -> list[TorchModule]:
-    """The networks, by the names that `dvmsr.torch_module` knows.
+    """The networks, by the names that `dvmsr.networks` knows.
 
     Raises:
         MissingComponentError: if PyTorch or safetensors is not installed.
         UsageError: if one is named twice.
-        DvmsrError: as `dvmsr.torch_module.load`.
+        DvmsrError: as `dvmsr.networks.load`.
     """
     if len(set(models)) < len(models):
         raise UsageError("a model is named twice; leave one out")
     try:
-        from dvmsr import torch_module
+        from dvmsr import networks
+        from dvmsr.lam.torch_module import TorchModule
     except ModuleNotFoundError as error:
         raise MissingComponentError(
             f"looking into a network needs {error.name}; pip install 'dvmsr[train]'"
         ) from None
-    return [torch_module.load(model) for model in models]
+    return [TorchModule(model, networks.load(model)) for model in models]
 
 
 def common_scale(networks: Sequence[TorchModule], lr: Pixels) -> int:
@@ -182,7 +157,7 @@ def run(
                     explain(network, name, lr, inner, sigma, steps, advance)
                     for network, name in zip(networks, names, strict=True)
                 ]
-        from dvmsr.lam_picture import draw
+        from dvmsr.lam.picture import draw
 
         picture = draw(lr, inner, found)
         write_atomically(target, encode(Image.fromarray(picture), target), overwrite)

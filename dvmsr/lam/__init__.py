@@ -1,0 +1,1 @@
+"""Local attribution maps: which pixels a network looks at."""
