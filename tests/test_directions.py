@@ -83,9 +83,7 @@ export/bodies export/capabilities export/cuda_command export/engine_build export
 export/engine_parity export/engine_progress export/engine_worker export/graph export/onnx_export
 export/parity export/plugin_build export/plugin_command export/streaming_graph export/trt_command
 export/verify runtime/batch runtime/by_rows runtime/cluster runtime/copies runtime/manifest
-runtime/naming runtime/standard_streams train/board train/cache train/config_file train/data
-train/folder train/photographs train/prefetch train/recipes train/report train/schedule
-train/settings train/sources train/state
+runtime/naming runtime/standard_streams
 """
 STILL_FLAT = set(_STILL_FLAT.split())
 """Files that have no room yet."""

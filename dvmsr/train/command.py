@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from dvmsr.errors import MissingComponentError
-from dvmsr.train.settings import Distillation, Settings
+from dvmsr.train.config.settings import Distillation, Settings
 
 
 def _running(distill: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -20,16 +20,16 @@ from dvmsr.data.pairs import Pair
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.compiled import compile_blocks
-from dvmsr.train.data import Patches
-from dvmsr.train.folder import RunFolder
+from dvmsr.train.config.schedule import Schedule
+from dvmsr.train.config.settings import Settings, check_resumed
+from dvmsr.train.data.patches import Patches
+from dvmsr.train.data.prefetch import Prefetch
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser
 from dvmsr.train.parallel import Group
-from dvmsr.train.prefetch import Prefetch
-from dvmsr.train.report import Screen, progress_line
-from dvmsr.train.schedule import Schedule
-from dvmsr.train.settings import Settings, check_resumed
-from dvmsr.train.state import Fingerprint, TrainState, check_images
+from dvmsr.train.run.folder import RunFolder
+from dvmsr.train.run.report import Screen, progress_line
+from dvmsr.train.run.state import Fingerprint, TrainState, check_images
 from dvmsr.train.validate import fingerprint, to_tensor, validate
 from dvmsr.utils.cli.app import SIGNALLED, notice
 from dvmsr.utils.signals import stop_signals

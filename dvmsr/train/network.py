@@ -11,7 +11,7 @@ from dvmsr.config import DVMSRConfig, describe_difference
 from dvmsr.config import preset as named_preset
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR, reset_delta_projections
-from dvmsr.train.state import TrainState
+from dvmsr.train.run.state import TrainState
 
 
 def build_network(
@@ -21,7 +21,7 @@ def build_network(
 
     Args:
         given: `preset`, `scale`, `network` (fields of `DVMSRConfig`) and `init`, where given.
-        dt_init: see `dvmsr.train.settings.Settings`.
+        dt_init: see `dvmsr.train.config.settings.Settings`.
 
     Raises:
         UsageError: if other options ask for another one.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR
-from dvmsr.train.settings import Distillation
+from dvmsr.train.config.settings import Distillation
 
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": F.l1_loss, "l2": F.mse_loss}
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dvmsr.train.config.settings import Settings
 from dvmsr.train.muon import Muon, hidden_matrices
 from dvmsr.train.objective import PRECISIONS, Objective
 from dvmsr.train.parallel import Group
-from dvmsr.train.settings import Settings
 
 MEMORY = 0.98
 """How much of `Watch.smooth` stays at each step: it spans about 50."""

@@ -20,19 +20,19 @@ from dvmsr.data.pairs import Pair, find_dataset
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.runtime import memory
-from dvmsr.train.board import check_board
-from dvmsr.train.cache import PixelCache
-from dvmsr.train.config_file import resolve
-from dvmsr.train.data import Patches
+from dvmsr.train.config.config_file import resolve
+from dvmsr.train.config.settings import LENGTHS, Distillation, Settings, check_resumed, option
+from dvmsr.train.data.cache import PixelCache
+from dvmsr.train.data.patches import Patches
+from dvmsr.train.data.photographs import Photograph, read_photographs
+from dvmsr.train.data.sources import Source, find_sources
 from dvmsr.train.loop import Trainer
 from dvmsr.train.network import build_network, load_teacher
 from dvmsr.train.objective import DistillationObjective, Objective
 from dvmsr.train.parallel import join
-from dvmsr.train.photographs import Photograph, read_photographs
-from dvmsr.train.report import Screen
-from dvmsr.train.settings import LENGTHS, Distillation, Settings, check_resumed, option
-from dvmsr.train.sources import Source, find_sources
-from dvmsr.train.state import TrainState, open_run
+from dvmsr.train.run.board import check_board
+from dvmsr.train.run.report import Screen
+from dvmsr.train.run.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
 from dvmsr.utils.cli.app import notice, warnings_as_notices
 from dvmsr.utils.threads import bounded

@@ -13,7 +13,7 @@ from dvmsr.data.pairs import Pair, PairFiles, Pixels
 from dvmsr.errors import UsageError
 from dvmsr.eval.metrics import psnr_y
 from dvmsr.train.optimiser import DivergedError
-from dvmsr.train.state import Fingerprint
+from dvmsr.train.run.state import Fingerprint
 
 
 def to_tensor(images: Pixels | Tensor, device: torch.device | str = "cpu") -> Tensor:

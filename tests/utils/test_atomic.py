@@ -17,7 +17,7 @@ from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
-from dvmsr.train.state import TrainState
+from dvmsr.train.run.state import TrainState
 from dvmsr.utils.atomic import check_folder, check_target, replacing, write_atomically
 
 Writer = Callable[[Path], object]

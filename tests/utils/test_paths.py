@@ -16,8 +16,8 @@ from dvmsr.model import DVMSR
 from dvmsr.runtime import spec
 from dvmsr.runtime.backends.trt.engine_file import read_info
 from dvmsr.runtime.images.codec import read_image
-from dvmsr.train.sources import find_sources
-from dvmsr.train.state import open_run
+from dvmsr.train.data.sources import find_sources
+from dvmsr.train.run.state import open_run
 from dvmsr.utils import atomic, paths
 from dvmsr.weights.registry import find_model
 

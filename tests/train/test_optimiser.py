@@ -10,9 +10,9 @@ import torch
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.model import DVMSR
+from dvmsr.train.config.settings import OPTIMISERS, Settings
 from dvmsr.train.objective import Objective
 from dvmsr.train.optimiser import DivergedError, Optimiser, Watch
-from dvmsr.train.settings import OPTIMISERS, Settings
 
 
 def test_a_noisy_but_falling_loss_is_sound() -> None:

@@ -12,11 +12,11 @@ from PIL import Image
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR
-from dvmsr.train.config_file import resolve
+from dvmsr.train.config.config_file import resolve
+from dvmsr.train.config.recipes import RECIPES, recipe
+from dvmsr.train.config.settings import Distillation, Settings
 from dvmsr.train.network import wanted_config
 from dvmsr.train.objective import DistillationObjective, Objective
-from dvmsr.train.recipes import RECIPES, recipe
-from dvmsr.train.settings import Distillation, Settings
 
 PARAMETERS = {
     "paper": 424_428,

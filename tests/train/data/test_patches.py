@@ -16,9 +16,9 @@ from PIL import Image
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Pair, read_rgb
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.train.data import Patches
-from dvmsr.train.photographs import load_pair, read_photographs
-from dvmsr.train.sources import find_sources
+from dvmsr.train.data.patches import Patches
+from dvmsr.train.data.photographs import load_pair, read_photographs
+from dvmsr.train.data.sources import find_sources
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -188,7 +188,7 @@ def test_images_beyond_the_memory_are_one_sentence(
     def load(*_: object) -> Pair:
         raise MemoryError
 
-    monkeypatch.setattr("dvmsr.train.photographs.load_pair", load)
+    monkeypatch.setattr("dvmsr.train.data.photographs.load_pair", load)
     with pytest.raises(DvmsrError, match=r"only 0 of 5 do; give fewer, or a folder .* --cache"):
         patches_of(folder)
 
@@ -209,8 +209,8 @@ def test_an_interrupted_reading_does_not_read_the_rest(
         threading.Timer(0.2, release.set).start()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dvmsr.train.photographs.load_pair", load)
-    monkeypatch.setattr("dvmsr.train.photographs.cores", lambda: 1)
+    monkeypatch.setattr("dvmsr.train.data.photographs.load_pair", load)
+    monkeypatch.setattr("dvmsr.train.data.photographs.cores", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         read_photographs(find_sources([folder]), 4, print, interrupt)
     assert len(read) <= 2 < len(list(folder.iterdir()))

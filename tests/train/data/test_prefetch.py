@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dvmsr.train.prefetch import Prefetch
+from dvmsr.train.data.prefetch import Prefetch
 
 
 def test_without_lookahead_the_caller_makes_each() -> None:

@@ -14,10 +14,10 @@ from dvmsr import checkpoint
 from dvmsr.data.pairs import Pixels
 from dvmsr.errors import DvmsrError
 from dvmsr.model import DVMSR
-from dvmsr.train.board import Board
-from dvmsr.train.report import RunLog
-from dvmsr.train.settings import Settings
-from dvmsr.train.state import FILE_NAME, LOG_NAME, PICTURES, TrainState, exclusive, open_run
+from dvmsr.train.config.settings import Settings
+from dvmsr.train.run.board import Board
+from dvmsr.train.run.report import RunLog
+from dvmsr.train.run.state import FILE_NAME, LOG_NAME, PICTURES, TrainState, exclusive, open_run
 from dvmsr.utils.atomic import write_atomically
 from dvmsr.utils.paths import exists
 

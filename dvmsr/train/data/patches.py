@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dvmsr.data.pairs import Pixels
 from dvmsr.errors import UsageError
-from dvmsr.train.photographs import Photograph, left_out
+from dvmsr.train.data.photographs import Photograph, left_out
 
 ALL = slice(None)
 

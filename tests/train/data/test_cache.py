@@ -19,11 +19,11 @@ from PIL import Image
 
 from dvmsr.data.pairs import Pair
 from dvmsr.errors import DvmsrError
-from dvmsr.train import cache
-from dvmsr.train.cache import INDEX, PIXELS, PixelCache
-from dvmsr.train.data import Patches
-from dvmsr.train.photographs import load_pair, read_photographs
-from dvmsr.train.sources import find_sources
+from dvmsr.train.data import cache
+from dvmsr.train.data.cache import INDEX, PIXELS, PixelCache
+from dvmsr.train.data.patches import Patches
+from dvmsr.train.data.photographs import load_pair, read_photographs
+from dvmsr.train.data.sources import find_sources
 
 
 def png(seed: int, height: int = 40, width: int = 50) -> bytes:
@@ -194,8 +194,8 @@ def test_a_folder_in_the_way_of_which_is_a_file_is_named(photos: Path, tmp_path:
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from dvmsr.train import cache
-from dvmsr.train.sources import find_sources
+from dvmsr.train.data import cache
+from dvmsr.train.data.sources import find_sources
 
 def begin(*_):
     os.write(1, b"begun\\n")

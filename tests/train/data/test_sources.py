@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dvmsr.errors import UsageError
-from dvmsr.train.sources import find_sources
+from dvmsr.train.data.sources import find_sources
 
 
 def png(pixels: np.ndarray) -> bytes:

@@ -29,13 +29,13 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.eval.metrics import psnr_y
 from dvmsr.model import DVMSR
 from dvmsr.train import compiled
-from dvmsr.train.board import check_board
-from dvmsr.train.data import ALL, Patches
+from dvmsr.train.config.settings import Settings
+from dvmsr.train.data.patches import ALL, Patches
+from dvmsr.train.data.photographs import Photograph
+from dvmsr.train.data.prefetch import Prefetch
 from dvmsr.train.loop import Trainer
-from dvmsr.train.photographs import Photograph
-from dvmsr.train.prefetch import Prefetch
-from dvmsr.train.settings import Settings
-from dvmsr.train.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
+from dvmsr.train.run.board import check_board
+from dvmsr.train.run.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
 from dvmsr.train.validate import validate
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)

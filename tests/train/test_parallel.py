@@ -23,7 +23,7 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.objective import Objective
 from dvmsr.train.parallel import Group, join
-from dvmsr.train.state import FILE_NAME, TrainState
+from dvmsr.train.run.state import FILE_NAME, TrainState
 
 PROGRAM = "from dvmsr.cli import main; main()"
 CONFIG = """

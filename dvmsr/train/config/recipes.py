@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from dvmsr.errors import UsageError
-from dvmsr.train.settings import DISTANCES, POSITIONS
+from dvmsr.train.config.settings import DISTANCES, POSITIONS
 
 PAPER: dict[str, Any] = {
     "steps": 500_000, "batch": 128, "patch": 64, "schedule": "multistep", "optimiser": "adam",

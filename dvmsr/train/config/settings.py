@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dvmsr.errors import UsageError
-from dvmsr.train.schedule import MILESTONES, Schedule
+from dvmsr.train.config.schedule import MILESTONES, Schedule
 
 LENGTHS = ("steps", "minutes")
 MOST = 1e12

@@ -19,7 +19,7 @@ from dvmsr import checkpoint
 from dvmsr.config import preset
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.train.command import train
-from dvmsr.train.state import FILE_NAME, TrainState
+from dvmsr.train.run.state import FILE_NAME, TrainState
 from dvmsr.utils.threads import cores
 
 APP = typer.Typer()

@@ -11,13 +11,13 @@ from torch import Tensor
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR
+from dvmsr.train.config.settings import Distillation
 from dvmsr.train.objective import (
     DistillationObjective,
     Objective,
     counterpart,
     output_and_features,
 )
-from dvmsr.train.settings import Distillation
 
 STUDENT = DVMSRConfig(channels=8, depths=(1, 1), state=4, scale=2)
 TEACHER = replace(STUDENT, channels=12, depths=(1, 1, 1, 1), upsampler="pixelshuffle")

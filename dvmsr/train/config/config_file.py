@@ -19,8 +19,8 @@ from typing import Any, get_type_hints
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import UsageError
-from dvmsr.train.recipes import recipe
-from dvmsr.train.settings import Distillation, Settings
+from dvmsr.train.config.recipes import recipe
+from dvmsr.train.config.settings import Distillation, Settings
 from dvmsr.utils.paths import check_input, unreadable
 
 if sys.version_info >= (3, 11):

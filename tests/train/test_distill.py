@@ -20,8 +20,8 @@ from dvmsr.data.pairs import Pixels
 from dvmsr.errors import UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.command import distill, train
-from dvmsr.train.data import ALL, Patches
-from dvmsr.train.state import FILE_NAME, TrainState
+from dvmsr.train.data.patches import ALL, Patches
+from dvmsr.train.run.state import FILE_NAME, TrainState
 
 APP = typer.Typer()
 APP.command()(distill)

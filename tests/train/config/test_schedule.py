@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.train.schedule import Schedule
+from dvmsr.train.config.schedule import Schedule
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import TypeVar
 from dvmsr.data.pairs import Pair, reduce, to_rgb
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images.codec import decode_image
-from dvmsr.train.sources import Source
+from dvmsr.train.data.sources import Source
 from dvmsr.utils.threads import cores
 
 In = TypeVar("In")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.train.settings import Settings
+from dvmsr.train.config.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Photographs and the patches that are cut from them."""
