@@ -6,8 +6,8 @@ input and keeps the last two rows of it. A residual branch beside such convoluti
 of as many rows as they lag. Padding enters at every convolution: each puts a row of zeros on
 top of its first strip and, on the last, one below, by which all lags end at once.
 
-PyTorch (`dvmsr.streaming`), the exporter (`dvmsr.export.streaming_graph`) and the runtime share
-this description; it needs no torch.
+PyTorch (`dvmsr.streaming`), the exporter (`dvmsr.export.onnx.streaming_graph`) and the runtime
+share this description; it needs no torch.
 """
 
 from __future__ import annotations

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.export import cuda_command, plugin_command, trt_command
-from dvmsr.export.capabilities import SeveralCapabilities
-from dvmsr.export.onnx_export import DEFAULT_OPSET, export_onnx
+from dvmsr.export.onnx.export import DEFAULT_OPSET, export_onnx
+from dvmsr.export.plugin import command as plugin_command
+from dvmsr.export.plugin import cuda_command
+from dvmsr.export.plugin.capabilities import SeveralCapabilities
+from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, Version
 from dvmsr.utils.sizes import parse_shape

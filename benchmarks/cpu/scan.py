@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from measure import race, write
 from onnx import TensorProto, helper
 
-from dvmsr.export import bodies
+from dvmsr.export.onnx import bodies
 from dvmsr.ops import selective_scan
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 from dvmsr.runtime.bench import machine

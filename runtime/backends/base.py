@@ -69,7 +69,7 @@ class Network(ABC):
 
     def layers(self) -> list[str]:
         """Names of the values inside the network, in the order in which they are computed, as
-        `dvmsr.export.graph` names them. The last is `output`.
+        `dvmsr.export.onnx.graph` names them. The last is `output`.
 
         Raises:
             UsageError: if this backend does not show them.

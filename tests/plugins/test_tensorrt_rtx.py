@@ -19,7 +19,7 @@ from tensorrt_library import PLUGINS, build
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export import export_onnx
-from dvmsr.export.engine_build import link_rtx
+from dvmsr.export.trt.build import link_rtx
 from dvmsr.model import DVMSR
 
 

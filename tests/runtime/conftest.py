@@ -11,7 +11,7 @@ import torch
 from small_model import CONFIG, Models
 
 from dvmsr import checkpoint
-from dvmsr.export.onnx_export import export_onnx
+from dvmsr.export.onnx.export import export_onnx
 from dvmsr.model import DVMSR
 from dvmsr.runtime import cli
 

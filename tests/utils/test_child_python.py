@@ -19,7 +19,7 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["dvmsr.export.engine_worker", "dvmsr.runtime.bench.probe"])
+@pytest.mark.parametrize("module", ["dvmsr.export.trt.worker", "dvmsr.runtime.bench.probe"])
 def test_files_of_the_current_folder_are_not_run(module: str, trap: Path) -> None:
     done = subprocess.run(child_python.command(module, "none"), capture_output=True, text=True)
     assert done.returncode

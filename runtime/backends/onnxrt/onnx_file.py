@@ -40,7 +40,7 @@ class OnnxHeader:
     has_bodies: bool
     """Whether the operators are also there as functions in standard operators."""
     streaming: bool
-    """Whether it computes strips of rows (`dvmsr.export.streaming_graph`) and not whole images."""
+    """Whether it computes strips of rows (`dvmsr.export.onnx.streaming_graph`), no whole images."""
     metadata: dict[str, str]
 
 

@@ -16,7 +16,7 @@ Place = tuple[nn.Module, bool]
 
 def places(network: DVMSR) -> dict[str, Place]:
     """Where each value can be had, in the order of computation: those that cross the border of a
-    module, whose names and layouts are `dvmsr.export.graph`'s."""
+    module, whose names and layouts are `dvmsr.export.onnx.graph`'s."""
     return dict(_places(network))
 
 

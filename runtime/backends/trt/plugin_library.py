@@ -1,4 +1,4 @@
-"""Where the TensorRT plugin libraries of this machine are. `dvmsr.export.plugin_build` makes them.
+"""Where the TensorRT plugin libraries of this machine are. `dvmsr.export.plugin.build` makes them.
 
 A pair of libraries is compiled once per TensorRT major version, compiler and set of GPU
 architectures, and kept in a folder of its own in the user's cache, with a `plugin.json` that tells

@@ -24,7 +24,7 @@ from dvmsr.data.natural_image import natural_image
 from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import UsageError
 from dvmsr.eval.metrics import psnr_y
-from dvmsr.export.onnx_export import export_onnx
+from dvmsr.export.onnx.export import export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler

@@ -15,7 +15,7 @@ from vectors import TOLERANCE, error
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.data.natural_image import natural_image
-from dvmsr.export.graph import build_model
+from dvmsr.export.onnx.graph import build_model
 from dvmsr.model import DVMSR
 
 CONFIGS = {

@@ -22,9 +22,9 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr.export import bodies
-from dvmsr.export.graph import IR_VERSION, OPSETS
-from dvmsr.export.onnx_export import DEFAULT_OPSET
+from dvmsr.export.onnx import bodies
+from dvmsr.export.onnx.export import DEFAULT_OPSET
+from dvmsr.export.onnx.graph import IR_VERSION, OPSETS
 
 OUTPUTS = {"SelectiveScan": ("y", "h_last"), "CausalConv1d": ("y", "new_tail")}
 STATE_IS_FLOAT = {"SelectiveScan": True, "CausalConv1d": False}

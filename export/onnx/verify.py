@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import IncompatibleModelError
-from dvmsr.export.parity import Parity
+from dvmsr.export.onnx.parity import Parity
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork

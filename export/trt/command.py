@@ -97,7 +97,7 @@ def trt_command(
     tool loads, FILE.engine.json tells what it is. A second call with equal inputs returns at once.
     """
     from dvmsr.errors import UsageError
-    from dvmsr.export.engine_build import Request, build
+    from dvmsr.export.trt.build import Request, build
 
     precisions = {"fp32": fp32, "fp16": fp16, "bf16": bf16}
     chosen = [name for name, wanted in precisions.items() if wanted]

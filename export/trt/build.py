@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Any
 import dvmsr
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
-from dvmsr.export import engine_layers, engine_parity, onnx_export, plugin_build
-from dvmsr.export.engine_progress import BuildDisplay
+from dvmsr.export.onnx import export as onnx_export
+from dvmsr.export.plugin import build as plugin_build
+from dvmsr.export.trt import layers as engine_layers
+from dvmsr.export.trt import parity as engine_parity
+from dvmsr.export.trt.progress import BuildDisplay
 from dvmsr.kernels import driver
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, read_header
 from dvmsr.runtime.backends.trt import engine_file, plugin_library, version
@@ -304,7 +307,7 @@ def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
     import onnx
     import onnx.inliner
 
-    from dvmsr.export import bodies
+    from dvmsr.export.onnx import bodies
 
     if path.suffix.lower() in CHECKPOINTS:
         opset = BF16_OPSET if precision == "bf16" else onnx_export.DEFAULT_OPSET
@@ -385,7 +388,7 @@ def _plugin_of(request: Request, output: Path) -> str | None:
 
 
 def _plugin_info(library: plugin_library.PluginLibrary, embedded: bool) -> PluginInfo:
-    from dvmsr.export.bodies import ATTRIBUTES
+    from dvmsr.export.onnx.bodies import ATTRIBUTES
 
     version = ATTRIBUTES["plugin_version"]
     return PluginInfo(version, library.tensorrt_major, library.sha256, embedded)
@@ -515,7 +518,7 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
         DvmsrError: if it fails, with TensorRT's or the plugin's first error, or the disk is full.
         MissingComponentError: if a library that it needs does not load.
     """
-    command = child_python.command("dvmsr.export.engine_worker", str(folder / "job.json"))
+    command = child_python.command("dvmsr.export.trt.worker", str(folder / "job.json"))
     said: dict[str, Any] = {"inspected": None}
     errors: list[str] = []
     warnings: list[str] = []

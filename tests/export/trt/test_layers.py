@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dvmsr.errors import DvmsrError
-from dvmsr.export.engine_layers import Expected, check_engine, check_network, count_types, unjudged
+from dvmsr.export.trt.layers import Expected, check_engine, check_network, count_types, unjudged
 
 HALF = Expected("fp16", 1, None)
 NETWORK = [

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.export import bodies
+from dvmsr.export.onnx import bodies
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 
 Weights = Mapping[str, NDArray[Any]]

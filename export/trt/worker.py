@@ -2,7 +2,7 @@
 
 A process of its own, because TensorRT for RTX wants its library path set before it starts, because
 an interrupt does not reach Python while TensorRT builds, and because a crash inside TensorRT must
-not take the command with it. The job is what `dvmsr.export.engine_build` writes. On stdout goes a
+not take the command with it. The job is what `dvmsr.export.trt.build` writes. On stdout goes a
 JSON object per line; everything that the libraries print goes to stderr.
 """
 

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dvmsr
 from dvmsr.data.natural_image import natural_image
-from dvmsr.export.engine_build import BF16_OPSET
-from dvmsr.export.onnx_export import make_model
+from dvmsr.export.onnx.export import make_model
+from dvmsr.export.trt.build import BF16_OPSET
 from dvmsr.kernels import cpu
 from dvmsr.runtime.parity.limits import default_limits
 

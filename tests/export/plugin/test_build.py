@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.export import cli, plugin_build
+from dvmsr.export import cli
+from dvmsr.export.plugin import build as plugin_build
 from dvmsr.kernels import nvcc
 from dvmsr.runtime.backends.trt import plugin_library
 

@@ -22,9 +22,12 @@ from tensorrt_library import build as build_plugin
 from dvmsr import checkpoint
 from dvmsr.config import PRESETS
 from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
-from dvmsr.export import cli, engine_build, engine_parity, export_onnx, plugin_build
-from dvmsr.export.capabilities import spread
-from dvmsr.export.trt_command import parse_batch
+from dvmsr.export import cli, export_onnx
+from dvmsr.export.plugin import build as plugin_build
+from dvmsr.export.plugin.capabilities import spread
+from dvmsr.export.trt import build as engine_build
+from dvmsr.export.trt import parity as engine_parity
+from dvmsr.export.trt.command import parse_batch
 from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
 from dvmsr.runtime.backends.trt import plugin_library, version

@@ -61,7 +61,7 @@ def plugin_path(
     variable DVMSR_TENSORRT_PLUGIN names one that was compiled elsewhere.
     """
     from dvmsr.errors import MissingComponentError, UsageError
-    from dvmsr.export import plugin_build
+    from dvmsr.export.plugin import build as plugin_build
     from dvmsr.runtime.backends.trt import plugin_library
     from dvmsr.runtime.backends.trt.version import installed_major
 

@@ -11,8 +11,9 @@ import pytest
 from networks import random_network
 
 from dvmsr import checkpoint
-from dvmsr.export import cli, verify
-from dvmsr.export.parity import Parity
+from dvmsr.export import cli
+from dvmsr.export.onnx import verify
+from dvmsr.export.onnx.parity import Parity
 
 
 @pytest.fixture

@@ -25,8 +25,10 @@ from dvmsr.errors import (
     ParityError,
     UsageError,
 )
-from dvmsr.export import export_onnx, graph, onnx_export, verify
-from dvmsr.export.parity import Parity
+from dvmsr.export import export_onnx
+from dvmsr.export.onnx import export as onnx_export
+from dvmsr.export.onnx import graph, verify
+from dvmsr.export.onnx.parity import Parity
 from dvmsr.kernels import cpu
 from dvmsr.runtime.parity.limits import FP16_MIN_PSNR, FP32_MAX_ABS
 

@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.export.graph import NetworkGraph, Weights, tensor
+from dvmsr.export.onnx.graph import NetworkGraph, Weights, tensor
 from dvmsr.strips import BOTTOM, CACHED_ROWS, TOP, State, states
 
 _END = np.iinfo(np.int64).max
@@ -27,7 +27,7 @@ def build_streaming_model(
 ) -> onnx.ModelProto:
     """The ONNX model of one step, operator bodies attached, without metadata.
 
-    Args: as of `dvmsr.export.graph.build_model`.
+    Args: as of `dvmsr.export.onnx.graph.build_model`.
 
     Raises:
         IncompatibleModelError: if the network is bidirectional.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, ParityError, UsageError
-from dvmsr.export.parity import Parity
+from dvmsr.export.onnx.parity import Parity
 from dvmsr.runtime.parity.limits import default_limits
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.cli.app import notice
@@ -84,7 +84,7 @@ def export_onnx(
         overwrite: replace an existing file.
         progress: receives a line per step; by default they go to stderr.
         streaming: a graph that computes one strip of rows, with what it carries to the next as
-            inputs and outputs (`dvmsr.export.streaming_graph`); compared strip by strip.
+            inputs and outputs (`dvmsr.export.onnx.streaming_graph`); compared strip by strip.
 
     Raises:
         UsageError: for a bad argument, a source that does not exist, or if the file to write
@@ -103,8 +103,8 @@ def export_onnx(
         raise UsageError("a streaming model takes strips of any size; leave out the static shape")
     require("torch", "safetensors", "onnx")
 
-    from dvmsr.export.graph import OPSETS
-    from dvmsr.export.verify import verify as verify_file
+    from dvmsr.export.onnx.graph import OPSETS
+    from dvmsr.export.onnx.verify import verify as verify_file
     from dvmsr.runtime import memory
 
     if opset not in OPSETS:
@@ -152,8 +152,8 @@ def make_model(
     import onnx
 
     from dvmsr import checkpoint
-    from dvmsr.export.graph import build_model
-    from dvmsr.export.streaming_graph import build_streaming_model
+    from dvmsr.export.onnx.graph import build_model
+    from dvmsr.export.onnx.streaming_graph import build_streaming_model
     from dvmsr.model import DVMSR
 
     if isinstance(source, DVMSR):

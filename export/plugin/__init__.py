@@ -1,0 +1,1 @@
+"""The TensorRT plugin and the CUDA library, compiled once."""
