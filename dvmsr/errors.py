@@ -7,6 +7,12 @@ lines print it to stderr without a traceback (`dvmsr.utils.cli.app`); anything t
 
 from __future__ import annotations
 
+import signal
+
+SIGNALLED = 128
+"""Plus the number of a signal that ends the process: its exit code."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
+
 
 class DvmsrError(Exception):
     """A run-time failure (exit code 1): unreadable input, full disk, a broken file."""

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dvmsr.errors import UsageError
-from dvmsr.utils.cli.app import notice, run_app
+from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, Version
+from dvmsr.utils.console import notice
 from dvmsr.weights.registry import BUNDLED, DEFAULT, ENGINE
 
 if TYPE_CHECKING:
-    from dvmsr.runtime.batch import Options
+    from dvmsr.runtime.infer.options import Options
 
 EXAMPLES = """\b
 Examples:
@@ -215,12 +216,14 @@ def infer(
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
-    from dvmsr.runtime import batch
-    from dvmsr.runtime.naming import TEMPLATE, check_template
-    from dvmsr.runtime.standard_streams import STREAM, enlarge_stream
+    from dvmsr.runtime.infer import batch
+    from dvmsr.runtime.infer.options import Options
+    from dvmsr.runtime.infer.plan import TEMPLATE, check_template
+    from dvmsr.runtime.infer.results import describe
+    from dvmsr.runtime.infer.stdio import STREAM, enlarge_stream
     from dvmsr.runtime.storage.places import Remote, place
     from dvmsr.runtime.upscaler import Upscaler
-    from dvmsr.utils.cli.app import warnings_as_notices
+    from dvmsr.utils.console import warnings_as_notices
     from dvmsr.utils.sizes import parse_bytes
 
     if engine is not None:
@@ -238,7 +241,7 @@ def infer(
     record = None if manifest is None else place(manifest)
     if isinstance(record, Remote):
         raise UsageError(f"{record} cannot be added to line by line; name a file here")
-    options = batch.Options(
+    options = Options(
         output=output,
         template=template,
         extension=extension,
@@ -261,7 +264,7 @@ def infer(
     if ray is not None:
         if streamed:
             raise UsageError("- cannot be sent to a cluster; leave out --ray, or name files")
-        from dvmsr.runtime.cluster import Cluster, Model
+        from dvmsr.runtime.infer.ray import Cluster, Model
 
         on_workers = Model(model or DEFAULT, backend, threads or 1, strip, limit)
         with warnings_as_notices(), Cluster(ray, on_workers, workers) as cluster:
@@ -273,7 +276,7 @@ def infer(
             batch.run(inputs, batch.Here(upscaler), options, as_json)
             return
         result = enlarge_stream(upscaler, inputs[0], options)
-    notice(batch.describe(result))
+    notice(describe(result))
     if as_json:
         print(json.dumps([result.to_dict()], indent=2))
 

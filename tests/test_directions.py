@@ -78,18 +78,6 @@ NEVER = {
 }
 """Packages of others that a room does not import; again the longest line counts."""
 
-_STILL_FLAT = """
-runtime/batch runtime/by_rows runtime/cluster runtime/copies runtime/manifest runtime/naming
-runtime/standard_streams
-"""
-STILL_FLAT = set(_STILL_FLAT.split())
-"""Files that have no room yet."""
-
-EXCEPTIONS = {
-    ("runtime/copies", "runtime/batch"),
-}
-"""Imports of today that are to end."""
-
 
 def _files() -> dict[str, Path]:
     """Every file of the sources by its name, such as `runtime/images/codec`; a package's
@@ -161,34 +149,25 @@ def _circles(arrows: dict[str, set[str]]) -> list[list[str]]:
     return sorted(sorted(circle) for circle in circles if circle)
 
 
-def _without_exceptions() -> dict[str, set[str]]:
-    return {
-        name: {other for other in others if (name, other) not in EXCEPTIONS}
-        for name, others in ARROWS.items()
-    }
-
-
-@pytest.mark.parametrize("name", sorted(FILES.keys() - STILL_FLAT - {"dvmsr"}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"dvmsr"}))
 def test_imports_only_what_its_room_may(name: str) -> None:
     room = _line(MAY_IMPORT, name)
     assert room is not None, "it has no line in MAY_IMPORT"
     allowed = [room, *MAY_IMPORT[room].split()]
     wrong = {
-        other
-        for other in _without_exceptions()[name] - STILL_FLAT
-        if not any(_lies_in(other, there) for there in allowed)
+        other for other in ARROWS[name] if not any(_lies_in(other, there) for there in allowed)
     }
     assert not wrong
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - STILL_FLAT))
+@pytest.mark.parametrize("name", sorted(FILES.keys()))
 def test_imports_no_package_that_its_room_avoids(name: str) -> None:
     avoided = NEVER.get(_line(NEVER, name) or "", set())
     assert not avoided & {dotted.split(".")[0] for dotted in _imported(FILES[name])}
 
 
 def test_files_import_each_other_in_no_circle() -> None:
-    assert not _circles(_without_exceptions())
+    assert not _circles(ARROWS)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -200,12 +179,7 @@ def test_rooms_import_each_other_in_no_circle(depth: int) -> None:
         return "/".join(name.split("/")[: depth + top])
 
     arrows: dict[str, set[str]] = {}
-    for name, others in _without_exceptions().items():
+    for name, others in ARROWS.items():
         to = {room(other) for other in others} - {room(name)}
         arrows.setdefault(room(name), set()).update(to)
     assert not _circles(arrows)
-
-
-def test_every_exception_is_needed() -> None:
-    assert all(other in ARROWS.get(name, ()) for name, other in EXCEPTIONS)
-    assert not STILL_FLAT - FILES.keys()

@@ -17,7 +17,7 @@ from dvmsr.eval.evaluate import Method, load_methods, measure
 from dvmsr.eval.page import MAX_PIXELS, MAX_SIDE, Picture, render
 from dvmsr.runtime.images.codec import read_image
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 

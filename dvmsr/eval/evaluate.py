@@ -22,7 +22,7 @@ from dvmsr.eval.metrics import psnr_y, ssim_y
 from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError
 from dvmsr.runtime.images.codec import encode
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically
-from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 

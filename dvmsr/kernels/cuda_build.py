@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import driver, nvcc
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 
 ENVIRONMENT = "DVMSR_CUDA_LIBRARY"
 NAME = "libdvmsr_cuda.so"

@@ -21,7 +21,7 @@ from dvmsr.lam.window import Box, parse_window, patch_around
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.images.codec import check_format, encode
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.cli.app import notice, warnings_as_notices
+from dvmsr.utils.console import notice, warnings_as_notices
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 from dvmsr.weights.registry import DEFAULT

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dvmsr.config import DVMSRConfig, describe_difference
 from dvmsr.data.pairs import Pair
-from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.errors import SIGNALLED, DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.compiled import compile_blocks
 from dvmsr.train.config.schedule import Schedule
@@ -31,7 +31,7 @@ from dvmsr.train.run.folder import RunFolder
 from dvmsr.train.run.report import Screen, progress_line
 from dvmsr.train.run.state import Fingerprint, TrainState, check_images
 from dvmsr.train.validate import fingerprint, to_tensor, validate
-from dvmsr.utils.cli.app import SIGNALLED, notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.signals import stop_signals
 
 BEGINNINGS = ("init_sha256", "teacher_sha256")

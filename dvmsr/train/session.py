@@ -34,7 +34,7 @@ from dvmsr.train.run.board import check_board
 from dvmsr.train.run.report import Screen
 from dvmsr.train.run.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
-from dvmsr.utils.cli.app import notice, warnings_as_notices
+from dvmsr.utils.console import notice, warnings_as_notices
 from dvmsr.utils.threads import bounded
 
 Options = Mapping[str, Any]

@@ -19,7 +19,7 @@ from dvmsr.errors import MissingComponentError, ParityError, UsageError
 from dvmsr.export.onnx.parity import Parity
 from dvmsr.runtime.parity.limits import default_limits
 from dvmsr.utils.atomic import check_target, replacing
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.paths import check_encodable, exists
 from dvmsr.weights.registry import check_checkpoint
 

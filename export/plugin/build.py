@@ -24,7 +24,7 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import nvcc
 from dvmsr.runtime.backends.trt import plugin_library
 from dvmsr.runtime.backends.trt.plugin_library import DESCRIPTION, PluginLibrary
-from dvmsr.utils.cli.app import notice, stderr_console
+from dvmsr.utils.console import notice, stderr_console
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
 """Machine code for every generation that has Tensor cores, PTX of the last for those to come."""

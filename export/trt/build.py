@@ -29,7 +29,7 @@ from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, read_header
 from dvmsr.runtime.backends.trt import engine_file, plugin_library, version
 from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
 from dvmsr.utils import child_python
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.paths import exists
 from dvmsr.weights.registry import CHECKPOINTS, ENGINE, find_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from dvmsr.utils.cli.app import stderr_console
+from dvmsr.utils.console import stderr_console
 
 
 class BuildDisplay:

@@ -12,7 +12,7 @@ import numpy as np
 
 from dvmsr.errors import DvmsrError
 from dvmsr.utils import child_python
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.memory import peak_resident
 
 Shape = tuple[int, int, int]

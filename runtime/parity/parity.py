@@ -30,7 +30,7 @@ from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.cli.app import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
 from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dvmsr.data.natural_image import natural_image
 from dvmsr.data.pairs import PairFiles, find_dataset, read_rgb
 from dvmsr.runtime.images.arrays import to_planes
-from dvmsr.runtime.naming import find_images
+from dvmsr.runtime.storage.find import find_images
 from dvmsr.utils.paths import is_dir
 
 

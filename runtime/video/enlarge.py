@@ -23,7 +23,7 @@ from dvmsr.runtime.video.library import import_av
 from dvmsr.runtime.video.parts import Parts, Segment, refuse_unasked
 from dvmsr.runtime.video.source import Frame, Video, frames, probe
 from dvmsr.utils.atomic import replacing
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.paths import unreadable
 from dvmsr.utils.pipeline import pipeline
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.utils.atomic import lock, replacing, write_atomically
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.paths import exists
 
 SUFFIX = ".parts"

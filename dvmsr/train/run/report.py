@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dvmsr.errors import DvmsrError
 from dvmsr.utils.atomic import write_atomically
-from dvmsr.utils.cli.app import stderr_console
+from dvmsr.utils.console import stderr_console
 from dvmsr.utils.memory import peak_resident
 from dvmsr.utils.paths import exists, unreadable
 

@@ -9,7 +9,8 @@ import fsspec
 import pytest
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.runtime.naming import Job, plan
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.infer.plan import plan
 from dvmsr.runtime.storage.places import Remote, is_pattern, place, state
 
 

@@ -12,13 +12,13 @@ import pytest
 from clips import av, video_frames
 
 from dvmsr.errors import UsageError
+from dvmsr.runtime.infer.display import ProgressDisplay
 from dvmsr.runtime.video.codecs import CODECS, choose
 from dvmsr.runtime.video.containers import WRITTEN
 from dvmsr.runtime.video.encoding import encoding_to
 from dvmsr.runtime.video.enlarge import segment_length
 from dvmsr.runtime.video.source import Video
 from dvmsr.runtime.video.yuv import Coding, Layout
-from dvmsr.utils.progress import ProgressDisplay
 
 I420, I420_10 = Layout("yuv", 8, (True, True)), Layout("yuv", 10, (True, True))
 VIDEO = Video(

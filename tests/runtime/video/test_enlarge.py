@@ -34,8 +34,8 @@ from PIL import Image
 from small_model import Models
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime import batch
-from dvmsr.runtime.naming import Job
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.infer.options import Options
 from dvmsr.runtime.storage.places import Remote
 from dvmsr.runtime.video import enlarge, library
 
@@ -379,7 +379,7 @@ def test_stores_are_refused() -> None:
     with pytest.raises(
         UsageError, match=r"memory://in\.mp4 is a video; videos and results must be"
     ):
-        batch.Options().check([job])
+        Options().check([job])
 
 
 def test_without_pyav(

@@ -14,11 +14,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import EXPECTED, explain
-from dvmsr.runtime.naming import FileJob, Job
+from dvmsr.runtime.infer.job import FileJob, Job
 from dvmsr.runtime.storage.places import Remote
 
 if TYPE_CHECKING:
-    from dvmsr.runtime.batch import Result, Steps
+    from dvmsr.runtime.infer.results import Result
+    from dvmsr.runtime.infer.steps import Steps
 
 
 class Copies:

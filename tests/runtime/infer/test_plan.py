@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.naming import plan
+from dvmsr.runtime.infer.plan import plan
 
 
 @pytest.fixture(autouse=True)

@@ -4,128 +4,20 @@ from __future__ import annotations
 
 import os
 import string
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from collections.abc import Sequence
+from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.images.codec import FORMATS, check_format
-from dvmsr.runtime.storage.places import Place, Remote, identity, is_dir, is_pattern, matches, place
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.storage.find import Found, find
+from dvmsr.runtime.storage.places import Place, Remote, identity, is_dir, is_pattern, place
 from dvmsr.runtime.video.containers import WRITTEN, check_container, is_video, result_suffix
-from dvmsr.utils.paths import is_file, unreadable
+from dvmsr.utils.paths import is_file
 
 TEMPLATE = "{stem}_x{scale}{ext}"
 """Name of a result: the image's name without extension, the network's scale, the extension."""
 FIELDS = ("stem", "scale", "ext")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to read and one to write."""
-
-    source: Place
-    target: Place
-
-
-@dataclass(frozen=True)
-class FileJob(Job):
-    """One whose image and result are files on this machine."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True)
-class Found:
-    """An image, and the folders between it and the one that was named."""
-
-    path: Place
-    below: PurePath = Path()
-
-
-def find_images(name: str) -> list[Path]:
-    """The named file, or the images inside the named folder, searched deeply; see `plan`.
-
-    Raises:
-        UsageError: if a folder has no images, or nothing matches a pattern.
-        DvmsrError: if a folder cannot be read.
-    """
-    return [image.path for image in _find([name], None) if isinstance(image.path, Path)]
-
-
-def _find(inputs: Sequence[str], leave_out: Place | None) -> list[Found]:
-    """The named images, and those inside the named folders, searched deeply, each once.
-
-    What is hidden is passed over, and links to folders are not followed. A name that does not
-    exist may be a pattern: `photos/**/*.jpg`.
-
-    Args:
-        leave_out: a folder that is not searched, unless it is named itself.
-    """
-    found: dict[str, Found] = {}
-    for path, below in _expanded(inputs):
-        if is_dir(path):
-            images = [Found(it.path, below / it.below) for it in _images_in(path, leave_out)]
-        else:
-            images = [Found(path, below.parent)]
-        found.update((identity(image.path), image) for image in images)
-    return list(found.values())
-
-
-def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Place, PurePath]]:
-    """The inputs, patterns replaced by what they match, with the paths from where they begin."""
-    for name in inputs:
-        if not is_pattern(name):
-            yield place(name), PurePath()
-            continue
-        found = matches(name)
-        if not found:
-            raise UsageError(f"nothing matches {name}; check the pattern")
-        yield from found
-
-
-def _images_in(folder: Place, leave_out: Place | None) -> list[Found]:
-    unwanted = None if leave_out is None else identity(leave_out)
-    below = (
-        _objects_below(folder, unwanted)
-        if isinstance(folder, Remote)
-        else _files_below(folder, unwanted)
-    )
-    shown = [file for file in below if not file.path.name.startswith(".")]
-    images = [file for file in shown if file.path.suffix.lower() in FORMATS]
-    if videos := sum(is_video(file.path) for file in shown):
-        warnings.warn(
-            f"{folder} has {videos} video{'s' * (videos > 1)}, passed over; videos count when they "
-            "are named themselves",
-            stacklevel=2,
-        )
-    if not images:
-        raise UsageError(
-            f"{folder} has no images; name a folder with files ending in {', '.join(FORMATS)}"
-        )
-    return images
-
-
-def _objects_below(folder: Remote, unwanted: str | None) -> Iterator[Found]:
-    for path, below in folder.below():
-        hidden = any(part.startswith(".") for part in below.parts)
-        if not hidden and not (unwanted and path.url.startswith(f"{unwanted.rstrip('/')}/")):
-            yield Found(path, below.parent)
-
-
-def _files_below(folder: Path, unwanted: str | None) -> Iterator[Found]:
-    def refuse(error: OSError) -> None:
-        raise unreadable(Path(error.filename), error)
-
-    for root, folders, names in os.walk(folder, onerror=refuse):
-        here = Path(root)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(here / name) != unwanted
-        )
-        yield from (Found(here / name, here.relative_to(folder)) for name in sorted(names))
 
 
 def plan(
@@ -154,7 +46,7 @@ def plan(
         DvmsrError: if a folder cannot be read or created.
     """
     check_template(template)
-    images = _find(inputs, place(output) if output is not None else None)
+    images = find(inputs, place(output) if output is not None else None)
     single = len(inputs) == 1 and not is_pattern(inputs[0]) and not is_dir(place(inputs[0]))
     if output is not None and single and not _is_folder(output):
         target = place(output)

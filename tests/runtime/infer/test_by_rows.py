@@ -21,9 +21,10 @@ from small_model import Models, random_pixels
 
 from dvmsr import checkpoint
 from dvmsr.errors import UsageError
-from dvmsr.runtime import Upscaler, by_rows
+from dvmsr.runtime import Upscaler
 from dvmsr.runtime.images.codec import read_image
 from dvmsr.runtime.images.rows import vips
+from dvmsr.runtime.infer import by_rows
 
 requires_vips = pytest.mark.skipif(not vips.installed(), reason="needs the extra large")
 Infer = Callable[..., int]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.manifest import Manifest
-from dvmsr.runtime.naming import Job
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.infer.manifest import Manifest
 
 
 @pytest.fixture

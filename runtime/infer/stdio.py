@@ -10,9 +10,11 @@ from pathlib import Path
 from PIL import Image
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.batch import Options, Result, checking, enlarge, result_of
 from dvmsr.runtime.images.codec import FORMATS, check_format
 from dvmsr.runtime.images.picture import decode_picture, encode_picture
+from dvmsr.runtime.infer.options import Options
+from dvmsr.runtime.infer.results import Result, result_of
+from dvmsr.runtime.infer.steps import checking, enlarge
 from dvmsr.runtime.storage.places import Remote, place
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically

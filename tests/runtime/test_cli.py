@@ -20,10 +20,10 @@ from small_model import Models, random_pixels, reference
 
 from dvmsr import checkpoint
 from dvmsr.kernels import cpu
-from dvmsr.runtime import batch
 from dvmsr.runtime.images.codec import READABLE
-from dvmsr.runtime.naming import Job
-from dvmsr.utils.progress import ProgressDisplay
+from dvmsr.runtime.infer.display import ProgressDisplay
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.infer.steps import Steps
 
 Infer = Callable[..., int]
 MODEL = ("--model", "m.onnx", "--backend", "portable")
@@ -285,14 +285,14 @@ def test_an_interrupt_leaves_a_report_of_what_is_done(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    work = batch.Steps.work
+    work = Steps.work
 
-    def interrupted(steps: batch.Steps, job: Job, image: Image.Image) -> Any:
+    def interrupted(steps: Steps, job: Job, image: Image.Image) -> Any:
         if job.source.name == "b.png":
             raise KeyboardInterrupt
         return work(steps, job, image)
 
-    monkeypatch.setattr(batch.Steps, "work", interrupted)
+    monkeypatch.setattr(Steps, "work", interrupted)
     assert infer(picture("a.png"), picture("b.png"), picture("c.png"), "--json", *MODEL) == 130
     captured = capsys.readouterr()
     assert [entry["output"] for entry in json.loads(captured.out)] == ["a_x2.png"]
@@ -361,8 +361,8 @@ def test_a_terminal_sees_progress(
     from rich.console import Console
 
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr("dvmsr.utils.progress.stderr_console", lambda: terminal)
-    monkeypatch.setattr("dvmsr.utils.progress.DELAY", 0.05)
+    monkeypatch.setattr("dvmsr.runtime.infer.display.stderr_console", lambda: terminal)
+    monkeypatch.setattr("dvmsr.runtime.infer.display.DELAY", 0.05)
     with ProgressDisplay(images) as display:
         display.begin("[red]p.png", 400, 300)
         if images > 1:

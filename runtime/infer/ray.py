@@ -23,16 +23,18 @@ from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError, explain
 from dvmsr.runtime import memory
-from dvmsr.runtime.batch import Options, Result, Steps
-from dvmsr.runtime.copies import Copies
-from dvmsr.runtime.naming import Job
+from dvmsr.runtime.infer.display import ProgressDisplay
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.infer.options import Options
+from dvmsr.runtime.infer.results import Result
+from dvmsr.runtime.infer.staging import Copies
+from dvmsr.runtime.infer.steps import Steps
 from dvmsr.runtime.storage.places import check_target
 from dvmsr.runtime.video.containers import is_video
 from dvmsr.utils import threads
-from dvmsr.utils.cli.app import notice
+from dvmsr.utils.console import notice
 from dvmsr.utils.paths import is_dir
 from dvmsr.utils.pipeline import Expected
-from dvmsr.utils.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler

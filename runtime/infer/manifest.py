@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.naming import Job
+from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.storage import places
 from dvmsr.utils.atomic import lock
 from dvmsr.utils.paths import check_input, exists, is_dir, unreadable

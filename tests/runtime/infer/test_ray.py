@@ -16,9 +16,10 @@ from PIL import Image
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.batch import Options, Result
-from dvmsr.runtime.cluster import Cluster, Model, Surroundings, Told, Worker, _surroundings
-from dvmsr.runtime.naming import Job
+from dvmsr.runtime.infer.job import Job
+from dvmsr.runtime.infer.options import Options
+from dvmsr.runtime.infer.ray import Cluster, Model, Surroundings, Told, Worker, _surroundings
+from dvmsr.runtime.infer.results import Result
 from dvmsr.runtime.storage.places import Remote
 
 Infer = Callable[..., int]
@@ -163,7 +164,7 @@ def test_a_worker_that_does_not_see_what_it_needs(
 
 
 def test_a_bug_is_told_with_its_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dvmsr.runtime.batch.Steps.work", lambda *_: 1 / 0)
+    monkeypatch.setattr("dvmsr.runtime.infer.steps.Steps.work", lambda *_: 1 / 0)
     worker = Worker(MODEL, Surroundings(None), Options())
     told = work(worker, Job(picture(Path("a.png")), Path("b.png")))
     assert told.bug.endswith("ZeroDivisionError: division by zero\n") and "test_cluster" in told.bug

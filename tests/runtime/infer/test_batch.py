@@ -16,7 +16,7 @@ from PIL import Image
 from small_model import random_pixels
 
 from dvmsr.runtime import cli
-from dvmsr.runtime.naming import TEMPLATE
+from dvmsr.runtime.infer.plan import TEMPLATE
 
 Infer = Callable[..., int]
 MODEL = ("--model", "m.onnx", "--backend", "portable")

@@ -1,0 +1,1 @@
+"""The work of `dvmsr-infer`: many pictures through one network."""
