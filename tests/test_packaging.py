@@ -90,7 +90,9 @@ def test_a_failing_build_gives_a_pure_wheel_and_the_reason(tmp_path: Path) -> No
         check=True,
     )
     (wheel,) = tmp_path.glob("*-py3-none-any.whl")
-    page = {f"dvmsr/page/{name}" for name in ("__init__.py", "page.html", "page.css", "page.js")}
+    page = {
+        f"dvmsr/eval/page/{name}" for name in ("__init__.py", "page.html", "page.css", "page.js")
+    }
     assert page <= set(zipfile.ZipFile(wheel).namelist())
     printed = result.stdout + result.stderr
     assert "this compiler is broken" in printed

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from profiles import WIDE
 from small_model import Models, random_pixels
 
 from dvmsr import checkpoint
@@ -236,8 +237,6 @@ def test_metadata_goes_by_rows(
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_converts_to_srgb_by_rows(model: tuple[str, ...], infer: Infer, channels: int) -> None:
     """As in memory, to two levels of rounding."""
-    from test_colour_profiles import WIDE
-
     gray = WIDE[:16] + b"GRAY" + WIDE[20:]
     noise("p.png", 20, 31, channels, icc_profile=WIDE if channels > 2 else gray)
     assert infer("p.png", "-o", "a.png", "--to-srgb", *model) == 0

@@ -167,7 +167,7 @@ def test_a_bug_is_told_with_its_place(folder: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("dvmsr.runtime.infer.steps.Steps.work", lambda *_: 1 / 0)
     worker = Worker(MODEL, Surroundings(None), Options())
     told = work(worker, Job(picture(Path("a.png")), Path("b.png")))
-    assert told.bug.endswith("ZeroDivisionError: division by zero\n") and "test_cluster" in told.bug
+    assert told.bug.endswith("ZeroDivisionError: division by zero\n") and "test_ray" in told.bug
 
 
 def test_what_workers_must_see(folder: Path) -> None:
