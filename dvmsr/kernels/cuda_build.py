@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import driver, nvcc
+from dvmsr.utils import signals
 from dvmsr.utils.console import notice
 
 ENVIRONMENT = "DVMSR_CUDA_LIBRARY"
@@ -86,10 +85,10 @@ def build(architectures: Sequence[str]) -> Path:
     )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".building-") as name:
+        with signals.temporary_folder(target.parent) as folder:
 
             def compile_one(source: Path) -> str:
-                made = f"{name}/{source.name}.o"
+                made = str(folder / f"{source.name}.o")
                 _run(
                     [str(compiler.path), *options, "-c", str(source), "-o", made], target, compiler
                 )
@@ -97,7 +96,7 @@ def build(architectures: Sequence[str]) -> Path:
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
                 objects = list(pool.map(compile_one, units()))
-            linked = Path(name) / NAME
+            linked = folder / NAME
             _run(
                 [str(compiler.path), *options, "-shared", *objects, "-o", str(linked)],
                 target,
@@ -150,9 +149,7 @@ def _code_options(architectures: Sequence[str]) -> list[str]:
 
 
 def _run(command: Sequence[str], target: Path, compiler: nvcc.Nvcc) -> None:
-    done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", env=compiler.environment()
-    )
+    done = signals.run(command, env=compiler.environment())
     if done.returncode:
         log = target.with_name("failed.log")
         log.write_text(f"{' '.join(command)}\n{done.stdout}{done.stderr}")

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from dvmsr.config import DVMSRConfig, describe_difference
-from dvmsr.data.pairs import Pair
-from dvmsr.errors import SIGNALLED, DvmsrError, MissingComponentError, UsageError
+from dvmsr.data.pairs import Pair, Pixels
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.compiled import compile_blocks
 from dvmsr.train.config.schedule import Schedule
@@ -31,8 +30,8 @@ from dvmsr.train.run.folder import RunFolder
 from dvmsr.train.run.report import Screen, progress_line
 from dvmsr.train.run.state import Fingerprint, TrainState, check_images
 from dvmsr.train.validate import fingerprint, to_tensor, validate
+from dvmsr.utils import signals
 from dvmsr.utils.console import notice
-from dvmsr.utils.signals import stop_signals
 
 BEGINNINGS = ("init_sha256", "teacher_sha256")
 """What checkpoints tell of `origin`: no paths, which are those of a machine."""
@@ -96,6 +95,8 @@ class Trainer:
         self.step = 0
         self.finished = False
         """Whether there is nothing left to do."""
+        self.due = False
+        """Whether the weights of this step are still to be validated."""
         self.earlier_seconds = 0.0
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
@@ -122,10 +123,11 @@ class Trainer:
     def run(self) -> None:
         """Train to the end.
 
-        SIGINT, SIGTERM and SIGHUP end the step in progress, save, and raise KeyboardInterrupt or
-        SystemExit.
+        A signal ends it after the step in progress, or in the middle of a validation, and all is
+        saved.
 
         Raises:
+            Ended: if a signal came.
             UsageError: if another process trains in the same folder.
             DvmsrError: if the loss is no longer finite or diverges, a step needs more memory than
                 there is, or a file cannot be written.
@@ -137,45 +139,57 @@ class Trainer:
         first_step = self.step
         with (
             Screen("training", total=1.0) as screen,
-            stop_signals() as stop,
+            signals.handled(),
             ExitStack() as files,
             self.batches,
         ):
+            opened = False
+            if self.due:
+                opened = self._open_files(first_step, files)
+                self._validate()
             losses: list[dict[str, float]] = []
             window_start = monotonic()
             while (progress := self.group.first(self.progress)) < 1:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
-                with _explained(settings):
+                # What the first step compiles would take too long to wait for, and loses nothing.
+                with _explained(settings), ExitStack() as until:
+                    if self.step > first_step:
+                        until.enter_context(signals.patience())
                     losses.append(self._train_step(rate))
-                if self.step == first_step + 1:  # not earlier: a failed first step leaves nothing
-                    self._open_files(first_step, files)
+                if not opened:  # not earlier: a failed first step leaves nothing
+                    opened = self._open_files(first_step, files)
                 if self.step % settings.log_every == 0:
                     self._log(screen, losses, rate, monotonic() - window_start)
-                if self.step % settings.validate_every == 0:
+                self.due = self.step % settings.validate_every == 0
+                if number := self.group.largest(signals.told()):
+                    self._stop(number)
+                if self.due:
                     self._validate()
                 elif self.step % settings.save_every == 0:
                     self._save_state()
                 if self.step % settings.log_every == 0:
                     losses, window_start = [], monotonic()
-                if number := self.group.largest(stop[0] if stop else 0):
-                    self._save_state()
-                    notice(f"stopped after step {self.step}; --resume continues {self.out}")
-                    if number == signal.SIGINT:
-                        raise KeyboardInterrupt
-                    raise SystemExit(SIGNALLED + number)
             if losses:
                 self._log(screen, losses, rate, monotonic() - window_start)
-            if self.step == first_step:  # the time was up
+            if not opened:  # the time was up
                 self._open_files(first_step, files)
             if self.step % settings.validate_every or not self.step:
                 self._validate()
             self.finished = True
             self._save_state()
 
-    def _open_files(self, first_step: int, until: ExitStack) -> None:
+    def _stop(self, number: int) -> NoReturn:
+        """Save, and end as told by a signal."""
+        with signals.patience():
+            self._save_state()
+        notice(f"stopped after step {self.step}; --resume continues {self.out}")
+        raise signals.Ended(number)
+
+    def _open_files(self, first_step: int, until: ExitStack) -> bool:
         if self.group.is_first:
             beginning = None if self.resumed else self._state()
             self.folder.open(first_step, beginning, until)
+        return True
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = (to_tensor(pixels, self.group.device) for pixels in self.batches(self.step))
@@ -260,7 +274,7 @@ class Trainer:
                     self.average,
                     self.validation,
                     self.model.config.scale,
-                    lambda number, image: self.folder.save_picture(number, image, self.step),
+                    self._show,
                 )
             except DivergedError as error:
                 raise self._explain(error, max(self.step - 1, 0)) from None
@@ -272,7 +286,14 @@ class Trainer:
             best = " (best)" if improved else ""
             notice(f"step {self.step}  PSNR-Y {self.last_psnr:.3f} dB{best}")
         self.folder.save_weights(self.average, self.step, self._metadata(), improved)
+        self.due = False
         self._save_state()
+
+    def _show(self, number: int, image: Pixels) -> None:
+        """Keep a picture of the validation, unless a signal has come."""
+        if signal := signals.told():
+            self._stop(signal)
+        self.folder.save_picture(number, image, self.step)
 
     def _metadata(self) -> dict[str, str]:
         """What checkpoints tell besides weights and network."""
@@ -296,6 +317,7 @@ class Trainer:
             step=self.step,
             seconds=self.seconds,
             finished=self.finished,
+            due=self.due,
             config=self.model.config.to_json(),
             settings=self._settings(),
             origin=self.origin,
@@ -327,7 +349,7 @@ class Trainer:
         self.objective.load_own_state(state.objective)
         self.optimiser.load_state(state.optimiser)
         self.step, self.earlier_seconds = state.step, state.seconds
-        self.best_psnr, self.last_psnr = state.best_psnr, state.last_psnr
+        self.best_psnr, self.last_psnr, self.due = state.best_psnr, state.last_psnr, state.due
         self.finished = state.finished and self.progress == 1
 
 

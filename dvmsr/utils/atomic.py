@@ -11,10 +11,11 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.utils import signals
 from dvmsr.utils.paths import exists, is_dir, is_file
 
 
@@ -83,13 +84,15 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".dvmsr-{secrets.token_hex(8)}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if overwrite:
-            temporary.replace(target)
-        else:
-            _rename_to_new(temporary, target)
+        with signals.temporary(temporary):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            with signals.finishing:
+                if overwrite:
+                    temporary.replace(target)
+                else:
+                    _rename_to_new(temporary, target)
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -100,9 +103,6 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
         raise DvmsrError(
             f"{path} cannot be written ({error.strerror or error}); {remedy}"
         ) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 def write_atomically(path: Path, data: bytes | memoryview, overwrite: bool) -> None:

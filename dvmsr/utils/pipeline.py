@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from dvmsr.errors import EXPECTED, DvmsrError
+from dvmsr.utils import signals
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -45,7 +47,7 @@ def pipeline(
             loading = [loader.submit(load, item) for item in items[:1]]
             for number, item in enumerate(items):
                 this = loading.pop()
-                wait([this])
+                signals.wait(partial(_is_done, this))
                 loading += [loader.submit(load, later) for later in items[number + 1 : number + 2]]
                 most = 0 if this.exception() is None and alone(this.result()) else 1
                 yield from _finished(saving, most)
@@ -56,7 +58,7 @@ def pipeline(
                 else:
                     saving.append((item, saver.submit(save, item, made)))
             yield from _finished(saving, 0)
-        except (KeyboardInterrupt, SystemExit):
+        except (signals.Ended, KeyboardInterrupt):
             loader.shutdown(cancel_futures=True)
             with suppress(GeneratorExit):  # who wants no more outcomes is interrupted all the same
                 yield from _finished(saving, 0)
@@ -75,6 +77,10 @@ def _finished(
             outcome = error
         saving.popleft()  # not before: after an interrupt it is waited for and told, too
         yield item, outcome
+
+
+def _is_done(future: Future[Loaded], seconds: float) -> bool:
+    return bool(wait([future], seconds).done)
 
 
 def _failed(error: Exception) -> Future[Saved]:

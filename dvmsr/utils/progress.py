@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dvmsr.utils import signals
 from dvmsr.utils.console import stderr_console
 
 
 @contextmanager
 def progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's stderr, and the function that moves it on by one."""
+    """A bar on a terminal's stderr, and the function that moves it on by one, unless a signal has
+    come."""
     from rich.progress import Progress
 
     console = stderr_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda: bar.advance(task)
+
+        def advance() -> None:
+            bar.advance(task)
+            signals.check()
+
+        yield advance

@@ -10,9 +10,7 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import nvcc
 from dvmsr.runtime.backends.trt import plugin_library
 from dvmsr.runtime.backends.trt.plugin_library import DESCRIPTION, PluginLibrary
+from dvmsr.utils import signals
 from dvmsr.utils.console import notice, stderr_console
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
@@ -85,29 +84,26 @@ def build(
             f"{', '.join(architectures)} with nvcc {compiler}, once; it takes minutes"
         )
         started = time.monotonic()
-        temporary = folder.with_name(f".building-{secrets.token_hex(8)}")
         try:
-            temporary.mkdir()
-            _compile(major, architectures, tensorrt_root, compiler, cmake, temporary)
-            names = [f"libdvmsr_trt{major}.so", f"libdvmsr_trt{major}_register.so"]
-            digest = plugin_library.sha256(temporary / names[0])
-            pure, registering = (str(folder / name) for name in names)
-            library = PluginLibrary(
-                pure,
-                registering,
-                major,
-                digest,
-                tuple(architectures),
-                sources_sha256,
-                str(compiler),
-            )
-            (temporary / DESCRIPTION).write_text(json.dumps(library.to_dict(), indent=2) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.replace(folder)
+            with signals.temporary_folder(folder.parent) as temporary:
+                _compile(major, architectures, tensorrt_root, compiler, cmake, temporary)
+                names = [f"libdvmsr_trt{major}.so", f"libdvmsr_trt{major}_register.so"]
+                digest = plugin_library.sha256(temporary / names[0])
+                pure, registering = (str(folder / name) for name in names)
+                library = PluginLibrary(
+                    pure,
+                    registering,
+                    major,
+                    digest,
+                    tuple(architectures),
+                    sources_sha256,
+                    str(compiler),
+                )
+                (temporary / DESCRIPTION).write_text(json.dumps(library.to_dict(), indent=2) + "\n")
+                shutil.rmtree(folder, ignore_errors=True)
+                temporary.replace(folder)
         except OSError as error:
             raise _unusable(folder.parent, error) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         notice(f"compiled {pure} in {time.monotonic() - started:.0f} s")
     return library
 
@@ -201,26 +197,17 @@ def _run(command: list[str], environment: dict[str, str], major: int, log: str =
     lines = []
     with (
         stderr_console().status("compiling the plugin") as status,
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            start_new_session=True,
+        signals.child(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
         ) as process,
     ):
         assert process.stdout
-        try:
-            for line in process.stdout:
-                lines.append(line)
-                step = re.match(r"\[[ \d/%]+\]", line)
-                if step:
-                    status.update(f"compiling the plugin {step[0]}")
-        except BaseException:  # an interrupt: end the compilers, too
-            os.killpg(process.pid, signal.SIGTERM)
-            raise
+        for line in process.stdout:
+            lines.append(line)
+            step = re.match(r"\[[ \d/%]+\]", line)
+            if step:
+                status.update(f"compiling the plugin {step[0]}")
+    signals.check()
     if process.returncode:
         raise _failure(log + "".join(lines), major)
     return "".join(lines)

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from dvmsr.kernels import driver
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, read_header
 from dvmsr.runtime.backends.trt import engine_file, plugin_library, version
 from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginInfo, Profile, Shape
-from dvmsr.utils import child_python
+from dvmsr.utils import child_python, signals
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import exists
 from dvmsr.weights.registry import CHECKPOINTS, ENGINE, find_model
@@ -216,8 +215,8 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         dvmsr=dvmsr.__version__,
     )
     if on:
-        with tempfile.TemporaryDirectory(prefix="dvmsr-") as folder:
-            unproven = Path(folder) / output.name
+        with signals.temporary_folder() as folder:
+            unproven = folder / output.name
             engine_file.write_engine(unproven, plan, info, overwrite=False)
             engine_parity.check(unproven, path, profile, progress)
     engine_file.write_engine(output, plan, info, request.force)
@@ -458,8 +457,7 @@ def _run(
     inspect: bool,
 ) -> tuple[bytes, dict[str, Any]]:
     """Build in a process of its own; the plan, and what the process said of it."""
-    with tempfile.TemporaryDirectory(prefix="dvmsr-") as name:
-        folder = Path(name)
+    with signals.temporary_folder() as folder:
         job = {
             "target": request.target,
             "model": str(folder / "model.onnx"),
@@ -481,7 +479,7 @@ def _run(
         environment = dict(os.environ)
         if request.target == "rtx":
             link_rtx(folder)
-            paths = [name, environment.get("LD_LIBRARY_PATH", "")]
+            paths = [str(folder), environment.get("LD_LIBRARY_PATH", "")]
             environment["LD_LIBRARY_PATH"] = ":".join(filter(None, paths))
         said = _listen(folder, environment)
         if "unloadable" in said:
@@ -525,36 +523,31 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
     with (
         (folder / "messages").open("w") as messages,
         BuildDisplay() as display,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=messages, env=environment, text=True
-        ) as process,
+        signals.child(command, stdout=subprocess.PIPE, stderr=messages, env=environment) as process,
     ):
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                event = json.loads(line)
-                kind = event.pop("event")
-                if kind in ("phase", "step", "finish"):
-                    display.show({"event": kind, **event})
-                elif kind == "error":
-                    errors.append(event["text"])
-                elif kind == "warning":
-                    warnings.append(event["text"])
-                elif kind == "tensorrt":
-                    said["tensorrt"] = event["version"]
-                elif kind == "inspected":
-                    said["inspected"] = event["layers"]
-                elif kind in ("full", "missing"):
-                    said[kind] = (event["reason"].splitlines() or ["it gave no reason"])[0]
-                elif kind == "failed":
-                    errors.append(event["reason"])
-                elif kind == "unloadable":
-                    said["unloadable"] = True
-                else:
-                    said.update(event)
-        except BaseException:
-            process.kill()
-            raise
+        assert process.stdout
+        for line in process.stdout:
+            event = json.loads(line)
+            kind = event.pop("event")
+            if kind in ("phase", "step", "finish"):
+                display.show({"event": kind, **event})
+            elif kind == "error":
+                errors.append(event["text"])
+            elif kind == "warning":
+                warnings.append(event["text"])
+            elif kind == "tensorrt":
+                said["tensorrt"] = event["version"]
+            elif kind == "inspected":
+                said["inspected"] = event["layers"]
+            elif kind in ("full", "missing"):
+                said[kind] = (event["reason"].splitlines() or ["it gave no reason"])[0]
+            elif kind == "failed":
+                errors.append(event["reason"])
+            elif kind == "unloadable":
+                said["unloadable"] = True
+            else:
+                said.update(event)
+    signals.check()
     printed = (folder / "messages").read_text(errors="replace").splitlines()
     if process.returncode == 0 and ("seconds" in said or "unloadable" in said):
         for text in dict.fromkeys(warnings):

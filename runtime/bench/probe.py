@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from dvmsr.errors import DvmsrError
-from dvmsr.utils import child_python
+from dvmsr.utils import child_python, signals
 from dvmsr.utils.console import notice
 from dvmsr.utils.memory import peak_resident
 
@@ -41,7 +40,7 @@ def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
     """
     arguments = [spec, str(threads or 0), "x".join(map(str, shape))]
     command = child_python.command(__name__, *arguments)
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = signals.run(command)
     if result.returncode:
         lines = result.stderr.strip().splitlines()
         reason = lines[-1].removeprefix("error: ") if lines else "it was ended from outside"

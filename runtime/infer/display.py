@@ -8,6 +8,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dvmsr.utils import signals
 from dvmsr.utils.console import stderr_console
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class ProgressDisplay:
         self._progress.update(self._task, description=self._name)
 
     def rows(self, done: int, height: int) -> None:
-        """Tell how many rows of the image that is being processed are done."""
+        """Tell how many rows of the image that is being processed are done, unless a signal has
+        come."""
+        signals.check()
         if self._images == 1:
             self._progress.update(self._task, total=height, completed=done)
         else:
@@ -82,7 +85,8 @@ class ProgressDisplay:
 
     def frames(self, done: int, total: int | None, before: int) -> None:
         """Tell how many frames of the video that is being processed are done, of about how many,
-        and how many of these were before it began."""
+        and how many of these were before it began, unless a signal has come."""
+        signals.check()
         if done == before:
             self._began = time.monotonic()
         total = None if total is None else max(done, total)

@@ -22,6 +22,7 @@ from dvmsr.model import DVMSR
 from dvmsr.train.command import distill, train
 from dvmsr.train.data.patches import ALL, Patches
 from dvmsr.train.run.state import FILE_NAME, TrainState
+from dvmsr.utils.signals import Ended
 
 APP = typer.Typer()
 APP.command()(distill)
@@ -88,7 +89,8 @@ def test_resumed_with_nothing_but_its_folder_it_gives_equal_bits(
     run("distill", *options, "--out", "whole", "--steps", "4")
     with monkeypatch.context() as patched:
         patched.setattr(Patches, "batch", stopped)
-        assert "stopped after step 2" in run("distill", *options, "--out", "parts", "--steps", "4")
+        with pytest.raises(Ended):
+            run("distill", *options, "--out", "parts", "--steps", "4")
     state = TrainState.load(Path("parts") / FILE_NAME)
     assert state.step == 2 and state.objective and state.settings["position"] == "mid"
     run("train", "--out", "parts", "--resume")

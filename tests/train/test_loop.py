@@ -37,6 +37,7 @@ from dvmsr.train.loop import Trainer
 from dvmsr.train.run.board import check_board
 from dvmsr.train.run.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
 from dvmsr.train.validate import validate
+from dvmsr.utils.signals import Ended
 
 CONFIG = DVMSRConfig(channels=8, depths=(1,), state=4, scale=2)
 SETTINGS: dict[str, Any] = {
@@ -140,19 +141,27 @@ def test_the_average_trails_the_weights(whole: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_to_equal_bits(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Ended):
         trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
     assert TrainState.load(tmp_path / FILE_NAME).step == 7  # the step was finished
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(Ended) as ended:
         trainer(tmp_path, resume=True, patches=MemoryPatches(9, signal.SIGTERM)).run()
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.exit_code == 128 + signal.SIGTERM
     assert TrainState.load(tmp_path / FILE_NAME).step == 10
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     trainer(tmp_path, resume=True).run()
     assert_equal_runs(whole, tmp_path)
     first, second = (TrainState.load(folder / FILE_NAME) for folder in (whole, tmp_path))
     assert first.optimiser["watch"] == second.optimiser["watch"]
+
+
+def test_a_validation_that_a_signal_prevents_is_made_up_for(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(Ended):
+        trainer(tmp_path, patches=MemoryPatches(stop_at=4)).run()
+    state = TrainState.load(tmp_path / FILE_NAME)
+    assert state.step == 5 and state.due
+    trainer(tmp_path, resume=True).run()
+    assert_equal_runs(whole, tmp_path)
 
 
 def test_batches_made_ahead_give_equal_bits(whole: Path, tmp_path: Path) -> None:
@@ -254,7 +263,7 @@ def test_a_compiled_network_learns_the_same_and_goes_on_to_equal_bits(
     """Captured as a graph with its gradients, which runs without a C++ compiler."""
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     trainer(tmp_path / "whole", compile=True).run()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Ended):
         trainer(tmp_path / "parts", compile=True, patches=MemoryPatches(stop_at=6)).run()
     trainer(tmp_path / "parts", compile=True, resume=True).run()
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
@@ -280,7 +289,7 @@ def test_time_bounds_a_run_over_its_sessions(
 ) -> None:
     clock = count()
     monkeypatch.setattr("dvmsr.train.loop.monotonic", lambda: 0.02 * next(clock))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Ended):
         trainer(tmp_path, minutes=1 / 30, patches=MemoryPatches(stop_at=3)).run()
     spent = TrainState.load(tmp_path / FILE_NAME).seconds
     assert 0 < spent < 2
@@ -317,7 +326,7 @@ def test_a_full_disk_at_the_start_leaves_a_folder_to_start_in(
 
 
 def test_rows_past_the_resumed_step_are_written_again(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Ended):
         trainer(tmp_path, patches=MemoryPatches(stop_at=6)).run()
     with (tmp_path / "log.jsonl").open("a") as log:
         log.write('{"step": 8, "loss": 99}\n{"step": 10, "lo')  # written after the last save
@@ -400,7 +409,7 @@ def test_a_finished_run_has_nothing_left_to_do(whole: Path) -> None:
 def test_a_run_made_longer_before_a_milestone_equals_one_of_that_length(tmp_path: Path) -> None:
     """multistep has not changed the rate yet, so nothing depends on the length given first."""
     settings = {"schedule": "multistep", "steps": 10, "validate_every": 1}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Ended):
         trainer(tmp_path / "longer", patches=MemoryPatches(stop_at=3), **settings).run()
     settings["steps"] = 14
     trainer(tmp_path / "longer", resume=True, **settings).run()
@@ -530,7 +539,7 @@ def test_half_precision_learns_and_goes_on_to_equal_bits(tmp_path: Path, precisi
     assert losses[-1] < 0.8 * losses[0]
     state = TrainState.load(tmp_path / "whole" / FILE_NAME)
     assert {tensor.dtype for tensor in state.weights.values()} == {torch.float32}
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Ended):
         trainer(tmp_path / "parts", patches=MemoryPatches(stop_at=6), **options).run()
     trainer(tmp_path / "parts", resume=True, **options).run()
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")

@@ -13,6 +13,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn
 
 from dvmsr.errors import DvmsrError
+from dvmsr.utils import signals
 from dvmsr.utils.atomic import write_atomically
 from dvmsr.utils.console import stderr_console
 from dvmsr.utils.memory import peak_resident
@@ -124,3 +125,4 @@ class Screen:
 
     def advance(self) -> None:
         self.bar.advance(self.task)
+        signals.check()

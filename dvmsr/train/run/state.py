@@ -26,7 +26,7 @@ FILE_NAME = "resume.pt"
 LOG_NAME = "log.jsonl"
 PICTURES = "pictures"
 """Folder for upscaled validation images."""
-FORMAT = 4
+FORMAT = 5
 
 Fingerprint = tuple[int, str]
 """How many images, and a SHA-256 of what is in them."""
@@ -41,6 +41,8 @@ class TrainState:
     """Time spent so far, over all sessions of the run."""
     finished: bool
     """Whether the run's length was reached and its last weights are saved."""
+    due: bool
+    """Whether a validation of this step was to come when a signal ended the run."""
     config: str
     """The network, `DVMSRConfig.to_json()`."""
     settings: dict[str, Any]

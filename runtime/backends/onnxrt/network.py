@@ -17,6 +17,7 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentErr
 from dvmsr.kernels import cpu, cuda
 from dvmsr.runtime.backends.base import Network
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
+from dvmsr.utils import signals
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CUDA = "CUDAExecutionProvider"
@@ -170,7 +171,7 @@ def run_session(
     thread = threading.Thread(target=run)
     try:
         thread.start()  # waits, too, so an interrupt may come here
-        done.wait()
+        signals.wait(done.wait)
     except BaseException:
         options.terminate = True
         if thread.ident is not None:

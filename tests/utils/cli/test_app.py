@@ -62,46 +62,6 @@ def test_no_operating_system_error_gives_a_traceback(
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
-SIGNAL_IN_A_LOCK = """
-import os, signal, threading, time, typer
-from concurrent.futures import ThreadPoolExecutor, _base, wait
-from dvmsr.utils.cli.app import run_app
-
-leave = _base._AcquireFutures.__exit__
-def interrupted(futures, *error):
-    _base._AcquireFutures.__exit__ = leave
-    os.kill(os.getpid(), signal.{name})
-    return leave(futures, *error)
-_base._AcquireFutures.__exit__ = interrupted
-
-def command():
-    with ThreadPoolExecutor(1) as executor:
-        wait([executor.submit(time.sleep, {seconds})])
-        print("done")
-
-def build():
-    app = typer.Typer()
-    app.command()(command)
-    return app
-
-run_app(build)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-@pytest.mark.parametrize("seconds", [0, 0.3], ids=["goes on", "waits"])
-def test_a_signal_leaves_no_lock_locked(name: str, code: int, seconds: float) -> None:
-    """It comes where the lock of a future is about to be given back."""
-    program = SIGNAL_IN_A_LOCK.format(name=name, seconds=seconds)
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20
-    )
-    assert result.returncode == code
-    assert result.stderr == ("interrupted\n" if name == "SIGINT" else "")
-    assert result.stdout in ("", "done\n")
-
-
 SIGNAL_AFTER_A_SIGNAL = """
 import os, signal, typer
 from dvmsr.utils.cli import app as boundary
@@ -126,33 +86,3 @@ def test_a_second_ctrl_c_gives_no_traceback() -> None:
         [sys.executable, "-c", SIGNAL_AFTER_A_SIGNAL], capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (130, "")
-
-
-SIGNAL_MADE_ANOTHER = """
-import os, signal, typer
-from dvmsr.utils.cli.app import run_app
-
-def command():
-    try:
-        os.kill(os.getpid(), signal.{name})
-    except BaseException:
-        raise {other}
-
-def build():
-    app = typer.Typer()
-    app.command()(command)
-    return app
-
-run_app(build)
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
-@pytest.mark.parametrize("other", ["SystemExit(1)", "ImportError('half')"])
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_the_exit_code_is_the_signals(name: str, code: int, other: str) -> None:
-    """Ray makes the exception another SystemExit, and the import of a library something else."""
-    program = SIGNAL_MADE_ANOTHER.format(name=name, other=other)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert result.returncode == code
-    assert result.stderr == ("interrupted\n" if name == "SIGINT" else "")
