@@ -19,6 +19,7 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import driver, nvcc
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice
+from dvmsr.utils.locks import hold
 
 ENVIRONMENT = "DVMSR_CUDA_LIBRARY"
 NAME = "libdvmsr_cuda.so"
@@ -61,6 +62,7 @@ def find() -> Path | None:
 
 def build(architectures: Sequence[str]) -> Path:
     """Compile the library, unless that was done before; it takes about a minute per architecture.
+    Of several processes one does, and the others wait; where it fails or dies, the next one tries.
 
     Args:
         architectures: compute capabilities such as `8.9`, each for machine code of its own; of the
@@ -76,33 +78,16 @@ def build(architectures: Sequence[str]) -> Path:
     if target.is_file():
         return target
     compiler = nvcc.find()
-    lib = compiler.path.resolve().parents[1] / "lib"
-    root = nvcc.sources()
-    options = [*_FLAGS, *codes, f"-L{lib}", *(f"-I{root / part}" for part in FOLDERS)]
-    notice(
-        f"compiling the CUDA kernels for compute capability {', '.join(architectures)} with nvcc "
-        f"{compiler}, once; it takes minutes"
-    )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with signals.temporary_folder(target.parent) as folder:
-
-            def compile_one(source: Path) -> str:
-                made = str(folder / f"{source.name}.o")
-                _run(
-                    [str(compiler.path), *options, "-c", str(source), "-o", made], target, compiler
+        with (target.parent / ".lock").open("w") as lock:
+            hold(lock, lambda: notice("another process compiles the CUDA kernels; waiting for it"))
+            if not target.is_file():
+                notice(
+                    f"compiling the CUDA kernels for compute capability {', '.join(architectures)} "
+                    f"with nvcc {compiler}, once; it takes minutes"
                 )
-                return made
-
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                objects = list(pool.map(compile_one, units()))
-            linked = folder / NAME
-            _run(
-                [str(compiler.path), *options, "-shared", *objects, "-o", str(linked)],
-                target,
-                compiler,
-            )
-            linked.replace(target)
+                _compile(compiler, codes, target)
     except OSError as error:
         raise DvmsrError(
             f"{target.parent} cannot be written ({error.strerror}); "
@@ -146,6 +131,26 @@ def _code_options(architectures: Sequence[str]) -> list[str]:
     codes = [f"-gencode=arch=compute_{a}{b},code=sm_{a}{b}" for a, b in sorted(set(numbers))]
     a, b = max(numbers)
     return [*codes, f"-gencode=arch=compute_{a}{b},code=compute_{a}{b}"]
+
+
+def _compile(compiler: nvcc.Nvcc, codes: Sequence[str], target: Path) -> None:
+    """Put the library there, whole."""
+    root = nvcc.sources()
+    command = [str(compiler.path), *_FLAGS, *codes]
+    command.append(f"-L{compiler.path.resolve().parents[1] / 'lib'}")
+    command += [f"-I{root / part}" for part in FOLDERS]
+    with signals.temporary_folder(target.parent) as folder:
+
+        def compile_one(source: Path) -> str:
+            made = str(folder / f"{source.name}.o")
+            _run([*command, "-c", str(source), "-o", made], target, compiler)
+            return made
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, units()))
+        linked = folder / NAME
+        _run([*command, "-shared", *objects, "-o", str(linked)], target, compiler)
+        linked.replace(target)
 
 
 def _run(command: Sequence[str], target: Path, compiler: nvcc.Nvcc) -> None:

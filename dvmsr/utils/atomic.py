@@ -116,25 +116,6 @@ def write_atomically(path: Path, data: bytes | memoryview, overwrite: bool) -> N
         temporary.write_bytes(data)
 
 
-def lock(descriptor: int, path: Path) -> None:
-    """Keep other processes from an open file until it is closed; where the file system has locks.
-
-    Args:
-        path: what the message calls it.
-
-    Raises:
-        DvmsrError: if another process keeps it.
-    """
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DvmsrError(f"{path} is in use by another process; wait for its end") from None
-    except OSError:  # a file system without locks
-        pass
-
-
 def _rename_to_new(temporary: Path, target: Path) -> None:
     """Rename without replacing.
 

@@ -14,8 +14,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
@@ -24,6 +24,7 @@ from dvmsr.runtime.backends.trt import plugin_library
 from dvmsr.runtime.backends.trt.plugin_library import DESCRIPTION, PluginLibrary
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice, stderr_console
+from dvmsr.utils.locks import hold
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
 """Machine code for every generation that has Tensor cores, PTX of the last for those to come."""
@@ -75,7 +76,13 @@ def build(
     sources_sha256 = plugin_library.sources_sha256()
     inputs = [sources_sha256, str(major), str(compiler), *architectures]
     folder = plugin_library.cache_folder() / hashlib.sha256(" ".join(inputs).encode()).hexdigest()
-    with _locked(folder.parent):
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = (folder.parent / ".lock").open("w")
+    except OSError as error:
+        raise _unusable(folder.parent, error) from None
+    with lock:
+        hold(lock, lambda: notice("another process compiles the plugin; waiting for it"))
         ready = plugin_library.read_description(folder / DESCRIPTION)
         if ready:
             return ready
@@ -237,25 +244,6 @@ def _failure(log: str, major: int) -> DvmsrError:
     errors = [line.strip() for line in log.splitlines() if re.search(r"\berror\b", line, re.I)]
     reason = errors[0] if errors else "the compiler stopped"
     return DvmsrError(f"the plugin could not be compiled ({reason}); {path} has the whole log")
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time; the others wait and say so."""
-    import fcntl
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            notice("another process compiles the plugin; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _unusable(folder: Path, error: OSError) -> DvmsrError:

@@ -11,7 +11,7 @@ from typing import IO, Any
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.storage import places
-from dvmsr.utils.atomic import lock
+from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import check_input, exists, is_dir, unreadable
 
 STATE = ("bytes", "modified")
@@ -56,7 +56,7 @@ class Manifest:
                 f"{path} cannot be written ({error.strerror}); choose another place"
             ) from None
         try:
-            lock(self.file.fileno(), path)
+            hold(self.file, DvmsrError(f"{path} is in use by another process; wait for its end"))
             self._read()
         except BaseException:
             self.file.close()

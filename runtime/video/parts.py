@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.utils.atomic import lock, replacing, write_atomically
+from dvmsr.utils.atomic import replacing, write_atomically
 from dvmsr.utils.console import notice
+from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import exists
 
 SUFFIX = ".parts"
@@ -74,9 +74,11 @@ class Parts:
         try:
             self._lock = self._entered(settings)
             try:
+                busy = f"{self.folder} is in use by another process; wait for its end"
+                hold(self._lock, DvmsrError(busy))
                 self._read(json.loads(json.dumps(settings)))
             except BaseException:
-                os.close(self._lock)
+                self._lock.close()
                 raise
         except OSError as error:
             raise DvmsrError(
@@ -88,8 +90,8 @@ class Parts:
                 f"{self.folder} holds something else than parts of a video; delete or rename it"
             ) from None
 
-    def _entered(self, settings: dict[str, Any]) -> int:
-        """The descriptor of the settings' file, which is made if the folder is new, locked."""
+    def _entered(self, settings: dict[str, Any]) -> IO[bytes]:
+        """The settings' file, which is made if the folder is new."""
         path = self.folder / _SETTINGS
         self.folder.mkdir(exist_ok=True)
         others = [file for file in self.folder.iterdir() if file.suffix != ".tmp"]
@@ -97,7 +99,7 @@ class Parts:
             write_atomically(path, json.dumps(settings, indent=2).encode(), overwrite=False)
         elif path not in others:
             raise ValueError
-        return _locked(path)
+        return path.open("rb+")
 
     def _read(self, settings: dict[str, Any]) -> None:
         before = json.loads((self.folder / _SETTINGS).read_bytes())
@@ -155,7 +157,7 @@ class Parts:
     ) -> None:
         if not self.segments:
             self.remove()
-        os.close(self._lock)
+        self._lock.close()
 
 
 def _finished(file: Path, times: Path) -> Segment | None:
@@ -175,18 +177,3 @@ def _digest(segment: Segment) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _locked(path: Path) -> int:
-    """A descriptor of a file that no other process has locked.
-
-    Raises:
-        DvmsrError: if one has.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        lock(descriptor, path.parent)
-    except DvmsrError:
-        os.close(descriptor)
-        raise
-    return descriptor

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from processes import LIMIT, next_line
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda, cuda_build, driver, nvcc
+
+WRITE = 'while [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n'
+"""Of a compiler: the file that it is to make."""
 
 
 @pytest.fixture(autouse=True)
@@ -38,8 +44,7 @@ def test_compiles_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = tmp_path / "log"
-    script = f'echo "$*" >> {log}\nwhile [ $# -gt 1 ]; do [ "$1" = -o ] && : > "$2"; shift; done\n'
-    fake_nvcc(tmp_path, script, monkeypatch)
+    fake_nvcc(tmp_path, f'echo "$*" >> {log}\n{WRITE}', monkeypatch)
     library = cuda_build.build(["8.6", "9.0"])
     assert library == cuda_build.cache_path(["9.0", "8.6"])
     assert "compiling the CUDA kernels for compute capability 8.6, 9.0" in capsys.readouterr().err
@@ -49,7 +54,30 @@ def test_compiles_once(
         assert all(code in command for command in commands)
     assert cuda_build.build(["8.6", "9.0"]) == library
     assert log.read_text().splitlines() == commands
-    assert [path.name for path in library.parent.iterdir()] == [cuda_build.NAME]
+    assert {path.name for path in library.parent.iterdir()} == {".lock", cuda_build.NAME}
+
+
+def test_two_at_once_compile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under torchrun: the second begins while the first compiles."""
+    log, go_on = tmp_path / "log", tmp_path / "go-on"
+    wait = f"until [ -e {go_on} ]; do sleep 0.05; done\n"
+    fake_nvcc(tmp_path, f"echo >> {log}\n{wait}{WRITE}", monkeypatch)
+    code = "from dvmsr.kernels import cuda_build; print(cuda_build.build(['9.0']))"
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+        for _ in range(2)
+    ]
+    try:
+        said = [next_line(process, process.stderr) for process in processes]
+        assert said.count("another process compiles the CUDA kernels; waiting for it\n") == 1
+        go_on.touch()
+        told = [process.communicate(timeout=LIMIT) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert told == [(f"{cuda_build.cache_path(['9.0'])}\n", "")] * 2
+    assert log.read_text().count("\n") == len(cuda_build.units()) + 1
 
 
 def test_a_failing_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

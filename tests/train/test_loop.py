@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import types
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -35,7 +36,8 @@ from dvmsr.train.data.photographs import Photograph
 from dvmsr.train.data.prefetch import Prefetch
 from dvmsr.train.loop import Trainer
 from dvmsr.train.run.board import check_board
-from dvmsr.train.run.state import FILE_NAME, FORMAT, TrainState, exclusive, open_run
+from dvmsr.train.run.folder import RunFolder
+from dvmsr.train.run.state import FILE_NAME, FORMAT, TrainState, open_run
 from dvmsr.train.validate import validate
 from dvmsr.utils.signals import Ended
 
@@ -452,7 +454,8 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
     first.run()
     with pytest.raises(UsageError, match="already holds a run"):
         second.run()
-    with exclusive(tmp_path):
+    with ExitStack() as until:
+        RunFolder(tmp_path, Settings(steps=12)).open(first.step, None, until)
         going_on = trainer(tmp_path, resume=True, steps=13)
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(UsageError, match="another process trains in"):

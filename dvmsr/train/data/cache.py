@@ -14,8 +14,8 @@ import io
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,8 @@ from dvmsr.runtime.images.codec import decode_image
 from dvmsr.train.data.photographs import Photograph, in_threads, left_out, load_pair
 from dvmsr.train.data.sources import Source
 from dvmsr.utils.atomic import replacing, write_atomically
+from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import is_file
-
-try:
-    import fcntl
-except ImportError:  # no POSIX
-    fcntl = None  # type: ignore[assignment]
 
 PIXELS, INDEX, LOCK = "pixels", "index.json", ".lock"
 FORMAT = 1
@@ -92,7 +88,16 @@ class PixelCache:
         """
         if is_file(self.place / INDEX):
             return
-        with self._alone():
+        try:
+            self.place.mkdir(parents=True, exist_ok=True)
+            lock = (self.place / LOCK).open("w")
+        except OSError as error:
+            raise DvmsrError(
+                f"{self.place} cannot be written to ({error.strerror}); choose another --cache"
+            ) from None
+        with lock:
+            waiting = f"another process decodes into {self.place}; waiting for it"
+            hold(lock, lambda: self.report(waiting))
             if is_file(self.place / INDEX):
                 return
             for left_by_the_dead in self.place.glob(".dvmsr-*.tmp"):
@@ -174,27 +179,6 @@ class PixelCache:
             return load_pair(data, str(source), self.scale)
         except DvmsrError as error:
             return str(error).replace(str(source), NAME)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """No other process is in such a block for the same pixels, unless the file system has no
-        locks: then the last one to finish has its way."""
-        try:
-            self.place.mkdir(parents=True, exist_ok=True)
-            file = (self.place / LOCK).open("w")
-        except OSError as error:
-            raise DvmsrError(
-                f"{self.place} cannot be written to ({error.strerror}); choose another --cache"
-            ) from None
-        with file:
-            if fcntl is not None:
-                with suppress(OSError):
-                    try:
-                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BlockingIOError:
-                        self.report(f"another process decodes into {self.place}; waiting for it")
-                        fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _damaged(self) -> DvmsrError:
         return DvmsrError(f"{self.place} is damaged; remove it, and it is made again")

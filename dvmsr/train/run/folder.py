@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,13 +13,14 @@ from PIL import Image
 
 from dvmsr import checkpoint
 from dvmsr.data.pairs import Pixels
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.model import DVMSR
 from dvmsr.train.config.settings import Settings
 from dvmsr.train.run.board import Board
 from dvmsr.train.run.report import RunLog
-from dvmsr.train.run.state import FILE_NAME, LOG_NAME, PICTURES, TrainState, exclusive, open_run
+from dvmsr.train.run.state import FILE_NAME, LOG_NAME, PICTURES, TrainState, open_run
 from dvmsr.utils.atomic import write_atomically
+from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import exists
 
 LAST = "last.safetensors"
@@ -56,7 +58,10 @@ class RunFolder:
             raise DvmsrError(
                 f"{self.path} cannot be made a folder ({error.strerror}); choose another --out"
             ) from None
-        until.enter_context(exclusive(self.path))
+        descriptor = os.open(self.path, os.O_RDONLY)
+        until.callback(os.close, descriptor)
+        busy = f"another process trains in {self.path}; let it end, or give another --out"
+        hold(descriptor, UsageError(busy))
         if beginning is not None:
             open_run(self.path, resume=False)
             self.save_state(beginning)  # before the log, which alone would block a new run

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,6 @@ from torch import Tensor
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.utils.atomic import check_folder, write_atomically
 from dvmsr.utils.paths import exists, is_file
-
-try:
-    import fcntl
-except ImportError:  # no POSIX
-    fcntl = None  # type: ignore[assignment]
 
 FILE_NAME = "resume.pt"
 LOG_NAME = "log.jsonl"
@@ -98,30 +90,6 @@ class TrainState:
                 f"{path} is damaged or no resume file; put a copy back, "
                 "or start anew in another --out"
             ) from None
-
-
-@contextmanager
-def exclusive(out: Path) -> Iterator[None]:
-    """In the block no other process is in such a block for the same folder.
-
-    Raises:
-        UsageError: if one already is.
-    """
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(out, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(
-                    f"another process trains in {out}; let it end, or give another --out"
-                ) from None
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def open_run(out: Path, resume: bool) -> TrainState | None:
