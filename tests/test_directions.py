@@ -7,6 +7,7 @@ A room is a folder; each file beside folders counts as its own. Imports inside f
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "networks": f"{LOW} ops model weights checkpoint",
     "info": f"{LOW} weights analysis checkpoint runtime/backends",
     "data": "errors utils runtime/images",
-    "eval/metrics": "errors utils data",
+    "eval/metrics": "errors data",
     "eval": "errors utils weights data runtime/images runtime/backends/onnxrt runtime/upscaler "
     "runtime/spec runtime",
     "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
@@ -40,8 +41,8 @@ MAY_IMPORT = {
     "runtime/images": "errors utils",
     "runtime/video": "errors utils runtime/upscaler",
     "runtime/storage": "errors utils runtime/images runtime/video/containers",
-    "runtime/backends": f"{LOW} weights runtime/images/arrays",
-    "runtime/backends/pytorch": f"{LOW} weights model checkpoint streaming networks "
+    "runtime/backends": f"{LOW} runtime/images/arrays",
+    "runtime/backends/pytorch": f"{LOW} model checkpoint streaming networks "
     "runtime/images/arrays runtime/backends/base",
     "runtime/backends/onnxrt/foreign": f"{LOW} data/natural_image runtime/images/arrays "
     "runtime/backends",
@@ -183,3 +184,32 @@ def test_rooms_import_each_other_in_no_circle(depth: int) -> None:
         to = {room(other) for other in others} - {room(name)}
         arrows.setdefault(room(name), set()).update(to)
     assert not _circles(arrows)
+
+
+def _rooms_of_the_map() -> set[str]:
+    """The folders that CONTRIBUTING.md's list names, braces written out."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    block = re.search(r"<!-- rooms:.*?-->\n```\n(.*?)```", text, re.DOTALL)
+    assert block
+    return {room for line in block[1].splitlines() for room in _spelt_out(line.split()[0])}
+
+
+def _spelt_out(pattern: str) -> list[str]:
+    """`a/{b,c/{d}}` -> a, a/b, a/c, a/c/d; a folder before braces that are not its only content
+    counts as well."""
+    folder, brace, rest = pattern.partition("/{")
+    if not brace:
+        return [pattern]
+    parts, depth, start = [], 0, 0
+    inner = rest.removesuffix("}")
+    for place, sign in enumerate([*inner, ","]):
+        depth += (sign == "{") - (sign == "}")
+        if sign == "," and not depth:
+            parts.append(inner[start:place])
+            start = place + 1
+    return [folder, *(f"{folder}/{room}" for part in parts for room in _spelt_out(part))]
+
+
+def test_the_map_for_newcomers_names_every_room() -> None:
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in FILES.values()}
+    assert _rooms_of_the_map() == folders
