@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from processes import next_line
 from typer.testing import CliRunner
 
 from dvmsr import checkpoint
@@ -25,9 +25,17 @@ from dvmsr.utils.threads import cores
 APP = typer.Typer()
 APP.command()(train)
 
-PROGRAM = """
-import typer
+HALTS_AFTER_FIVE_STEPS = """
+import sys, typer
 from dvmsr.train.command import train
+from dvmsr.train.run.folder import RunFolder
+append = RunFolder.append
+def halting(folder, row):
+    append(folder, row)
+    if row["step"] == 5:
+        print("halted", flush=True)
+        sys.stdin.read()
+RunFolder.append = halting
 app = typer.Typer()
 app.command()(train)
 app()
@@ -65,21 +73,14 @@ def run(*arguments: str) -> str:
 
 def test_a_run_killed_with_kill_9_resumes_to_equal_bits(photos: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    steps = 24
-    command = [sys.executable, "-c", PROGRAM, *options(photos, killed, steps)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    log = killed / "log.jsonl"
-    deadline = time.monotonic() + 300
-    while not (log.exists() and log.read_text().count("\n") >= 5):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
-    reached = TrainState.load(killed / FILE_NAME).step
-    assert 4 <= reached < steps
-    run(*options(photos, killed, steps), "--resume")
-    run(*options(photos, whole, steps))
+    command = [sys.executable, "-c", HALTS_AFTER_FIVE_STEPS, *options(photos, killed)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert next_line(process, process.stdout) == "halted\n"
+        process.kill()
+    assert TrainState.load(killed / FILE_NAME).step == 4
+    run(*options(photos, killed), "--resume")
+    run(*options(photos, whole))
     a, b = (checkpoint.load(out / "last.safetensors").state_dict() for out in (whole, killed))
     torch.testing.assert_close(a, b, rtol=0, atol=0)
 

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import LIMIT
 
 from dvmsr.errors import DvmsrError
 from dvmsr.utils.pipeline import pipeline
@@ -67,15 +68,14 @@ def test_the_stages_overlap() -> None:
 
 
 def test_what_must_be_alone_waits_for_what_is_before() -> None:
-    saved: list[int] = []
+    begun = [threading.Event() for _ in range(4)]
 
     def save(number: int, made: int) -> int:
-        time.sleep(0.05)
-        saved.append(number)
+        assert not begun[number + 1].wait(0.05)
         return number
 
     def work(number: int, loaded: int) -> int:
-        assert saved == list(range(number))
+        begun[number].set()
         return loaded
 
     outcomes = pipeline(range(3), lambda n: n, work, save, alone=lambda loaded: True)
@@ -130,19 +130,38 @@ def test_an_interrupt_also_ends_who_wants_no_more(interrupt: type[BaseException]
         assert next(outcomes) == (0, 0)
 
 
+class Items(list[int]):
+    """Tells when the last one's turn is over."""
+
+    def __init__(self, *items: int) -> None:
+        super().__init__(items)
+        self.over = threading.Event()
+
+    def __iter__(self) -> Iterator[int]:
+        yield from super().__iter__()
+        self.over.set()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
-def test_what_is_being_saved_is_told_after_an_interrupt() -> None:
+def test_what_is_being_saved_is_told_after_an_interrupt(request: pytest.FixtureRequest) -> None:
     """Of the last item, too, whose saving nothing but its end is waiting for."""
+    items, interrupted = Items(7), threading.Event()
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        interrupted.set()
+        raise KeyboardInterrupt
 
     def save(number: int, made: int) -> int:
-        time.sleep(0.2)
+        assert items.over.wait(LIMIT)
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
+        assert interrupted.wait(LIMIT)
         return made
 
     told = []
+    handler = signal.signal(signal.SIGINT, interrupt)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     with pytest.raises(KeyboardInterrupt):
-        for outcome in pipeline([7], lambda number: number, lambda number, loaded: loaded, save):
+        for outcome in pipeline(items, lambda number: number, lambda number, loaded: loaded, save):
             told.append(outcome)
     assert told == [(7, 7)]
 

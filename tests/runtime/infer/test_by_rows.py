@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from processes import LIMIT, next_line
 from profiles import WIDE
 from small_model import Models, random_pixels
 
@@ -341,12 +342,12 @@ def test_warns_of_little_space(
     assert "p_x2.png may need up to 4.7 KiB where 0.1 KiB are free" in capsys.readouterr().err
 
 
-ANNOUNCED = """
-import onnxruntime, time
+STEP_BY_STEP = """
+import onnxruntime, sys
 run = onnxruntime.InferenceSession.run
 def announced(*arguments):
     print('running', flush=True)
-    time.sleep(0.2)
+    sys.stdin.readline()
     return run(*arguments)
 onnxruntime.InferenceSession.run = announced
 """
@@ -365,13 +366,15 @@ atexit.register(tell)
 def test_a_signal_leaves_no_half_result(model: tuple[str, ...], number: int) -> None:
     """After some strips of many; a kill can leave the temporary file."""
     noise("p.png", 2000, 20)
-    command = [sys.executable, "-c", ANNOUNCED + MAIN, "p.png", "--strip", "8", *model]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    command = [sys.executable, "-c", STEP_BY_STEP + MAIN, "p.png", "--strip", "8", *model]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdin is not None
     while len(names()) < 2:  # until the temporary file is there
-        assert process.stdout.readline() == "running\n"
+        assert next_line(process, process.stdout) == "running\n"
+        print(file=process.stdin, flush=True)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT)
     left = [name for name in names() if name != "p.png"]
     if number == signal.SIGKILL:
         assert [name for name in left if not name.startswith(".dvmsr-")] == []
