@@ -11,7 +11,6 @@ import typer
 from dvmsr.export.onnx.export import DEFAULT_OPSET, export_onnx
 from dvmsr.export.plugin import command as plugin_command
 from dvmsr.export.plugin import cuda_command
-from dvmsr.export.plugin.capabilities import SeveralCapabilities
 from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, Version
@@ -39,11 +38,8 @@ def build_app() -> typer.Typer:
     app.callback(epilog=EXAMPLES)(overview)
     app.command("onnx", epilog=EXAMPLES)(onnx_command)
     app.command("cuda-path", epilog=cuda_command.EXAMPLES)(cuda_command.cuda_path)
-    for name, module, command in (
-        ("trt", trt_command, trt_command.trt_command),
-        ("plugin-path", plugin_command, plugin_command.plugin_path),
-    ):
-        app.command(name, epilog=module.EXAMPLES, cls=SeveralCapabilities)(command)
+    app.command("trt", epilog=trt_command.EXAMPLES)(trt_command.trt_command)
+    app.command("plugin-path", epilog=plugin_command.EXAMPLES)(plugin_command.plugin_path)
     return app
 
 

@@ -46,6 +46,10 @@ def test_extras_bring_the_rest(extra: str, heavy: set[str]) -> None:
     assert heavy <= requirements(extra)
 
 
+def test_the_version_stands_in_one_place() -> None:
+    assert metadata.version("dvmsr") == dvmsr.__version__
+
+
 def test_console_scripts_exist() -> None:
     scripts = {
         script.name: script.load()

@@ -13,7 +13,7 @@ EXAMPLES = """\b
 Examples:
   dvmsr-export trt student.safetensors --fp16
   dvmsr-export trt half.onnx --max 1080x1920 --batch 1,1,4 -o half.engine
-  dvmsr-export trt official.pth --fp16 --target rtx --compute-capability 8.6 8.9 12.0
+  dvmsr-export trt a.pth --fp16 --target rtx --compute-capability 8.6 --compute-capability 8.9
 """
 
 
@@ -58,9 +58,9 @@ def trt_command(
     compute_capability: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CC...",
-            help="With --target rtx: GPUs that the engine is for.",
-            show_default="8.6 8.9 12.0",
+            metavar="CC",
+            help="With --target rtx: what the engine is for, such as 8.9; repeatable.",
+            show_default="8.6, 8.9 and 12.0",
         ),
     ] = None,
     no_plugin: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+import dvmsr
 from dvmsr.config import DVMSRConfig
 from dvmsr.runtime.backends.trt.engine_file import EngineInfo, PluginInfo, Profile
 
@@ -26,5 +27,5 @@ INFO = EngineInfo(
     build_seconds=12.5,
     key="ef" * 32,
     command=("dvmsr-export", "trt", "my net.safetensors", "--fp16"),
-    dvmsr="0.1.0",
+    dvmsr=dvmsr.__version__,
 )
