@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev-$(KIND)
 # For tests alone: Ray, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
 OPTIONAL := ray,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
-.PHONY: demo test lint check clean
+.PHONY: demo test quick proof lint check clean
 .NOTPARALLEL:
 
 demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
@@ -25,6 +25,12 @@ demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
 
 test: lint ## run the whole test suite
 	$(BIN)/python -m pytest
+
+quick: $(DEV) ## run the tests that take a second at most
+	$(BIN)/python -m pytest -m "not slow"
+
+proof: $(DEV) ## prove what takes longer than a test may; results go to benchmarks/results
+	PYTHON=$(BIN)/python benchmarks/proof/run.sh
 
 lint: $(DEV) ## check style and types
 	$(BIN)/ruff check .

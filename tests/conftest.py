@@ -17,6 +17,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the emulated device is slow: it is compiled first."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cuda_on_host" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def cuda_on_host(request: pytest.FixtureRequest) -> Path:
     """libdvmsr_cuda, compiled for the host against an emulated device."""

@@ -14,6 +14,8 @@ from shared import REPOSITORY
 from dvmsr.errors import MissingComponentError
 from dvmsr.kernels import cpu, nvcc
 
+pytestmark = pytest.mark.slow
+
 FOLDER = REPOSITORY / "benchmarks" / "gpu"
 
 

@@ -74,6 +74,7 @@ def test_native_operators_are_built_where_a_compiler_is() -> None:
     assert cpu.isa()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
 def test_a_failing_build_gives_a_pure_wheel_and_the_reason(tmp_path: Path) -> None:
     """The compiler is there, but not able to compile."""

@@ -65,6 +65,7 @@ def test_student(student: DVMSR, size: tuple[int, int], rows: int) -> None:
     assert difference(student, torch.from_numpy(natural_image((1, *size))), rows) <= LIMIT
 
 
+@pytest.mark.slow
 @requires_shared
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 16, 64])
 @pytest.mark.parametrize("size", [(5, 9), (75, 40)], ids=str)

@@ -58,6 +58,7 @@ def test_equals_a_plain_loop(length: int, scale: float, axis: int, seed: int) ->
     np.testing.assert_allclose(line, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["Set5", "Set14", "Kodak"])
 def test_equals_matlab_bit_by_bit(dataset: str) -> None:
     folder = shared_dir() / "eval" / dataset

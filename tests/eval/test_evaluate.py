@@ -44,11 +44,13 @@ def test_official_figures_of_bicubic(dataset: str) -> None:
     check_official("bicubic", "bicubic", "auto", dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dvmsr_df2k", "dvmsr_ntire"])
 def test_official_figures_through_torch(name: str) -> None:
     check_official(name, str(official_weights(name)), "torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"),
     [("dvmsr_df2k", "native"), ("dvmsr_ntire", "portable")],  # the smaller one where it is slow

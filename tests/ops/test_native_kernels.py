@@ -190,6 +190,7 @@ def test_half_has_no_backward() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
 def test_lower_instruction_sets(isa: str) -> None:
     """The same vectors in a process that is told to use a lower instruction set."""

@@ -64,6 +64,7 @@ def test_conv_in_fp64(case: ConvCase, name: str) -> None:
         assert error(actual.numpy(), truth) <= TOLERANCE["float64"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "chunked"])
 @pytest.mark.parametrize("shape", [(2, 5, 3, 2), (1, 40, 2, 3), (1, 3, 5, 16)], ids=str)
 def test_scan_gradcheck(shape: tuple[int, int, int, int], name: str) -> None:
@@ -110,6 +111,7 @@ def test_gradients_do_not_depend_on_scheduling() -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(cpu.library_path() is None, reason="built without native operators")
 def test_custom_operators_pass_opcheck() -> None:
     from dvmsr.ops import native_cpu
@@ -133,6 +135,7 @@ def test_half_activations_keep_their_type(dtype: torch.dtype) -> None:
     assert error(y.double().numpy(), truth) <= (2e-3 if dtype == torch.float16 else 1e-2)
 
 
+@pytest.mark.slow
 def test_chunked_scan_keeps_one_chunk_in_memory() -> None:
     """Peak memory of a forward and backward pass over 256 chunks, against one (B, L, D, N)."""
     script = """

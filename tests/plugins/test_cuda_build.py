@@ -12,7 +12,7 @@ from cuda_emulation import PLUGINS
 
 NVCC = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
 
-pytestmark = pytest.mark.skipif(not NVCC, reason="needs nvcc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not NVCC, reason="needs nvcc")]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from vectors import (
     scan_truth,
 )
 
+pytestmark = pytest.mark.slow
+
 try:
     import ml_dtypes  # noqa: F401  (gives numpy its bfloat16)
 except ImportError:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from shared import REPOSITORY as ROOT
 
+pytestmark = pytest.mark.slow
+
 HEADER = ROOT / "plugins" / "ort" / "ort_abi.h"
 PACKAGE = "com.github.asus4.onnxruntime@0.4.9"
 REMEDY = "set DVMSR_ORT_INCLUDE to the include folder of an onnxruntime release"

@@ -22,6 +22,8 @@ from vectors import (
     scan_truth,
 )
 
+pytestmark = pytest.mark.slow
+
 TYPES = {"float32": 0, "float16": 1}  # nvinfer1::DataType
 WHOLE = 2**31 - 1
 SCANS = [ScanCase(2, 7, 5, 3), ScanCase(2, 65, 20, 16), ScanCase(1, 300, 7, 16, "slow decay")]

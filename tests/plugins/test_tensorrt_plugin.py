@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from tensorrt_library import HEADERS, Library, build
 
+pytestmark = pytest.mark.slow
+
 OPERATORS = ("SelectiveScan", "CausalConv1d")
 FLOAT, HALF, BF16 = "0", "1", "7"  # nvinfer1::DataType
 

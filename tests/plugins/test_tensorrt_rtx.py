@@ -22,6 +22,8 @@ from dvmsr.export import export_onnx
 from dvmsr.export.trt.build import link_rtx
 from dvmsr.model import DVMSR
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:

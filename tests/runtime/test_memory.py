@@ -12,6 +12,7 @@ from dvmsr.errors import DvmsrError
 from dvmsr.runtime import memory
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
 def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
@@ -53,6 +54,7 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         memory.check(DVMSRConfig(), "native", 100, 200, "p.png")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
 def test_strips_need_less_than_estimated(

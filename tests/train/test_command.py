@@ -71,6 +71,7 @@ def run(*arguments: str) -> str:
     return CliRunner().invoke(APP, arguments, catch_exceptions=False).output
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_kill_9_resumes_to_equal_bits(photos: Path, tmp_path: Path) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-c", HALTS_AFTER_FIVE_STEPS, *options(photos, killed)]
@@ -194,6 +195,7 @@ def test_resume_takes_the_first_command_and_moved_images(
     run(*arguments, "--val", str(tmp_path / "elsewhere"), "--preset", "student", "--resume")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -232,6 +234,7 @@ def test_held_out_images_are_not_trained_on(photos: Path, tmp_path: Path) -> Non
         run(*options(photos, tmp_path / "out"), "--val", str(held_out))
 
 
+@pytest.mark.slow
 def test_a_cache_of_pixels_is_made_once_and_changes_nothing(photos: Path, tmp_path: Path) -> None:
     out, plain, pixels = (tmp_path / name for name in ("out", "plain", "pixels"))
     arguments = [*options(photos, out, 2), "--schedule", "multistep"]

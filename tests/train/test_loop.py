@@ -259,6 +259,7 @@ def test_a_run_that_died_goes_on_from_its_last_save_to_equal_bits(
     assert_equal_runs(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_learns_the_same_and_goes_on_to_equal_bits(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +276,7 @@ def test_a_compiled_network_learns_the_same_and_goes_on_to_equal_bits(
     trainer(tmp_path / "parts", resume=True, steps=13).run()  # and without
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -534,6 +536,7 @@ def test_a_bad_gradient_spoils_no_weights(tmp_path: Path) -> None:
         assert torch.equal(now, then)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_and_goes_on_to_equal_bits(tmp_path: Path, precision: str) -> None:
     options: dict[str, Any] = {"precision": precision, "steps": 24, "lr": 5e-3}

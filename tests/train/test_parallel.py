@@ -62,6 +62,7 @@ def start(folder: Path, processes: int, *arguments: str) -> list[subprocess.Pope
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 def test_two_processes_have_the_losses_of_one_with_the_whole_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -259,6 +259,7 @@ def test_comparison() -> None:
     assert dataclasses.replace(equal, psnr=off.psnr) != off
 
 
+@pytest.mark.slow
 @requires_shared
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_official_student(tmp_path: Path, precision: str) -> None:

@@ -78,6 +78,7 @@ def test_strips_equal_pytorch(tmp_path: Path, config: DVMSRConfig) -> None:
         assert difference(session, network, image, cut(13, rows)) <= LIMIT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_student(tmp_path: Path, backend: str, precision: str) -> None:
@@ -107,6 +108,7 @@ def any_strips(tmp_path_factory: pytest.TempPathFactory) -> tuple[StreamingNetwo
     return StreamingNetwork(path, BACKENDS[0], 1), network
 
 
+@pytest.mark.slow
 @requires_shared
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 16, 64])
 def test_the_official_student(tmp_path: Path, rows: int) -> None:

@@ -82,6 +82,7 @@ def test_compiles_once(sources: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err.count("compiling the plugin for TensorRT 10") == 1
 
 
+@pytest.mark.slow
 def test_compiles_again_for_other_inputs(
     sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

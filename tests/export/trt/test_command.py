@@ -33,6 +33,8 @@ from dvmsr.runtime.backends.trt import plugin_library, version
 from dvmsr.runtime.backends.trt.engine_file import Profile, info_path, read_engine
 from dvmsr.runtime.upscaler import Upscaler
 
+pytestmark = pytest.mark.slow
+
 RTX = ["--target", "rtx"]
 RTX += [word for at in ("8.6", "8.9", "12.0") for word in ("--compute-capability", at)]
 

@@ -94,6 +94,7 @@ def test_a_gpu_backend_brings_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.model == "net.engine"
 
 
+@pytest.mark.slow
 def test_measures_models_sizes_and_batches(
     command: Command, models: Models, tmp_path: Path
 ) -> None:
@@ -130,12 +131,14 @@ def test_table(command: Command, models: Models) -> None:
     assert all(part in out for part in ("small_5x7.onnx", "portable", "p99 ms", "out MP/s", "1.00"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_runs_in_pytorch(command: Command, models: Models) -> None:
     code, out, _ = command(models.pth, *QUICK, "--size", "5x7")
     assert code == 0
     assert "small.pth" in out and "torch" in out
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(models: Models) -> None:
     if peak_resident() is None:
         pytest.skip("no such figure on this system")

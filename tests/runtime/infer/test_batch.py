@@ -178,6 +178,7 @@ class Stream(SimpleNamespace):
         super().__init__(buffer=io.BytesIO(data), isatty=lambda: terminal, flush=bool)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
 def test_streams(folder: Path, format: str) -> None:
     data = io.BytesIO()

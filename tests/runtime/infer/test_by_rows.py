@@ -158,6 +158,7 @@ def test_holes_with_sixteen_bits(model: tuple[str, ...], infer: Infer, channels:
     assert np.abs(difference[..., -1]).max() <= 20
 
 
+@pytest.mark.slow
 @requires_vips
 def test_any_size_mode_and_height_of_strips(streaming_file: Path, tmp_path: Path) -> None:
     """The picture in memory to one level, and 16 bits to as much as 8 where these say the same."""
@@ -383,6 +384,7 @@ def test_a_signal_leaves_no_half_result(model: tuple[str, ...], number: int) -> 
         assert process.returncode == 128 + number
 
 
+@pytest.mark.slow
 @requires_vips
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_memory_does_not_grow_with_the_height(model: tuple[str, ...]) -> None:

@@ -68,6 +68,7 @@ def deadly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("deadly", "deadly.Deadly", clobber=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs ray (extra ray), not installed"
 )
@@ -212,6 +213,7 @@ def test_refuses_what_does_not_fit(
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs ray (extra ray), not installed"
 )

@@ -268,6 +268,7 @@ def run_without(package: str, *arguments: object) -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_needs_torch_for_checkpoints_only(models: Models) -> None:
     pair = f"{models.onnx}:portable", f"{models.onnx_fp16}:portable"
     result = run_without("torch", "parity", *pair, "--layers", "--limits", "psnr=30")
@@ -276,6 +277,7 @@ def test_needs_torch_for_checkpoints_only(models: Models) -> None:
     assert result.returncode == 4 and "pip install 'dvmsr[train]'" in result.stderr
 
 
+@pytest.mark.slow
 def test_needs_onnx_for_layers_only(models: Models) -> None:
     pair = f"{models.onnx}:portable", f"{models.onnx_fp16}:portable"
     assert run_without("onnx", "parity", *pair, "--limits", "psnr=30").returncode == 0
@@ -338,6 +340,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["fp32", "torch"])
 def test_half_precision_keeps_the_official_scores(official: dict[str, Any], reference: str) -> None:
     """Set5 through ONNX Runtime: at least 60 dB, and PSNR within 0.01 dB on every image."""

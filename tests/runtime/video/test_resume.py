@@ -131,6 +131,7 @@ def failing(*arguments: Any) -> NoReturn:
     raise DvmsrError("no")
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_segments(folder: Path, infer: Infer) -> None:
     clip("in.mp4")
     result = run(INTERRUPT, "in.mp4", "--json")
@@ -157,6 +158,7 @@ def test_an_early_interrupt_leaves_nothing(
     assert names(folder) == {"in.mp4"}
 
 
+@pytest.mark.slow
 def test_with_a_manifest(folder: Path, infer: Infer) -> None:
     clip("in.mp4")
     assert run(KILL, "in.mp4", "--manifest", "m.jsonl").returncode == -signal.SIGKILL
@@ -166,6 +168,7 @@ def test_with_a_manifest(folder: Path, infer: Infer) -> None:
     assert rows[-1]["resumed_frames"] == 6
 
 
+@pytest.mark.slow
 def test_nothing_is_mixed(
     folder: Path, infer: Infer, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +231,7 @@ def test_a_segment_counts_when_it_is_complete(tmp_path: Path) -> None:
         Parts(target, {"source": ["b", (1, 2)]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [3000, 30_000], ids=["segment", "result"])
 def test_a_full_disk(folder: Path, infer: Infer, limit: int) -> None:
     """A limit on the size of files fails in mid-write like a full disk."""

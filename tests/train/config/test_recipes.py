@@ -60,6 +60,7 @@ def test_parameters_are_the_papers(name: str) -> None:
         assert round(count / 1e6, 3) == MILLIONS[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_step_of_it_learns(name: str) -> None:
     values = recipe(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,26 @@ def page(browser: Any, page_file: Path) -> Iterator[Any]:
     assert [url[:16] for url in requests if not url.startswith("data:")] == [
         page_file.as_uri()[:16]
     ]
+
+
+class Names(HTMLParser):
+    """What a page's elements ask for."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.asked += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_file_asks_for_no_other_and_no_text_is_markup(page_file: Path) -> None:
+    text = page_file.read_text()
+    assert "<title>&lt;/title&gt;&lt;b&gt;: comparison</title>" in text
+    asked = Names(text).asked
+    assert len(asked) == len(NAMES)
+    assert all(each.startswith("data:image/webp;base64,") for each in asked)
 
 
 def boxes(page: Any) -> list[dict[str, float]]:
