@@ -26,7 +26,7 @@ demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
 test: lint ## run the whole test suite
 	$(BIN)/python -m pytest
 
-quick: $(DEV) ## run the tests that take a second at most
+quick: $(DEV) ## run the tests that are not marked slow
 	$(BIN)/python -m pytest -m "not slow"
 
 proof: $(DEV) ## prove what takes longer than a test may; results go to benchmarks/results

@@ -115,6 +115,7 @@ while True:
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", WAITS)
 def test_what_does_not_look_is_ended_all_the_same(tmp_path: Path, wait: str) -> None:
     """Its temporary files are removed and its last words said."""
