@@ -17,11 +17,15 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SLOW_FIXTURES = {"cuda_on_host", "browser"}
+"""One is compiled first, the other started."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the emulated device is slow: it is compiled first."""
+    """What needs one of these is slow, too."""
     for item in items:
-        if isinstance(item, pytest.Function) and "cuda_on_host" in item.fixturenames:
+        if isinstance(item, pytest.Function) and SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 

@@ -37,6 +37,7 @@ def test_an_interrupt_of_the_imports(script: str, ignored: bool, code: int) -> N
     assert ("Usage" in result.stdout) is ignored
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_an_interrupt_that_an_import_takes_for_a_failure() -> None:
     """As compiled modules do."""

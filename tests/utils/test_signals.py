@@ -161,6 +161,7 @@ def test_signals_of_a_closing_terminal_are_one(tmp_path: Path) -> None:
     assert process.returncode in (128 + signal.SIGHUP, 128 + signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_patience_lets_work_come_to_its_end(tmp_path: Path) -> None:
     body = f"""
     with signals.patience():
