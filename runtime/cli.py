@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import astuple
+from typing import Annotated
 
 import typer
 
-from dvmsr.errors import UsageError
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, Version
-from dvmsr.utils.console import notice
-from dvmsr.weights.registry import BUNDLED, DEFAULT, ENGINE
-
-if TYPE_CHECKING:
-    from dvmsr.runtime.infer.options import Options
+from dvmsr.weights.registry import BUNDLED, DEFAULT
 
 EXAMPLES = """\b
 Examples:
@@ -216,107 +210,35 @@ def infer(
     An image that cannot be processed does not stop the others; the exit code is then 1. An
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
-    from dvmsr.runtime.infer import batch
-    from dvmsr.runtime.infer.options import Options
-    from dvmsr.runtime.infer.plan import TEMPLATE, check_template
-    from dvmsr.runtime.infer.results import describe
-    from dvmsr.runtime.infer.stdio import STREAM, enlarge_stream
-    from dvmsr.runtime.storage.places import Remote, place
-    from dvmsr.runtime.upscaler import Upscaler
-    from dvmsr.utils.console import warnings_as_notices
-    from dvmsr.utils.sizes import parse_bytes
 
-    if engine is not None:
-        if model is not None or backend not in ("auto", "tensorrt"):
-            raise UsageError("--engine names model and backend; leave out --model and --backend")
-        if not engine.lower().endswith(ENGINE):
-            raise UsageError(f"{engine} is no engine, whose name ends in {ENGINE}; try --model")
-        model, backend = engine, "tensorrt"
-    limit = None if memory is None else parse_bytes("--memory", memory)
-    extension = None if format is None else _extension(format)
-    template = TEMPLATE if name is None else name
-    check_template(template)
-    if manifest == STREAM:
-        raise UsageError("--manifest - is no file that can be gone on with; name one")
-    record = None if manifest is None else place(manifest)
-    if isinstance(record, Remote):
-        raise UsageError(f"{record} cannot be added to line by line; name a file here")
-    options = Options(
+    from dvmsr.runtime.infer import batch
+    from dvmsr.runtime.infer import options as told
+    from dvmsr.utils.console import warnings_to
+
+    computing = told.read_model(model, engine, backend, threads, strip, memory)
+    options = told.Options(
+        inputs=inputs,
         output=output,
-        template=template,
-        extension=extension,
+        extension=told.read_extension(format),
         overwrite=overwrite,
         skip_existing=skip_existing,
-        manifest=record,
+        manifest=told.read_manifest(manifest),
         resume=resume,
         quality=quality,
         to_srgb=to_srgb,
         codec=codec,
         crf=crf,
+        as_json=as_json,
+        **({} if name is None else {"template": name}),
     )
-    streamed = STREAM in (*inputs, output)
-    if streamed:
-        if name is not None:
-            raise UsageError("- has no name; leave out --name")
-        _check_stream(inputs, options, as_json)
-    if workers is not None and ray is None:
-        raise UsageError("--workers are those of a cluster; name it with --ray")
-    if ray is not None:
-        if streamed:
-            raise UsageError("- cannot be sent to a cluster; leave out --ray, or name files")
-        from dvmsr.runtime.infer.ray import Cluster, Model
+    told.check_cluster(ray, workers, options)
+    with warnings_to():
+        if ray is not None:
+            from dvmsr.runtime.infer.ray import Cluster
 
-        on_workers = Model(model or DEFAULT, backend, threads or 1, strip, limit)
-        with warnings_as_notices(), Cluster(ray, on_workers, workers) as cluster:
-            batch.run(inputs, cluster, options, as_json)
-        return
-    with warnings_as_notices():
-        upscaler = Upscaler.from_file(model or DEFAULT, backend, threads, strip, limit)
-        if not streamed:
-            batch.run(inputs, batch.Here(upscaler), options, as_json)
-            return
-        result = enlarge_stream(upscaler, inputs[0], options)
-    notice(describe(result))
-    if as_json:
-        print(json.dumps([result.to_dict()], indent=2))
+            with Cluster(ray, computing, workers) as cluster:
+                batch.run(cluster, options)
+        else:
+            from dvmsr.runtime.upscaler import Upscaler
 
-
-def _extension(format: str) -> str:
-    """With its dot.
-
-    Raises:
-        UsageError: if it stands for no format.
-    """
-    from dvmsr.runtime.images.codec import FORMATS
-    from dvmsr.runtime.video.containers import WRITTEN
-
-    extension = f".{format.lower().removeprefix('.')}"
-    if extension not in (*FORMATS, *WRITTEN):
-        known = ", ".join(name[1:] for name in (*FORMATS, *WRITTEN))
-        raise UsageError(f"--format must be one of {known}, not {format!r}")
-    return extension
-
-
-def _check_stream(inputs: Sequence[str], options: Options, as_json: bool) -> None:
-    """Whether options fit standard input or output.
-
-    Raises:
-        UsageError: if not.
-    """
-    from dvmsr.runtime.storage.places import place
-    from dvmsr.runtime.video.containers import WRITTEN, is_video
-
-    if len(inputs) != 1:
-        raise UsageError("- takes a single image; leave out the others")
-    if is_video(place(inputs[0])):
-        raise UsageError(f"{inputs[0]} is a video, which - cannot take; name a file with -o")
-    if options.manifest is not None or options.skip_existing or options.resume:
-        raise UsageError(
-            "- takes a single image; leave out --manifest, --skip-existing, --resume and --name"
-        )
-    if (options.codec, options.crf) != (None, None):
-        raise UsageError("- takes an image; leave out --codec and --crf")
-    if options.extension in WRITTEN:
-        raise UsageError(f"--format {options.extension[1:]} is for videos, which - cannot take")
-    if as_json and options.output in (None, "-"):
-        raise UsageError("--json would end up in the image on standard output; name a file with -o")
+            batch.run(batch.Here(Upscaler.from_file(*astuple(computing))), options)

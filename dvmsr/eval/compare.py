@@ -17,7 +17,7 @@ from dvmsr.eval.evaluate import Method, load_methods, measure
 from dvmsr.eval.page import MAX_PIXELS, MAX_SIDE, Picture, render
 from dvmsr.runtime.images.codec import read_image
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_to
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 
@@ -74,7 +74,7 @@ def run(
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{page} must end in .html")
     check_target(page, overwrite)
-    with warnings_as_notices():
+    with warnings_to():
         picture = read_image(image)
         pixels = to_rgb(_cropped(picture, box, image), str(image))
         methods, scale = load_methods([*_split(against), model])

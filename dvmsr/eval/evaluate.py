@@ -22,7 +22,7 @@ from dvmsr.eval.metrics import psnr_y, ssim_y
 from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError
 from dvmsr.runtime.images.codec import encode
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically
-from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_to
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 
@@ -230,7 +230,7 @@ def run(
     """The command: evaluate, write, print; ends the process if an image or a file failed."""
     if csv_file is not None:
         check_target(csv_file, overwrite)
-    with warnings_as_notices():
+    with warnings_to():
         methods, scale = load_methods(models, backend, scale)
         datasets = [find_dataset(folder, scale) for folder in folders]
         names = [dataset.name for dataset in datasets]

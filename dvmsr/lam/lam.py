@@ -21,7 +21,7 @@ from dvmsr.lam.window import Box, parse_window, patch_around
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.images.codec import check_format, encode
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, warnings_as_notices
+from dvmsr.utils.console import notice, warnings_to
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 from dvmsr.weights.registry import DEFAULT
@@ -138,7 +138,7 @@ def run(
         raise UsageError("--sigma must be a number of pixels, not nan")
     target = image.with_name(f"{image.stem}_lam.png") if output is None else output
     check_format(target)
-    with warnings_as_notices():
+    with warnings_to():
         whole = read_rgb(image)
         if exists(target) and target.samefile(image):
             raise UsageError(f"{target} is the image itself; choose another name with -o")

@@ -34,7 +34,7 @@ from dvmsr.train.run.board import check_board
 from dvmsr.train.run.report import Screen
 from dvmsr.train.run.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
-from dvmsr.utils.console import notice, warnings_as_notices
+from dvmsr.utils.console import notice, warnings_to
 from dvmsr.utils.threads import bounded
 
 Options = Mapping[str, Any]
@@ -54,13 +54,13 @@ def run(given: Options, distill: bool = False) -> None:
     """
     given = resolve(given)
     out = given["out"]
-    with warnings_as_notices():
+    with warnings_to():
         state = open_run(out, given.get("resume", False))
         settings = _settings(given, out, state)
         origin = _origin(given, state)
         distillation = _distillation(given, out, state, distill)
     with join(origin["device"]) as group:
-        with warnings_as_notices():
+        with warnings_to():
             check_device(group.device)
             if settings.tensorboard:
                 check_board()

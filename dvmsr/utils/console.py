@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -34,11 +34,17 @@ def notice(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def warn(text: str) -> None:
+    """Print one line to stderr that is a warning."""
+    notice(f"warning: {text}")
+
+
 @contextmanager
-def warnings_as_notices() -> Iterator[None]:
-    """Every Python warning in the block becomes a line on stderr."""
+def warnings_to(report: Callable[[str], None] = warn) -> Iterator[None]:
+    """In the block every Python warning, of every thread, is told to `report` and to nobody
+    else."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", ResourceWarning)  # of what an interrupt leaves open
-        warnings.showwarning = lambda message, *_: notice(f"warning: {message}")
+        warnings.showwarning = lambda message, *_, **__: report(str(message))
         yield

@@ -19,7 +19,7 @@ from dvmsr.runtime.bench.timing import interleave, summarise
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_to
 from dvmsr.utils.progress import progress_bar
 from dvmsr.utils.sizes import parse_size
 from dvmsr.utils.threads import bounded
@@ -92,7 +92,7 @@ def run(
     _check_targets(output, plot, overwrite)
     asked = [parse_size("--size", size) for size in sizes]
     results: list[Measurement] = []
-    with warnings_as_notices():
+    with warnings_to():
         threads = bounded(threads)
         upscalers = [load(spec, threads) for spec in specs]
         shapes = _shapes(upscalers, asked, batches)

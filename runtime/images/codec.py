@@ -409,3 +409,13 @@ def _too_large(name: str) -> TooManyPixels:
         f"{name} claims more than {MAX_PIXELS // 10**6} megapixels, the most that is read; "
         "cut it into parts if it is genuine"
     )
+
+
+def extension_of(path: Path) -> str:
+    """That of the format that a picture's file is in; .png if it is in none of ours."""
+    try:
+        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+            found = image.format
+    except Exception:  # what is wrong with it is told when it is decoded
+        found = None
+    return next((end for end, format in FORMATS.items() if format == found), ".png")

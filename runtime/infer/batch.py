@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dvmsr.errors import DvmsrError, explain
 from dvmsr.runtime.infer.display import ProgressDisplay
@@ -27,7 +28,8 @@ from dvmsr.runtime.infer.results import (
 from dvmsr.runtime.infer.staging import Copies
 from dvmsr.runtime.infer.steps import Steps
 from dvmsr.runtime.storage.places import exists
-from dvmsr.utils.console import notice
+from dvmsr.utils import signals
+from dvmsr.utils.console import notice, warn, warnings_to
 from dvmsr.utils.pipeline import Expected, pipeline
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 
 class Runner(Protocol):
     """What enlarges images: this process, or a cluster."""
+
+    @property
+    def saved(self) -> Sequence[Result]:
+        """The images that are there, told or still to be told."""
 
     @property
     def scale(self) -> int:
@@ -63,6 +69,7 @@ class Here:
     """This process, which reads, computes and writes at once."""
 
     upscaler: Upscaler
+    saved: list[Result] = field(default_factory=list)
 
     @property
     def scale(self) -> int:
@@ -78,22 +85,35 @@ class Here:
     ) -> Generator[tuple[Job, Result | Expected], None, None]:
         """As of `Runner`, in their order."""
         work = Steps(self.upscaler, options, replaces, begin, display.rows, display.frames)
-        with Copies(work) as steps:
-            yield from pipeline(jobs, steps.load, steps.work, steps.save, steps.is_large)
+        with Copies(work) as steps, warnings_to(lambda text: warn(steps.renamed(text))):
+
+            def save(job: Job, made: Any) -> Result:
+                self.saved.append(steps.save(job, made))
+                return self.saved[-1]
+
+            yield from pipeline(jobs, steps.load, steps.work, save, steps.is_large)
 
 
-def run(inputs: Sequence[str], runner: Runner, options: Options, as_json: bool) -> None:
+def run(runner: Runner, options: Options) -> None:
     """The command: enlarge, report; ends the process if an image failed."""
     outcomes: list[Outcome] = []
-    jobs = plan(inputs, options.output, runner.scale, options.template, options.extension)
+    reported = threading.Lock()
+
+    def report() -> None:
+        """Also after an interrupt, which leaves the images that are done; but once."""
+        if options.as_json and reported.acquire(blocking=False):
+            rows = [*outcomes, *(result for result in runner.saved if result not in outcomes)]
+            print(json.dumps([row.to_dict() for row in rows], indent=2), flush=True)
+
+    jobs = plan(options.inputs, options.output, runner.scale, options.template, options.extension)
     options.check(jobs)
-    try:
-        with closing(enlarge_all(runner, jobs, options)) as told:
-            for outcome in told:
-                outcomes.append(outcome)
-    finally:  # an interrupt leaves the images that are done, so they are told
-        if as_json:
-            print(json.dumps([outcome.to_dict() for outcome in outcomes], indent=2), flush=True)
+    with signals.last_words(report):
+        try:
+            with closing(enlarge_all(runner, jobs, options)) as told:
+                for outcome in told:
+                    outcomes.append(outcome)
+        finally:
+            report()
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if failures and len(outcomes) > 1:
         names = ", ".join(failure.input for failure in failures)

@@ -1,4 +1,4 @@
-"""What `dvmsr-infer` was told about its files."""
+"""What `dvmsr-infer` was told, and whether that makes sense."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import UsageError
+from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.runtime.infer.job import Job
-from dvmsr.runtime.infer.plan import TEMPLATE
+from dvmsr.runtime.infer.plan import TEMPLATE, check_template
+from dvmsr.runtime.storage.places import STREAM, Remote, place, stored
 from dvmsr.runtime.video.codecs import check_options
 from dvmsr.runtime.video.containers import WRITTEN, is_video
+from dvmsr.utils.sizes import parse_bytes
+from dvmsr.weights.registry import DEFAULT, ENGINE
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command was told about its files."""
+    """About files.
 
+    Raises:
+        UsageError: if they do not fit each other.
+    """
+
+    inputs: Sequence[str] = ()
     output: str | None = None
     template: str = TEMPLATE
     extension: str | None = None
@@ -32,11 +41,41 @@ class Options:
     """Of videos; None for their own."""
     crf: int | None = None
     """Quality of videos; None for the codec's."""
+    as_json: bool = False
+
+    @property
+    def streams(self) -> bool:
+        """Whether standard input or output is one of the files."""
+        return STREAM in (*self.inputs, self.output)
 
     def __post_init__(self) -> None:
+        check_template(self.template)
         if self.overwrite and self.skip_existing:
             raise UsageError("--skip-existing keeps results, --overwrite replaces them; give one")
         check_options(self.codec, self.crf)
+        if self.streams:
+            self._check_stream()
+
+    def _check_stream(self) -> None:
+        if len(self.inputs) != 1:
+            raise UsageError("- takes a single image; leave out the others")
+        (name,) = self.inputs
+        if is_video(place(name)):
+            raise UsageError(f"{name} is a video, which - cannot take; name a file with -o")
+        if self.manifest is not None or self.skip_existing or self.resume:
+            raise UsageError(
+                "- takes a single image; leave out --manifest, --skip-existing and --resume"
+            )
+        if self.template != TEMPLATE:
+            raise UsageError("- has no name; leave out --name")
+        if (self.codec, self.crf) != (None, None):
+            raise UsageError("- takes an image; leave out --codec and --crf")
+        if self.extension in WRITTEN:
+            raise UsageError(f"--format {self.extension[1:]} is for videos, which - cannot take")
+        if self.as_json and self.output in (None, STREAM):
+            raise UsageError(
+                "--json would end up in the image on standard output; name a file with -o"
+            )
 
     def check(self, jobs: Sequence[Job]) -> None:
         """Whether they fit what is to be done.
@@ -60,3 +99,79 @@ class Options:
         for job in videos:
             if not (isinstance(job.source, Path) and isinstance(job.target, Path)):
                 raise UsageError(f"{job.source} is a video; videos and results must be files here")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What computes, as `Upscaler.from_file` takes it."""
+
+    name: str
+    backend: str
+    threads: int | None
+    strip: int | None
+    memory: int | None
+    """Bytes."""
+
+
+def read_extension(format: str | None) -> str | None:
+    """Of `--format`, with its dot.
+
+    Raises:
+        UsageError: if it stands for no format.
+    """
+    if format is None:
+        return None
+    extension = f".{format.lower().removeprefix('.')}"
+    if extension not in (*FORMATS, *WRITTEN):
+        known = ", ".join(name[1:] for name in (*FORMATS, *WRITTEN))
+        raise UsageError(f"--format must be one of {known}, not {format!r}")
+    return extension
+
+
+def read_manifest(name: str | None) -> Path | None:
+    """Of `--manifest`.
+
+    Raises:
+        UsageError: if lines cannot be added to it.
+    """
+    if name == STREAM:
+        raise UsageError("--manifest - is no file that can be gone on with; name one")
+    found = None if name is None else stored(name)
+    if isinstance(found, Remote):
+        raise UsageError(f"{found} cannot be added to line by line; name a file here")
+    return found
+
+
+def read_model(
+    name: str | None,
+    engine: str | None,
+    backend: str,
+    threads: int | None,
+    strip: int | None,
+    memory: str | None,
+) -> Model:
+    """Of `--model` or `--engine`, and what belongs to them.
+
+    Raises:
+        UsageError: if they do not fit each other.
+    """
+    if engine is not None:
+        if name is not None or backend not in ("auto", "tensorrt"):
+            raise UsageError("--engine names model and backend; leave out --model and --backend")
+        if not engine.lower().endswith(ENGINE):
+            raise UsageError(f"{engine} is no engine, whose name ends in {ENGINE}; try --model")
+        name, backend = engine, "tensorrt"
+    limit = None if memory is None else parse_bytes("--memory", memory)
+    return Model(name or DEFAULT, backend, threads, strip, limit)
+
+
+def check_cluster(address: str | None, workers: int | None, options: Options) -> None:
+    """Whether the options of a cluster fit.
+
+    Raises:
+        UsageError: if not.
+    """
+    if workers is not None and address is None:
+        raise UsageError("--workers are those of a cluster; name it with --ray")
+    if address is not None and options.streams:
+        raise UsageError("- cannot be sent to a cluster; leave out --ray, or name files")

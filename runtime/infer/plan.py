@@ -11,7 +11,18 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.images.codec import FORMATS, check_format
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.storage.find import Found, find
-from dvmsr.runtime.storage.places import Place, Remote, identity, is_dir, is_pattern, place
+from dvmsr.runtime.storage.places import (
+    STREAM,
+    Place,
+    Remote,
+    Stored,
+    Stream,
+    identity,
+    is_dir,
+    is_pattern,
+    place,
+    stored,
+)
 from dvmsr.runtime.video.containers import WRITTEN, check_container, is_video, result_suffix
 from dvmsr.utils.paths import is_file
 
@@ -46,35 +57,44 @@ def plan(
         DvmsrError: if a folder cannot be read or created.
     """
     check_template(template)
-    images = find(inputs, place(output) if output is not None else None)
+    if STREAM in (*inputs, output):
+        source = place(inputs[0])
+        return [Job(source, _named_target(output or STREAM, source, extension))]
+    images = find(inputs, stored(output) if output is not None else None)
     single = len(inputs) == 1 and not is_pattern(inputs[0]) and not is_dir(place(inputs[0]))
     if output is not None and single and not _is_folder(output):
-        target = place(output)
-        if not target.suffix:
-            raise UsageError(
-                f"{output} has no extension; give it one, or write {output}/ for a folder"
-            )
-        if is_video(images[0].path):
-            check_container(target)
-        else:
-            check_format(target if isinstance(target, Path) else Path(target.name))
-        if extension is not None:
-            raise UsageError(f"{output} names the format already; leave out --format")
-        if isinstance(target, Remote):
-            target.check_folder()
-        return [Job(images[0].path, target)]
+        return [Job(images[0].path, _named_target(output, images[0].path, extension))]
     if output is not None:
         _check_folder(output)
     jobs = [Job(image.path, _target(image, output, scale, template, extension)) for image in images]
     named = {identity(place(path)) for path in inputs}
     jobs = _without_results(jobs, named)
     _refuse_collisions(jobs)
-    for folder in {job.target.parent for job in jobs}:
+    targets = (job.target for job in jobs)
+    for folder in {target.parent for target in targets if not isinstance(target, Stream)}:
         if isinstance(folder, Remote):
             folder.check_folder()
         elif output is not None:
             _create_folder(folder)
     return jobs
+
+
+def _named_target(output: str, source: Place, extension: str | None) -> Place:
+    """Where a single image goes whose result is named."""
+    target = place(output)
+    if isinstance(target, Stream):
+        return Stream(extension or "")
+    if not target.suffix:
+        raise UsageError(f"{output} has no extension; give it one, or write {output}/ for a folder")
+    if is_video(source):
+        check_container(target)
+    else:
+        check_format(target if isinstance(target, Path) else Path(target.name))
+    if extension is not None:
+        raise UsageError(f"{output} names the format already; leave out --format")
+    if isinstance(target, Remote):
+        target.check_folder()
+    return target
 
 
 def check_template(template: str) -> None:
@@ -104,10 +124,10 @@ def _is_folder(output: str) -> bool:
 
 def _target(
     image: Found, output: str | None, scale: int, template: str, extension: str | None
-) -> Place:
+) -> Stored:
     suffix = _suffix(image.path, extension)
     name = template.format(stem=image.path.stem, scale=scale, ext=suffix)
-    folder = image.path.parent if output is None else place(output) / image.below
+    folder = image.path.parent if output is None else stored(output) / image.below
     return folder / name
 
 
@@ -151,7 +171,7 @@ def _refuse_collisions(jobs: list[Job]) -> None:
 
 
 def _check_folder(output: str) -> None:
-    folder = place(output)
+    folder = stored(output)
     file = isinstance(folder, Path) and is_file(folder)
     if file or (folder.suffix.lower() in (*FORMATS, *WRITTEN) and not _is_folder(output)):
         raise UsageError(f"{folder} names a file; for several images -o must be a folder")

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,14 @@ from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime import memory
 from dvmsr.runtime.infer.display import ProgressDisplay
 from dvmsr.runtime.infer.job import Job
-from dvmsr.runtime.infer.options import Options
+from dvmsr.runtime.infer.options import Model, Options
 from dvmsr.runtime.infer.results import Result
 from dvmsr.runtime.infer.staging import Copies
 from dvmsr.runtime.infer.steps import Steps
 from dvmsr.runtime.storage.places import check_target
 from dvmsr.runtime.video.containers import is_video
-from dvmsr.utils import threads
-from dvmsr.utils.console import notice
+from dvmsr.utils import signals, threads
+from dvmsr.utils.console import warn, warnings_to
 from dvmsr.utils.paths import is_dir
 from dvmsr.utils.pipeline import Expected
 
@@ -58,14 +58,12 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Model:
-    """What `Upscaler.from_file` takes, for a worker with so many processors, or a GPU."""
+class WorkersModel(Model):
+    """One for a worker with so many processors as it has threads, or a GPU."""
 
-    name: str
-    backend: str
-    processors: int
-    strip: int | None
-    memory: int | None
+    @property
+    def processors(self) -> int:
+        return self.threads or 1
 
     @property
     def needs_gpu(self) -> bool:
@@ -128,7 +126,7 @@ class Told:
 class Worker:
     """Holds the model, in a process in the cluster."""
 
-    def __init__(self, model: Model, surroundings: Surroundings, options: Options) -> None:
+    def __init__(self, model: WorkersModel, surroundings: Surroundings, options: Options) -> None:
         self.options = options
         self.ready: Upscaler | DvmsrError
         try:
@@ -140,14 +138,11 @@ class Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
         """Work on an image: a row of Ray Data to another."""
         said: list[str] = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.showwarning = lambda message, *_, **__: said.append(str(message))
-            told = self._told(row["number"], pickle.loads(row["job"]))
+        told = self._told(row["number"], pickle.loads(row["job"]), said)
         told = Told(told.number, told.outcome, tuple(said), told.fatal, told.bug)
         return {"told": pickle.dumps(told)}
 
-    def _told(self, number: int, job: Job) -> Told:
+    def _told(self, number: int, job: Job, said: list[str]) -> Told:
         if isinstance(self.ready, DvmsrError):
             return Told(number, self.ready, fatal=True)
         # What is there now is from a worker that was lost: all else was seen before.
@@ -155,7 +150,10 @@ class Worker:
             self.ready, self.options, lambda _: True, *(lambda *_: None for _ in range(3))
         )
         try:
-            with Copies(steps) as copies:
+            with (
+                Copies(steps) as copies,
+                warnings_to(lambda text: said.append(copies.renamed(text))),
+            ):
                 return Told(number, copies.save(job, copies.work(job, copies.load(job))))
         except EXPECTED as error:
             return Told(number, explain(error, str(job.source)))
@@ -197,12 +195,16 @@ class Cluster:
         DvmsrError: if the cluster cannot be reached, or a worker cannot load the model.
     """
 
+    saved: Sequence[Result] = ()
+    """What a worker has saved and not told yet nobody here knows."""
+
     def __init__(self, address: str, model: Model, workers: int | None) -> None:
         found = _CLIENT.fullmatch(address)
         self._host = (found[1], int(found[2])) if found else None
         if address not in ("auto", "local") and self._host is None:
             raise UsageError(f"--ray must be auto, local or ray://host:port, not {address}")
-        self._address, self._model, self._workers = address, model, workers
+        self._address, self._workers = address, workers
+        self._model = WorkersModel(*astuple(model))
 
     def __enter__(self) -> Cluster:
         self._connect()
@@ -263,10 +265,14 @@ class Cluster:
         """Of the model, as a worker sees it."""
         ask = self._ray.remote(_scale).options(max_retries=0, **self._resources)
         with self._reached():
-            answer = self._ray.get(ask.remote(self._model, _surroundings([], self._model)))
+            answer = self._get(ask.remote(self._model, _surroundings([], self._model)))
         if isinstance(answer, DvmsrError):
             raise answer
         return int(answer)
+
+    def _get(self, answer: Any) -> Any:
+        signals.wait(lambda seconds: self._ray.wait([answer], timeout=seconds)[0])
+        return self._ray.get(answer)
 
     def outcomes(
         self,
@@ -301,7 +307,7 @@ class Cluster:
             conducting = conductor.remote(wanted, min(self._size, len(wanted)), settings)
         while True:
             with self._reached():
-                data = self._ray.get(conducting.next.remote())
+                data = self._get(conducting.next.remote())
             if data is None:
                 break
             told: Told = pickle.loads(data)
@@ -311,7 +317,7 @@ class Cluster:
                 assert isinstance(told.outcome, DvmsrError)
                 raise told.outcome
             for warning in told.warnings:
-                notice(f"warning: {warning}")
+                warn(warning)
             yield left.pop(numbers[told.number]), told.outcome
         for job in left.values():
             lost = f"{job.source} has lost {RETRIES + 1} workers"
@@ -331,7 +337,7 @@ class Cluster:
             ) from None
 
 
-def _scale(model: Model, surroundings: Surroundings) -> int | DvmsrError:
+def _scale(model: WorkersModel, surroundings: Surroundings) -> int | DvmsrError:
     try:
         surroundings.enter()
         return model.open().scale
@@ -348,7 +354,7 @@ def _refusal(job: Job, replaces: bool) -> DvmsrError | None:
     return None
 
 
-def _surroundings(jobs: Sequence[Job], model: Model) -> Surroundings:
+def _surroundings(jobs: Sequence[Job], model: WorkersModel) -> Surroundings:
     places = [place for job in jobs for place in (job.source, job.target)]
     files = [place for place in places if isinstance(place, Path)]
     names = [*files, *([Path(model.name)] if Path(model.name).suffix else [])]

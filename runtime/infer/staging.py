@@ -1,21 +1,21 @@
-"""Pictures in stores, worked on as files: copied from there before, and to there after."""
+"""Pictures that are no files here, worked on as files: copied from where they are before, and to
+where they belong after."""
 
 from __future__ import annotations
 
 import shutil
-import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import EXPECTED, explain
+from dvmsr.runtime.images.codec import extension_of
 from dvmsr.runtime.infer.job import FileJob, Job
-from dvmsr.runtime.storage.places import Remote
+from dvmsr.runtime.storage.places import Place, Stream
+from dvmsr.utils import signals
 
 if TYPE_CHECKING:
     from dvmsr.runtime.infer.results import Result
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class Copies:
-    """`Steps` for pictures that may be in a store; a context manager.
+    """`Steps` for pictures that may be in a store, or a stream; a context manager.
 
     What lies on this machine is worked on where it is. Of all else there is a copy in a temporary
-    folder from the first step to the last. Messages name the object in place of its copy.
+    folder from the first step to the last. Messages name the place instead of its copy.
     """
 
     def __init__(self, steps: Steps) -> None:
@@ -34,36 +34,21 @@ class Copies:
         self._tell = steps.begin
         self._files: dict[Job, FileJob] = {}
         self._numbers = count()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._until = ExitStack()
+        self._folder: Path | None = None
 
     def __enter__(self) -> Copies:
-        self._show = warnings.showwarning
-
-        def show(message: Warning | str, *where: Any, **how: Any) -> None:
-            self._show(self._renamed(str(message)), *where, **how)
-
-        warnings.showwarning = show
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        warnings.showwarning = self._show
-        if self._folder is not None:
-            self._folder.cleanup()
+    def __exit__(self, *_: object) -> None:
+        self._until.close()
 
     def load(self, job: Job) -> Any:
         """Copy here, and then as `Steps.load`."""
         with self._working_on(job):
-            if isinstance(job.target, Remote):
+            if not isinstance(job.target, Path):
                 job.target.check_target(self._steps.replaces(job))
-            files = self._files[job] = self._files_for(job)
-            if isinstance(job.source, Remote):
-                job.source.download(files.source)
-            return self._steps.load(files)
+            return self._steps.load(self._fetched(job))
 
     def is_large(self, loaded: Any) -> bool:
         """As `Steps.is_large`."""
@@ -79,22 +64,34 @@ class Copies:
         with self._working_on(job, last=True):
             files = self._files[job]
             result = self._steps.save(files, made)
-            if isinstance(job.target, Remote):
+            if not isinstance(job.target, Path):
                 job.target.upload(files.target, self._steps.replaces(job))
             return replace(result, input=str(job.source), output=str(job.target))
 
-    def _files_for(self, job: Job) -> FileJob:
+    def renamed(self, text: str) -> str:
+        """A message about copies as one about what they are copies of."""
+        for job, files in list(self._files.items()):
+            text = text.replace(str(files.source), _called(job.source, "input"))
+            text = text.replace(str(files.target), _called(job.target, "output"))
+        return text
+
+    def _fetched(self, job: Job) -> FileJob:
         source, target = job.source, job.target
         if isinstance(source, Path) and isinstance(target, Path):
-            return FileJob(source, target)
+            self._files[job] = FileJob(source, target)
+            return self._files[job]
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="dvmsr-")
-        folder = Path(self._folder.name, str(next(self._numbers)))
+            self._folder = self._until.enter_context(signals.temporary_folder())
+        folder = self._folder / str(next(self._numbers))
         folder.mkdir()
-        return FileJob(
-            source if isinstance(source, Path) else folder / f"in{source.suffix}",
-            target if isinstance(target, Path) else folder / f"out{target.suffix}",
-        )
+        copy = source if isinstance(source, Path) else folder / f"in{source.suffix}"
+        made = target if isinstance(target, Path) else folder / f"out{target.suffix}"
+        self._files[job] = FileJob(copy, made)
+        if not isinstance(source, Path):
+            source.download(copy)
+        if not made.suffix:
+            self._files[job] = FileJob(copy, made.with_suffix(extension_of(copy)))
+        return self._files[job]
 
     @contextmanager
     def _working_on(self, job: Job, last: bool = False) -> Iterator[None]:
@@ -103,20 +100,18 @@ class Copies:
             yield
         except EXPECTED as error:
             last = True
-            failure = explain(error, str(job.source))
-            raise type(failure)(self._renamed(str(failure))) from None
+            failure = explain(error, _called(job.source, "input"))
+            raise type(failure)(self.renamed(str(failure))) from None
         finally:
             files = self._files.pop(job, None) if last else None
             for copy in () if files is None else (files.source, files.target):
-                if self._folder is not None and Path(self._folder.name) in copy.parents:
+                if self._folder is not None and self._folder in copy.parents:
                     shutil.rmtree(copy.parent, ignore_errors=True)
-
-    def _renamed(self, text: str) -> str:
-        for job, files in list(self._files.items()):
-            for place, file in ((job.source, files.source), (job.target, files.target)):
-                text = text.replace(str(file), str(place))
-        return text
 
     def _begin(self, begun: Job, size: tuple[int, int] | None) -> None:
         job = next(job for job, files in list(self._files.items()) if files == begun)
         self._tell(job, size)
+
+
+def _called(place: Place, role: str) -> str:
+    return f"standard {role}" if isinstance(place, Stream) else str(place)

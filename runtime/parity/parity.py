@@ -30,7 +30,7 @@ from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, stdout_console, warnings_as_notices
+from dvmsr.utils.console import notice, stdout_console, warnings_to
 from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def run(
         if heat_map.suffix.lower() != ".png":
             raise UsageError(f"{heat_map} must end in .png")
         check_target(heat_map, overwrite)
-    with warnings_as_notices():
+    with warnings_to():
         a, b = load(spec_a, threads), load(spec_b, threads)
         names = common_layers(a.network, b.network) if layers else []
         samples = find_samples(images, a.scale) or [lambda: synthetic_sample(_shape(a, b))]

@@ -10,7 +10,15 @@ from pathlib import Path, PurePath
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.images.codec import FORMATS
-from dvmsr.runtime.storage.places import Place, Remote, identity, is_dir, is_pattern, matches, place
+from dvmsr.runtime.storage.places import (
+    Remote,
+    Stored,
+    identity,
+    is_dir,
+    is_pattern,
+    matches,
+    stored,
+)
 from dvmsr.runtime.video.containers import is_video
 from dvmsr.utils.paths import unreadable
 
@@ -19,7 +27,7 @@ from dvmsr.utils.paths import unreadable
 class Found:
     """An image, and the folders between it and the one that was named."""
 
-    path: Place
+    path: Stored
     below: PurePath = Path()
 
 
@@ -33,7 +41,7 @@ def find_images(name: str) -> list[Path]:
     return [image.path for image in find([name], None) if isinstance(image.path, Path)]
 
 
-def find(inputs: Sequence[str], leave_out: Place | None) -> list[Found]:
+def find(inputs: Sequence[str], leave_out: Stored | None) -> list[Found]:
     """The named images, and those inside the named folders, searched deeply, each once.
 
     What is hidden is passed over, and links to folders are not followed. A name that does not
@@ -52,11 +60,11 @@ def find(inputs: Sequence[str], leave_out: Place | None) -> list[Found]:
     return list(found.values())
 
 
-def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Place, PurePath]]:
+def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Stored, PurePath]]:
     """The inputs, patterns replaced by what they match, with the paths from where they begin."""
     for name in inputs:
         if not is_pattern(name):
-            yield place(name), PurePath()
+            yield stored(name), PurePath()
             continue
         found = matches(name)
         if not found:
@@ -64,7 +72,7 @@ def _expanded(inputs: Sequence[str]) -> Iterator[tuple[Place, PurePath]]:
         yield from found
 
 
-def _images_in(folder: Place, leave_out: Place | None) -> list[Found]:
+def _images_in(folder: Stored, leave_out: Stored | None) -> list[Found]:
     unwanted = None if leave_out is None else identity(leave_out)
     below = (
         _objects_below(folder, unwanted)

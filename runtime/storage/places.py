@@ -1,30 +1,35 @@
-"""Where pictures lie: files on this machine, and objects in stores.
+"""Where pictures lie: files on this machine, objects in stores, standard input and output.
 
 The only module that knows fsspec (extra `remote`), whose drivers reach S3, Google Cloud Storage,
-Azure, web servers and more. A place is a `Path` or a `Remote`; what concerns a `Path` is done by
-`dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
+Azure, web servers and more. A place is a `Path`, a `Remote` or a `Stream`; what concerns
+a `Path` is done by `dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
 """
 
 from __future__ import annotations
 
 import errno
 import glob
+import io
 import os
 import re
+import select
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.utils import atomic, paths
+from dvmsr.utils import atomic, paths, signals
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _WEB = ("http", "https")
+STREAM = "-"
 _STAMPS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 """By what drivers tell that an object has changed, the best first."""
 
@@ -203,15 +208,94 @@ class Remote:
             ) from None
 
 
-Place = Path | Remote
+@dataclass(frozen=True)
+class Stream:
+    """Standard input or, for a result, standard output."""
+
+    suffix: str = ""
+    """Of a result, with its dot, if a format was asked for."""
+
+    name = STREAM
+
+    def __str__(self) -> str:
+        return STREAM
+
+    def is_dir(self) -> bool:
+        return False
+
+    def exists(self) -> bool:
+        return False
+
+    def state(self) -> dict[str, int | str]:
+        return {}
+
+    def download(self, copy: Path) -> None:
+        """Read to the end, into a file here.
+
+        Raises:
+            UsageError: if it is closed, or a terminal.
+            DvmsrError: if that fails.
+        """
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; name an image or send one there")
+        if sys.stdin.isatty():
+            raise UsageError("standard input is a terminal; name an image or send one there")
+        source: Any = sys.stdin.buffer
+        try:
+            with copy.open("wb") as file:
+                while True:
+                    signals.wait(partial(_has_more, source))
+                    if not (data := source.read1()):
+                        return
+                    file.write(data)
+        except OSError as error:
+            raise DvmsrError(
+                f"standard input cannot be kept ({error.strerror}); make room, or set TMPDIR to a "
+                "folder that has"
+            ) from None
+
+    def check_target(self, overwrite: bool) -> None:
+        """
+        Raises:
+            UsageError: if it is closed, or a terminal.
+        """
+        if sys.stdout is None:
+            raise UsageError("standard output is closed; name a file with -o or send it to one")
+        if sys.stdout.isatty():
+            raise UsageError("standard output is a terminal; name a file with -o or send it to one")
+
+    def upload(self, copy: Path, overwrite: bool) -> None:
+        """Write the content of a file.
+
+        Raises:
+            DvmsrError: if that fails.
+        """
+        try:
+            with copy.open("rb") as data:
+                shutil.copyfileobj(data, sys.stdout.buffer)
+            sys.stdout.flush()
+        except OSError as error:
+            # It is flushed again at exit.
+            if sys.stdout is not None and sys.stdout is sys.__stdout__:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise DvmsrError(
+                f"standard output takes no more ({error.strerror}); send it to what reads it to "
+                "its end, or name a file with -o"
+            ) from None
+
+
+Stored = Path | Remote
+Place = Stored | Stream
 
 
 def place(name: str) -> Place:
-    """What a user's name or URL stands for; `file://` is a file here.
+    """What a user's name or URL stands for; `file://` is a file here, `-` a stream.
 
     Raises:
         UsageError: for a URL that leads nowhere.
     """
+    if name == STREAM:
+        return Stream()
     found = _URL.match(name)
     if not found:
         return Path(name)
@@ -225,33 +309,45 @@ def place(name: str) -> Place:
     return Remote(name)
 
 
+def stored(name: str) -> Stored:
+    """`place`, where a stream will not do.
+
+    Raises:
+        UsageError: for a stream, too.
+    """
+    found = place(name)
+    if isinstance(found, Stream):
+        raise UsageError(f"{name} is a stream; name a file, or ./{name} for one of that name")
+    return found
+
+
 def exists(place: Place) -> bool:
     """Whether there is something of that name."""
-    return place.exists() if isinstance(place, Remote) else paths.exists(place)
+    return paths.exists(place) if isinstance(place, Path) else place.exists()
 
 
 def is_dir(place: Place) -> bool:
     """Whether it is a folder."""
-    return place.is_dir() if isinstance(place, Remote) else paths.is_dir(place)
+    return paths.is_dir(place) if isinstance(place, Path) else place.is_dir()
 
 
 def check_target(place: Place, overwrite: bool) -> None:
     """Whether a result may be written here; see `atomic.check_target` and `Remote.check_target`."""
-    if isinstance(place, Remote):
-        place.check_target(overwrite)
-    else:
+    if isinstance(place, Path):
         atomic.check_target(place, overwrite)
+    else:
+        place.check_target(overwrite)
 
 
 def identity(place: Place) -> str:
     """Equal for two names of one place."""
-    return place.url if isinstance(place, Remote) else os.path.realpath(place)
+    return os.path.realpath(place) if isinstance(place, Path) else str(place)
 
 
 def state(place: Place) -> dict[str, int | str]:
     """By what a changed file is known: `bytes` and `modified` (nanoseconds; for an object see
     `Remote.state`); nothing if there is none."""
-    if isinstance(place, Remote):
+    if not isinstance(place, Path):
         return place.state()
     try:
         found = place.stat()
@@ -274,7 +370,7 @@ def is_pattern(name: str) -> bool:
     return not exists(found)
 
 
-def matches(pattern: str) -> list[tuple[Place, PurePath]]:
+def matches(pattern: str) -> list[tuple[Stored, PurePath]]:
     """The files and folders that a pattern stands for, in order, without what is hidden; each with
     its path from the folder where the pattern begins, or nothing where that would lead out of it.
     """
@@ -290,6 +386,14 @@ def matches(pattern: str) -> list[tuple[Place, PurePath]]:
         for one in base.matching("/".join(parts[first:]))
         if "/." not in one.url
     ]
+
+
+def _has_more(source: Any, seconds: float) -> bool:
+    """Whether something can be read, or the end is there, after so many seconds at most."""
+    try:
+        return bool(select.select([source], [], [], seconds)[0])
+    except io.UnsupportedOperation:  # it is no stream of the system's
+        return True
 
 
 def _inside(below: PurePath) -> PurePath:

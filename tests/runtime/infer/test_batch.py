@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from processes import LIMIT, next_line
 from small_model import random_pixels
 
 from dvmsr.runtime import cli
@@ -207,6 +209,39 @@ def test_from_a_stream_to_a_file_and_back(
         assert np.array_equal(np.asarray(there), np.asarray(here))
 
 
+def test_json_lists_what_was_saved_before_the_process_was_ended(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second picture takes long, so the first is saved, but not told of."""
+    code = (
+        "import os, sys, time\n"
+        "from dvmsr.runtime.infer.steps import Steps\n"
+        "work = Steps.work\n"
+        "def slow(steps, job, picture):\n"
+        "    if job.source.name == 'b.png':\n"
+        "        while not os.path.exists('a_x2.png'):\n"
+        "            time.sleep(0.01)\n"
+        "        print('ready', file=sys.stderr, flush=True)\n"
+        "        time.sleep(60)\n"
+        "    return work(steps, job, picture)\n"
+        "Steps.work = slow\n"
+        "from dvmsr.runtime.cli import main; main()"
+    )
+    pictures = [picture("a.png"), picture("b.png")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *pictures, "--json", *MODEL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while next_line(process, process.stderr) not in ("ready\n", ""):
+        pass
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 143
+    assert [row["output"] for row in json.loads(out)] == ["a_x2.png"]
+
+
 @pytest.mark.parametrize(
     ("data", "terminal", "code", "message"),
     [
@@ -235,6 +270,19 @@ def test_streams_that_bring_no_image(
     assert infer("-", "-o", "o.png", *MODEL) == code
     assert f"error: {message}" in capsys.readouterr().err
     assert tree(".") == {"m.onnx"}
+
+
+def test_a_reader_that_stops_is_one_sentence(folder: Path) -> None:
+    picture("p.png", 200, 200)
+    command = '"$0" -c "from dvmsr.runtime.cli import main; main()" p.png -o - --model m.onnx | :'
+    run = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}", sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1].startswith("error: standard output takes no more (Broken")
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-"])

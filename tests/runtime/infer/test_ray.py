@@ -18,12 +18,12 @@ from small_model import random_pixels
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Options
-from dvmsr.runtime.infer.ray import Cluster, Model, Surroundings, Told, Worker, _surroundings
+from dvmsr.runtime.infer.ray import Cluster, Surroundings, Told, Worker, WorkersModel, _surroundings
 from dvmsr.runtime.infer.results import Result
 from dvmsr.runtime.storage.places import Remote
 
 Infer = Callable[..., int]
-MODEL = Model("m.onnx", "portable", 1, None, None)
+MODEL = WorkersModel("m.onnx", "portable", 1, None, None)
 
 DRIVER = """
 import os, shutil
@@ -173,9 +173,9 @@ def test_a_bug_is_told_with_its_place(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_workers_must_see(folder: Path) -> None:
     full = folder / "a.png"
-    assert _surroundings([Job(full, folder / "none" / "b.png")], Model("student", *MODEL_REST)) == (
-        Surroundings(None, (str(folder),))
-    )
+    assert _surroundings(
+        [Job(full, folder / "none" / "b.png")], WorkersModel("student", *MODEL_REST)
+    ) == (Surroundings(None, (str(folder),)))
     assert _surroundings([Job(Remote("s3://b/a"), Remote("s3://b/c"))], MODEL) == (
         Surroundings(str(folder))
     )

@@ -206,15 +206,13 @@ def test_a_store_that_empties_what_it_replaces_is_refused(
     ("arguments", "code", "message"),
     [
         (("memory://bucket/none.png",), 2, "memory://bucket/none.png does not exist"),
-        (("memory://bucket/in/a.png", "-o", "-"), 2, "- goes with files here"),
-        (("-", "-o", "memory://bucket/a.png"), 2, "- goes with files here"),
         (
             ("memory://bucket/in", "--manifest", "memory://bucket/m.jsonl"),
             2,
             "memory://bucket/m.jsonl cannot be added to line by line; name a file here",
         ),
     ],
-    ids=["missing", "to standard output", "from standard input", "manifest"],
+    ids=["missing", "manifest"],
 )
 def test_what_does_not_fit(
     store: Any,
@@ -227,6 +225,14 @@ def test_what_does_not_fit(
     assert infer(*arguments, *MODEL) == code
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
+def test_from_a_store_to_standard_output(
+    store: Any, infer: Infer, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert infer("memory://bucket/in/a.png", "-o", "-", *MODEL) == 0
+    with Image.open(io.BytesIO(capfdbinary.readouterr().out)) as image:
+        assert image.format == "PNG"
 
 
 @pytest.mark.skipif(not vips.installed(), reason="needs pyvips (extra large)")
