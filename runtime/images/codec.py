@@ -206,34 +206,17 @@ def normalise_frame(image: Image.Image, name: str, srgb: bool = False) -> Image.
         image = image.convert("L")
     elif image.mode in ("P", "RGBX", "YCbCr"):
         image = image.convert("RGB")
-    image, profile = _managed(image, profile, name, srgb)
+    colours = icc.decide(image.mode, profile, srgb)
+    for told in colours.warnings:
+        warnings.warn(f"{name}: {told}", stacklevel=2)
+    if colours.source:
+        image = icc.to_srgb(image, colours.source)
+    elif image.mode == "CMYK":
+        image = image.convert("RGB")
     if image.mode not in ("RGB", "L", "RGBA", "LA"):
         raise DvmsrError(f"{name} has pixels of type {image.mode}; convert it to 8-bit RGB first")
-    image.info = {"icc_profile": profile} if profile else {}
+    image.info = {"icc_profile": colours.profile} if colours.profile else {}
     return image
-
-
-def _managed(
-    image: Image.Image, profile: bytes | None, name: str, srgb: bool
-) -> tuple[Image.Image, bytes | None]:
-    """The picture in a colour space that networks take, and its profile."""
-    if profile and not icc.fits(profile, image.mode):
-        warnings.warn(f"{name}: the colour profile does not fit and is left out", stacklevel=3)
-        profile = None
-    if image.mode == "LAB":
-        profile = profile or icc.lab_profile()
-    if image.mode == "CMYK" and profile is None:
-        warnings.warn(
-            f"{name}: CMYK without a profile is converted to RGB, colours are approximate",
-            stacklevel=3,
-        )
-        return image.convert("RGB"), None
-    if profile and (image.mode in ("CMYK", "LAB") or srgb):
-        if srgb and icc.is_srgb(profile):
-            return image, profile
-        image = icc.to_srgb(image, profile, name)
-        return image, icc.srgb_profile() if image.mode.startswith("RGB") else None
-    return image, profile
 
 
 def has_sixteen_bits(image: Image.Image) -> bool:
@@ -337,23 +320,23 @@ def _with_info(image: Image.Image, info: dict[str, Any]) -> Image.Image:
 def _prepared(image: Image.Image, format: str, path: Path) -> tuple[Image.Image, dict[str, Any]]:
     """As the format can hold it, with colour profile and transparent palette entry by the names
     that Pillow's `save` and `info` give them."""
-    profile = fitting_profile(image.info.get("icc_profile"), image.mode, path)
+    held = format not in UNMANAGED and not (format in COLOURED and image.mode in ("L", "LA"))
+    colours = icc.decide(image.mode, image.info.get("icc_profile"), srgb=not held)
+    for told in colours.warnings:
+        warnings.warn(f"{path}: {told}", stacklevel=3)
     if "A" in image.getbands() and format in FLAT:
         if image.getchannel("A").getextrema() != (255, 255):
             warn_of_white(path, format)
         image = flatten(image)
-    held = format not in UNMANAGED and not (format in COLOURED and image.mode in ("L", "LA"))
-    if profile and not held:
-        if not icc.is_srgb(profile):
-            warnings.warn(
-                f"{path}: colours are converted to sRGB, as {format} holds no such profile",
-                stacklevel=3,
-            )
-            image = icc.to_srgb(image, profile, str(path))
-        profile = None
+    if colours.source:
+        warnings.warn(
+            f"{path}: colours are converted to sRGB, as {format} holds no such profile",
+            stacklevel=3,
+        )
+        image = icc.to_srgb(image, colours.source)
     if format in COLOURED and image.mode in ("L", "LA"):
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
-    info: dict[str, Any] = {"icc_profile": profile} if profile else {}
+    info: dict[str, Any] = {"icc_profile": colours.profile} if held and colours.profile else {}
     if format == "GIF":
         image, hole = _with_palette(image, path)
         info |= hole

@@ -1,9 +1,9 @@
-"""Colours converted to sRGB through the profile that a file holds; Pillow's Little CMS."""
+"""What becomes of a picture's colours and profile; to sRGB by Pillow's Little CMS."""
 
 from __future__ import annotations
 
 import io
-import warnings
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -55,26 +55,59 @@ def converts(profile: bytes, mode: str) -> bool:
     return True
 
 
-def to_srgb(image: Image.Image, profile: bytes, name: str) -> Image.Image:
-    """The picture in sRGB, relative to its white and with black point compensation.
+@dataclass(frozen=True)
+class Colours:
+    """What becomes of a picture's colours; see `decide`."""
 
-    Warns, and changes nothing but the mode, if the profile is damaged.
+    source: bytes | None
+    """The profile through which they are converted to sRGB; None leaves them as they are, or, of
+    CMYK, to a formula without a profile."""
+    profile: bytes | None
+    """That of the result; None for none."""
+    warnings: tuple[str, ...] = ()
+    """What the user is told, to follow the picture's name."""
+
+
+def decide(mode: str, profile: bytes | None, srgb: bool) -> Colours:
+    """Whether a picture's colours are converted, and through what.
+
+    CMYK and Lab become sRGB, all else on request. A profile that does not fit the pixels, or is to
+    be used and is damaged, counts as none; Lab without one is CIE L*a*b* under D50.
 
     Args:
-        image: RGB, L, RGBA, LA, CMYK or LAB, which the profile fits.
-        profile: an ICC profile.
-        name: what the warning calls the picture.
+        mode: of the pixels, as Pillow names it.
+        profile: what the file holds.
+        srgb: whether to convert what has another profile to sRGB.
+    """
+    told = []
+    if profile and not fits(profile, mode):
+        told.append("the colour profile does not fit and is left out")
+        profile = None
+    converted = mode in ("CMYK", "LAB") or (srgb and not (profile and is_srgb(profile)))
+    if profile and converted and not converts(profile, mode):
+        told.append("its colour profile is damaged and left out")
+        profile = None
+    if mode == "LAB":
+        profile = profile or lab_profile()
+    if mode == "CMYK" and not profile:
+        told.append("CMYK without a profile is converted to RGB, colours are approximate")
+    if not (profile and converted):
+        return Colours(None, profile or None, tuple(told))
+    return Colours(profile, None if mode in ("L", "LA") else srgb_profile(), tuple(told))
+
+
+def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """The picture in sRGB, relative to its white and with black point compensation.
+
+    Args:
+        image: RGB, L, RGBA, LA, CMYK or LAB.
+        profile: an ICC profile that `converts` its mode.
 
     Returns:
         RGB or L, with alpha where there was.
     """
     opaque = image.mode.removesuffix("A")
-    colours = image.convert(opaque)
-    try:
-        converted = _transform(profile, opaque).apply(colours)
-    except (_cms().PyCMSError, OSError):
-        warnings.warn(f"{name}: its colour profile is damaged and left out", stacklevel=2)
-        converted = colours.convert("RGB")
+    converted: Image.Image = _transform(profile, opaque).apply(image.convert(opaque))
     if opaque == "L":
         converted = converted.convert("L")
     if image.mode != opaque:

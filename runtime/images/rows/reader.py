@@ -88,10 +88,15 @@ class RowReader:
             self.height, self.width = self.width, self.height
         self.mode: str = {"CMYK": "RGB", "RGBX": "RGB"}.get(self._file_mode, self._file_mode)
         self.dtype: type = np.uint8 if image.format == "uchar" else np.uint16
-        self.profile: bytes | None = None
+        embedded = image.get("icc-profile-data") if self._has("icc-profile-data") else None
+        colours = icc.decide(self._file_mode.replace("X", ""), embedded, srgb)
+        for told in colours.warnings:
+            warnings.warn(f"{path}: {told}", stacklevel=3)
+        self.profile: bytes | None = colours.profile
         """The colour profile of what `strips` gives."""
-        self._to_srgb = False
-        self._manage(srgb)
+        self._to_srgb = colours.source is not None
+        if self._to_srgb:
+            self._file_mode = self._file_mode.replace("CMYK", "RGB")
 
     @property
     def held(self) -> int:
@@ -208,35 +213,6 @@ class RowReader:
             inks = Image.frombytes("CMYK", (width, height), pixels.tobytes())
             return np.asarray(inks.convert("RGB"))
         return pixels
-
-    def _manage(self, srgb: bool) -> None:
-        """Decide on colours as `image_io.normalise` does."""
-        if self._has("icc-profile-data"):
-            profile = self._image.get("icc-profile-data")
-            if icc.fits(profile, self._file_mode.replace("X", "")):
-                self.profile = profile
-            else:
-                warnings.warn(
-                    f"{self.path}: the colour profile does not fit and is left out", stacklevel=4
-                )
-        mode = self._file_mode.replace("X", "")
-        wanted = srgb or mode == "CMYK"
-        if self.profile and wanted and not icc.converts(self.profile, mode):
-            self.profile = None
-            warnings.warn(f"{self.path}: its colour profile is damaged and left out", stacklevel=4)
-        if self.profile is None:
-            if self._file_mode == "CMYK":
-                warnings.warn(
-                    f"{self.path}: CMYK without a profile is converted to RGB, colours are "
-                    "approximate",
-                    stacklevel=4,
-                )
-            return
-        if self._file_mode == "CMYK" or (srgb and not icc.is_srgb(self.profile)):
-            self._to_srgb = True
-            self._file_mode = self._file_mode.replace("CMYK", "RGB")
-            coloured = self._file_mode.startswith("RGB")
-            self.profile = icc.srgb_profile() if coloured else None
 
     def _has(self, field: str) -> bool:
         return bool(self._image.get_typeof(field))

@@ -11,15 +11,83 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
-from profiles import P3_TO_XYZ, WIDE
+from profiles import GRAY, INKS, P3_TO_XYZ, WIDE
 
 from dvmsr.runtime.images.codec import encode, normalise
-from dvmsr.runtime.images.icc import fits, is_srgb, srgb_profile, to_srgb
+from dvmsr.runtime.images.icc import (
+    Colours,
+    decide,
+    fits,
+    is_srgb,
+    lab_profile,
+    srgb_profile,
+    to_srgb,
+)
 
 SRGB_TO_XYZ = np.array(
     [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
 )
 """sRGB adapted to D50 (ICC's profile sRGB v4)."""
+
+SRGB = srgb_profile()
+UNFIT = "the colour profile does not fit and is left out"
+DAMAGED = "its colour profile is damaged and left out"
+APPROXIMATE = "CMYK without a profile is converted to RGB, colours are approximate"
+
+
+def damaged(space: bytes) -> bytes:
+    """A profile that only says of which colour space it is."""
+    return WIDE[:16] + space + bytes(200)
+
+
+LAB = lab_profile()
+UNUSABLE = Colours(None, None, (UNFIT,))
+KEPT_GRAY, CONVERTED_GRAY = Colours(None, GRAY), Colours(GRAY, None)
+CONVERTED_LAB = Colours(LAB, SRGB)
+APPROXIMATED = Colours(None, None, (APPROXIMATE,))
+
+DECISIONS: list[tuple[tuple[str, ...], bytes | None, Colours, Colours]] = [
+    # modes, the file's profile, what becomes of them, and if sRGB is wanted
+    (("RGB", "RGBA", "L", "LA"), None, Colours(None, None), Colours(None, None)),
+    (("RGB", "RGBA", "L", "LA"), b"", Colours(None, None), Colours(None, None)),
+    (("RGB", "RGBA"), WIDE, Colours(None, WIDE), Colours(WIDE, SRGB)),
+    (("RGB", "RGBA"), SRGB, Colours(None, SRGB), Colours(None, SRGB)),
+    (
+        ("RGB", "RGBA"),
+        damaged(b"RGB "),
+        Colours(None, damaged(b"RGB ")),
+        Colours(None, None, (DAMAGED,)),
+    ),
+    (("RGB", "RGBA"), GRAY, UNUSABLE, UNUSABLE),
+    (("RGB", "RGBA"), damaged(b"CMYK"), UNUSABLE, UNUSABLE),
+    (("L", "LA"), GRAY, KEPT_GRAY, CONVERTED_GRAY),
+    (
+        ("L", "LA"),
+        damaged(b"GRAY"),
+        Colours(None, damaged(b"GRAY")),
+        Colours(None, None, (DAMAGED,)),
+    ),
+    (("L", "LA"), WIDE, UNUSABLE, UNUSABLE),
+    (("CMYK",), None, APPROXIMATED, APPROXIMATED),
+    (("CMYK",), INKS, Colours(INKS, SRGB), Colours(INKS, SRGB)),
+    (("CMYK",), SRGB, *2 * (Colours(None, None, (UNFIT, APPROXIMATE)),)),
+    (("CMYK",), damaged(b"CMYK"), *2 * (Colours(None, None, (DAMAGED, APPROXIMATE)),)),
+    (("LAB",), None, CONVERTED_LAB, CONVERTED_LAB),
+    (("LAB",), LAB, CONVERTED_LAB, CONVERTED_LAB),
+    (("LAB",), SRGB, *2 * (Colours(LAB, SRGB, (UNFIT,)),)),
+    (("LAB",), damaged(b"Lab "), *2 * (Colours(LAB, SRGB, (DAMAGED,)),)),
+    (("I", "F", "HSV"), None, Colours(None, None), Colours(None, None)),
+    (("I", "F", "HSV"), WIDE, UNUSABLE, UNUSABLE),
+]
+
+
+@pytest.mark.parametrize(("modes", "profile", "usually", "on_request"), DECISIONS)
+def test_decides_on_colours(
+    modes: tuple[str, ...], profile: bytes | None, usually: Colours, on_request: Colours
+) -> None:
+    for mode in modes:
+        assert decide(mode, profile, srgb=False) == usually
+        assert decide(mode, profile, srgb=True) == on_request
 
 
 def expected_srgb(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -48,13 +116,13 @@ def _no_warning_unless_expected() -> Any:
 
 def test_wide_colours_become_srgb() -> None:
     """To two levels, which 8 bits in and out and the profile's 16 may cost."""
-    converted = to_srgb(Image.fromarray(pixels()), WIDE, "p")
+    converted = to_srgb(Image.fromarray(pixels()), WIDE)
     assert np.abs(np.asarray(converted) - expected_srgb(pixels())).max() <= 2
     assert np.abs(np.asarray(converted, float) - pixels()).max() > 20
 
 
 def test_alpha_stays() -> None:
-    converted = to_srgb(Image.fromarray(pixels(4)), WIDE, "p")
+    converted = to_srgb(Image.fromarray(pixels(4)), WIDE)
     assert converted.mode == "RGBA"
     np.testing.assert_array_equal(np.asarray(converted)[..., 3], pixels(4)[..., 3])
     assert np.abs(np.asarray(converted)[..., :3] - expected_srgb(pixels(4)[..., :3])).max() <= 2
