@@ -10,14 +10,14 @@ import typer
 from dvmsr.runtime.commands import bench, parity
 from dvmsr.train.command import distill, train
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, Version
+from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
 
 EXAMPLES = """\b
 Examples:
   dvmsr info student
   dvmsr eval photos --model bicubic --model student
   dvmsr compare photo.png --against bicubic --html page.html
-  dvmsr train --data photos/ --out run --minutes 100
+  dvmsr train --data photos/ -o run --minutes 100
   dvmsr parity model.pth model.onnx
   dvmsr bench student student:portable
   dvmsr lam photo.png --window 160,120,16
@@ -49,14 +49,12 @@ def evaluate(
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the scores of every image there.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, every image included, not a table.")
-    ] = False,
+    as_json: AsJson = False,
     side_by_side: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write pictures there: bicubic, models, original."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure PSNR and SSIM as the papers do.
 
@@ -104,12 +102,8 @@ def compare(
         str | None,
         typer.Option(metavar="X,Y,W,H", help="Take only this part of IMAGE, in its pixels."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing page.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON instead of a table of the figures.")
-    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what methods make of a picture, in one HTML file that works offline.
 
@@ -144,7 +138,7 @@ def info(
     size: Annotated[
         str, typer.Option(metavar="HxW", help="Height and width of the input in pixels.")
     ] = "256x256",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show a network's layers, parameters and operations.
 
@@ -199,11 +193,11 @@ def lam(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="FILE", help="The picture.", show_default="IMAGE_lam.png"
+            "-o", "--output", metavar="FILE", help="The picture.", show_default="IMAGE_lam.png"
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not text.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show which pixels of an image a network uses for a window of its result.
 

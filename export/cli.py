@@ -13,7 +13,7 @@ from dvmsr.export.plugin import command as plugin_command
 from dvmsr.export.plugin import cuda_command
 from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, Version
+from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
 from dvmsr.utils.sizes import parse_shape
 
 EXAMPLES = """\b
@@ -71,10 +71,8 @@ def onnx_command(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with PyTorch.")
     ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing file.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write CHECKPOINT as an ONNX file and compare it with PyTorch.
 

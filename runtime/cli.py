@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, Version
+from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Threads, Version
 from dvmsr.weights.registry import BUNDLED, DEFAULT
 
 EXAMPLES = """\b
@@ -83,10 +83,7 @@ def infer(
             "for a checkpoint; TensorRT for an engine.",
         ),
     ] = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Default: all cores.", show_default=False),
-    ] = None,
+    threads: Threads = None,
     strip: Annotated[
         int | None,
         typer.Option(
@@ -184,10 +181,8 @@ def infer(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON array with an entry per image.")
-    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     version: Version = False,
 ) -> None:
     """Enlarge images with a trained network, on a processor or a GPU.

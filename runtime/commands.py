@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-Threads = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", help="Default: the backend's choice.", show_default=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+from dvmsr.utils.cli.options import AsJson, Overwrite, Threads
 
 
 def parity(
@@ -104,7 +99,7 @@ def bench(
     threads: Threads = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="FILE.json", help="Write everything measured there."),
+        typer.Option("-o", "--output", metavar="FILE.json", help="Write all figures there."),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the times of all models.")

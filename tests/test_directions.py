@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "runtime/spec runtime/storage runtime/upscaler",
     "runtime/bench": f"{LOW} data runtime/images runtime/backends runtime/memory runtime/spec "
     "runtime/upscaler",
-    "runtime/commands": "runtime/bench runtime/parity",
+    "runtime/commands": "utils runtime/bench runtime/parity",
     "runtime/infer": f"{LOW} weights runtime/images runtime/memory runtime/storage "
     "runtime/upscaler runtime/video",
     "runtime/cli": f"{LOW} weights runtime/backends/trt/engine_file runtime/images runtime/infer "

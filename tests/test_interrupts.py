@@ -119,20 +119,20 @@ CASES = {
         at("dvmsr.runtime.bench.bench:interleave", "pass"),
     ),
     "train, reading photographs": Case(
-        f"train --out run {RUN}", at("dvmsr.train.data.photographs:load_pair")
+        f"train -o run {RUN}", at("dvmsr.train.data.photographs:load_pair")
     ),
     "train, between steps": Case(
-        f"train --out run {RUN}", at("dvmsr.train.loop:Trainer._log", "pass"), left=("run",)
+        f"train -o run {RUN}", at("dvmsr.train.loop:Trainer._log", "pass"), left=("run",)
     ),
     "train, in a validation": Case(
-        f"train --out run {RUN} --val held-out --validate-every 1",
+        f"train -o run {RUN} --val held-out --validate-every 1",
         at("dvmsr.train.validate:psnr_y"), left=("run",),
     ),
     "train, compiling": Case(
-        f"train --out run {RUN} --compile", at("dvmsr.train.loop:Trainer._train_step")
+        f"train -o run {RUN} --compile", at("dvmsr.train.loop:Trainer._train_step")
     ),
     "distill": Case(
-        f"distill --teacher m.safetensors --scale 2 --out run {RUN}",
+        f"distill --teacher m.safetensors --scale 2 -o run {RUN}",
         at("dvmsr.train.loop:Trainer._log", "pass"), left=("run",),
     ),
     "export onnx": Case("onnx m.safetensors -o a.onnx", at(ORT), EXPORT),

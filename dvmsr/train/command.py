@@ -32,7 +32,9 @@ def _running(distill: bool) -> Callable[[Callable[..., None]], Callable[..., Non
 @_running(distill=False)
 def train(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, log and resume state.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for checkpoints, log and resume state.")
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -85,7 +87,7 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on exactly where the run in --out stopped; its options need not be repeated.",
+            help="Go on exactly where the run in -o stopped; its options need not be repeated.",
         ),
     ] = False,
     batch: Annotated[int, typer.Option(help="Patches per step.")] = Settings.batch,
@@ -145,7 +147,9 @@ def train(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="one per core")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...; auto takes a GPU if it can.")
+    ] = "auto",
 ) -> None:
     """Train a network on photographs; their low-resolution versions are made by bicubic reduction.
 
@@ -153,11 +157,11 @@ def train(
 
     \b
     Examples:
-      dvmsr train --data photos/ --val kodak/ --out run --minutes 100
-      dvmsr train --data photos-*.tar --out run --steps 50000
-      dvmsr train --data DIV2K Flickr2K --val kodak/ --out run --recipe paper --device cuda
-      dvmsr train --out run --resume
-      dvmsr train --data photos/ --init run/best.safetensors --out tuned --steps 5000 --lr 2e-4
+      dvmsr train --data photos/ --val kodak/ -o run --minutes 100
+      dvmsr train --data photos-*.tar -o run --steps 50000
+      dvmsr train --data DIV2K Flickr2K --val kodak/ -o run --recipe paper
+      dvmsr train -o run --resume
+      dvmsr train --data photos/ --init run/best.safetensors -o tuned --steps 5000 --lr 2e-4
     """
 
 
@@ -191,10 +195,10 @@ def distill(
 
     \b
     Examples:
-      dvmsr distill --teacher teacher.safetensors --data photos/ --out run --minutes 100
-      dvmsr distill --teacher official.pth --data DF2K --out run --recipe paper-distilled
-      dvmsr distill --teacher t.safetensors --data DF2K --out run --recipe table7-mid-l2-5to1
-      dvmsr distill --out run --resume
+      dvmsr distill --teacher teacher.safetensors --data photos/ -o run --minutes 100
+      dvmsr distill --teacher official.pth --data DF2K -o run --recipe paper-distilled
+      dvmsr distill --teacher t.safetensors --data DF2K -o run --recipe table7-mid-l2-5to1
+      dvmsr distill -o run --resume
     """
 
 

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 
+AUTO = "auto"
 PATIENCE = timedelta(hours=2)
 """How long the others wait for the first one, which validates meanwhile."""
 
@@ -90,13 +91,16 @@ def join(device: str) -> Iterator[Group]:
     them), or one of this process alone. What others than the first tell on stderr is dropped.
 
     Args:
-        device: `cuda` becomes one GPU for each process of a machine.
+        device: `auto` becomes `cuda` where there is some, else `cpu`; `cuda` becomes one GPU for
+            each process of a machine.
 
     Raises:
         UsageError: if it makes no sense.
         MissingComponentError: if the processes or their GPUs cannot be had.
         DvmsrError: if another process ends while the block waits for it.
     """
+    if device == AUTO:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     told = os.environ.get("WORLD_SIZE", "1")
     if not told.isdecimal():
         raise UsageError(f"WORLD_SIZE is {told!r}, which is no number; unset it or use torchrun")

@@ -29,7 +29,7 @@ from dvmsr.train.data.sources import Source, find_sources
 from dvmsr.train.loop import Trainer
 from dvmsr.train.network import build_network, load_teacher
 from dvmsr.train.objective import DistillationObjective, Objective
-from dvmsr.train.parallel import join
+from dvmsr.train.parallel import AUTO, join
 from dvmsr.train.run.board import check_board
 from dvmsr.train.run.report import Screen
 from dvmsr.train.run.state import TrainState, open_run
@@ -53,7 +53,7 @@ def run(given: Options, distill: bool = False) -> None:
         MissingComponentError: if the device cannot be used.
     """
     given = resolve(given)
-    out = given["out"]
+    out = given["output"]
     with warnings_to():
         state = open_run(out, given.get("resume", False))
         settings = _settings(given, out, state)
@@ -103,7 +103,7 @@ def _train(trainer: Trainer) -> None:
         memory.check(trainer.model.config, "torch", height, width, "the largest image of --val")
     processes = "" if trainer.group.size == 1 else f" in each of {trainer.group.size} processes"
     notice(
-        f"{'resuming' if trainer.resumed else 'training'} at step {trainer.step}: "
+        f"{'resuming' if trainer.resumed else 'training'} at step {trainer.step} on {trainer.group.device}: "
         f"{len(trainer.patches.photographs)} images, {len(validation)} for validation, "
         f"{torch.get_num_threads()} threads{processes}"
     )
@@ -122,13 +122,13 @@ def check_device(name: str) -> None:
     try:
         torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name} is unknown; name cpu, cuda or cuda:1, say") from None
+        raise UsageError(f"--device {name} is unknown; name auto, cpu, cuda or cuda:1") from None
     try:
         torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).splitlines()[0].partition(". ")[0]  # pages may follow
         raise MissingComponentError(
-            f"--device {name} cannot be used ({reason}); name another or leave it out for the CPU"
+            f"--device {name} cannot be used ({reason}); name another or leave it out"
         ) from None
 
 
@@ -181,7 +181,7 @@ def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
     origin: dict[str, Any] = dict.fromkeys(("val", "cache", "threads"))
     for name in ("init", "teacher"):
         origin |= {name: None, f"{name}_sha256": None}
-    origin |= {"data": [], "device": "cpu"} if state is None else state.origin
+    origin |= {"data": [], "device": AUTO} if state is None else state.origin
     if given.get("data"):
         origin["data"] = [_absolute(path) for path in given["data"]]
     if not origin["data"]:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from dvmsr.utils.cli.options import AsJson
+
 EXAMPLES = """\b
 Examples:
   dvmsr-export plugin-path --build
@@ -49,9 +51,7 @@ def plugin_path(
         bool,
         typer.Option("--self-registering", help="Print this one only: for --staticPlugins."),
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print paths, hashes and versions as JSON.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the TensorRT plugin libraries, the pure and the self-registering one.
 

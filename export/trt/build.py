@@ -76,7 +76,7 @@ class Request:
     version_compatible: bool = False
     workspace_mib: int | None = None
     timing_cache: Path | None = None
-    force: bool = False
+    overwrite: bool = False
     """Build even if the engine is there and up to date, and replace any other."""
 
     def command(self, path: Path, output: Path) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ class Request:
             words += [name, str(value)] if value is not None else []
         for capability in self.compute_capabilities:
             words += ["--compute-capability", capability]
-        return (*words, "-o", str(output.absolute()), "--force")
+        return (*words, "-o", str(output.absolute()), "--overwrite")
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,11 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         library = plugin_build.ensure(major, capabilities, _plugin_of(request, output))
     on = device.name if device and request.target == "gpu" else None
     key = _key(request, path, precision, capabilities, tensorrt, library, on)
-    ready = None if request.force else _up_to_date(output, key)
+    ready = None if request.overwrite else _up_to_date(output, key)
     if ready:
         progress(f"{output} is up to date")
         return BuildReport(output, ready, False, None)
-    engine_file.check_targets(output, request.force)
+    engine_file.check_targets(output, request.overwrite)
     model = _read_model(path, precision, request.plugin)
     profile = _profile(request, model.static_shape)
     if not request.plugin:
@@ -219,7 +219,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
             unproven = folder / output.name
             engine_file.write_engine(unproven, plan, info, overwrite=False)
             engine_parity.check(unproven, path, profile, progress)
-    engine_file.write_engine(output, plan, info, request.force)
+    engine_file.write_engine(output, plan, info, request.overwrite)
     return BuildReport(output, info, True, built["peak_bytes"])
 
 
@@ -378,7 +378,7 @@ def _default_output(request: Request, path: Path, precision: str) -> Path:
 
 def _plugin_of(request: Request, output: Path) -> str | None:
     """SHA-256 of the plugin of the engine that is there and may be up to date."""
-    if request.force:
+    if request.overwrite:
         return None
     with suppress(DvmsrError):
         plugin = engine_file.read_info(output).plugin
@@ -437,13 +437,13 @@ def _up_to_date(output: Path, key: str) -> EngineInfo | None:
         if not exists(described):
             what = f"it has no {described.name} beside it"
         raise UsageError(
-            f"{output} exists, but {what}; build it again with --force or choose another name "
+            f"{output} exists, but {what}; build it again with --overwrite or choose another name "
             "with -o"
         ) from None
     if info.key == key:
         return info
     raise UsageError(
-        f"{output} exists and was built from other inputs; replace it with --force or choose "
+        f"{output} exists and was built from other inputs; replace it with --overwrite or choose "
         "another name with -o"
     )
 

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from dvmsr.utils.cli.options import AsJson, Overwrite
+
 EXAMPLES = """\b
 Examples:
   dvmsr-export trt student.safetensors --fp16
@@ -84,17 +86,14 @@ def trt_command(
         Path | None,
         typer.Option(metavar="FILE", help="Read and update measurements, for faster builds."),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Build anew and replace what is there.")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print what was built as JSON, not its path alone.")
-    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Build a TensorRT engine of MODEL, with the plugin for its two operators.
 
     The plugin is compiled when it is first needed. Beside FILE.engine, a plan that every TensorRT
-    tool loads, FILE.engine.json tells what it is. A second call with equal inputs returns at once.
+    tool loads, FILE.engine.json tells what it is. A second call with equal inputs returns at once,
+    but builds anew with --overwrite.
     """
     from dvmsr.errors import UsageError
     from dvmsr.export.trt.build import Request, build
@@ -118,7 +117,7 @@ def trt_command(
         version_compatible=version_compatible,
         workspace_mib=workspace,
         timing_cache=timing_cache,
-        force=force,
+        overwrite=overwrite,
     )
     report = build(request)
     print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)

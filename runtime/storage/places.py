@@ -276,8 +276,8 @@ class Stream:
             sys.stdout.flush()
         except OSError as error:
             # It is flushed again at exit.
-            if sys.stdout is not None and sys.stdout is sys.__stdout__:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if sys.__stdout__ is not None and sys.stdout is sys.__stdout__:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())
             raise DvmsrError(
                 f"standard output takes no more ({error.strerror}); send it to what reads it to "
                 "its end, or name a file with -o"

@@ -63,7 +63,7 @@ def options(photos: Path, out: Path, steps: int = 8) -> list[str]:
     numbers = {"steps": steps, "patch": 4, "batch": 1, "threads": 1}
     numbers |= {"log-every": 1, "save-every": 2}
     listed = [text for key, value in numbers.items() for text in (f"--{key}", str(value))]
-    return ["--data", str(photos), "--out", str(out), *listed]
+    return ["--data", str(photos), "--output", str(out), *listed]
 
 
 def run(*arguments: str) -> str:
@@ -118,7 +118,7 @@ def test_fine_tuning_takes_network_and_weights_from_the_checkpoint(
         (["--val", "nowhere"], "nowhere is not a folder"),
         (["--init", "nowhere.pth"], "nowhere.pth does not exist"),
         (["--device", "cuda:99"], "cuda:99 cannot be used"),
-        (["--device", "toaster"], "--device toaster is unknown; name cpu"),
+        (["--device", "toaster"], "--device toaster is unknown; name auto"),
         (["--device", "meta"], "meta cannot be used"),
         (["--device", "xla"], "xla cannot be used"),  # PyTorch's reason has pages
         (["--resume"], "no run to resume"),
@@ -172,9 +172,9 @@ def begun(photos: Path, tmp_path: Path) -> Path:
 
 def test_resume_needs_no_other_option(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(begun)  # paths given before were relative to another folder
-    assert "is complete; give more --steps" in run("--out", str(begun), "--resume")
+    assert "is complete; give more --steps" in run("--output", str(begun), "--resume")
     state = TrainState.load(begun / FILE_NAME)
-    told = run("--out", str(begun), "--resume", "--steps", "5")
+    told = run("--output", str(begun), "--resume", "--steps", "5")
     assert "the run becomes longer, 5 steps instead of 2" in told
     after = TrainState.load(begun / FILE_NAME)
     assert (state.step, after.step) == (2, 5)
@@ -220,7 +220,7 @@ def test_resume_refuses_what_differs(
     Image.new("RGB", (40, 40), "red").save("strange/2.png")
     before = {path: path.read_bytes() for path in begun.iterdir()}
     with pytest.raises(UsageError) as caught:
-        run("--out", str(begun), "--resume", *extra)
+        run("--output", str(begun), "--resume", *extra)
     assert message in str(caught.value)
     assert "{" not in str(caught.value) and "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in begun.iterdir()} == before
@@ -240,11 +240,11 @@ def test_a_cache_of_pixels_is_made_once_and_changes_nothing(photos: Path, tmp_pa
     arguments = [*options(photos, out, 2), "--schedule", "multistep"]
     assert f"decoding 3 images into {pixels}" in run(*arguments, "--cache", str(pixels))
     before = {path: path.stat().st_mtime_ns for path in pixels.rglob("*")}
-    told = run("--out", str(out), "--resume", "--steps", "4")
+    told = run("--output", str(out), "--resume", "--steps", "4")
     assert "decoding" not in told and "done: 4 steps" in told
     assert {path: path.stat().st_mtime_ns for path in pixels.rglob("*")} == before
     run(*options(photos, plain, 2), "--schedule", "multistep")
-    run("--out", str(plain), "--resume", "--steps", "4", "--cache", str(pixels))
+    run("--output", str(plain), "--resume", "--steps", "4", "--cache", str(pixels))
     a, b = (TrainState.load(folder / FILE_NAME) for folder in (out, plain))
     assert a.data == b.data and a.origin["cache"] == b.origin["cache"] == str(pixels)
     torch.testing.assert_close(a.weights, b.weights, rtol=0, atol=0)
@@ -262,7 +262,7 @@ def test_validation_beyond_all_memory_is_refused_before_training(
 ) -> None:
     monkeypatch.setattr("dvmsr.runtime.memory.available", lambda: 1000)
     with pytest.raises(DvmsrError, match="the largest image of --val has 10x10 pixels"):
-        run("--out", str(begun), "--resume", "--steps", "3")
+        run("--output", str(begun), "--resume", "--steps", "3")
 
 
 def test_without_data_there_is_nothing_to_train_on(photos: Path, tmp_path: Path) -> None:

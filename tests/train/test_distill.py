@@ -57,7 +57,7 @@ BEGIN = ("--teacher", "teacher.safetensors", *SMALL, "--steps", "3")
 
 @pytest.mark.parametrize("name", ["paper-distilled", "table7-mid-l2-5to1", "table7-both-l1-1to1"])
 def test_a_recipe_is_one_command(folder: Path, name: str) -> None:
-    told = run("distill", *BEGIN, "--recipe", name, "--out", "run", "--teacher-precision", "fp16")
+    told = run("distill", *BEGIN, "--recipe", name, "-o", "run", "--teacher-precision", "fp16")
     assert "done: 3 steps" in told
     rows = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     weight = 5 if name.endswith("5to1") else 1
@@ -86,14 +86,14 @@ def test_resumed_with_nothing_but_its_folder_it_gives_equal_bits(
             signal.raise_signal(signal.SIGINT)
         return original(self, seed, step, size, part)
 
-    run("distill", *options, "--out", "whole", "--steps", "4")
+    run("distill", *options, "-o", "whole", "--steps", "4")
     with monkeypatch.context() as patched:
         patched.setattr(Patches, "batch", stopped)
         with pytest.raises(Ended):
-            run("distill", *options, "--out", "parts", "--steps", "4")
+            run("distill", *options, "-o", "parts", "--steps", "4")
     state = TrainState.load(Path("parts") / FILE_NAME)
     assert state.step == 2 and state.objective and state.settings["position"] == "mid"
-    run("train", "--out", "parts", "--resume")
+    run("train", "-o", "parts", "--resume")
     a, b = (TrainState.load(Path(name) / FILE_NAME) for name in ("whole", "parts"))
     torch.testing.assert_close(a.weights, b.weights, rtol=0, atol=0)
     torch.testing.assert_close(a.objective, b.objective, rtol=0, atol=0)
@@ -116,15 +116,15 @@ def test_bad_input_gets_one_sentence(
     folder: Path, command: str, extra: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(Exception) as caught:
-        run(command, *extra, "--out", "run")
+        run(command, *extra, "-o", "run")
     assert message in str(caught.value)
     assert not Path("run").exists()
 
 
 def test_resuming_keeps_the_teacher(folder: Path) -> None:
-    run("distill", *BEGIN, "--out", "run")
+    run("distill", *BEGIN, "-o", "run")
     Path("teacher.safetensors").rename("moved.safetensors")
-    more = ("--out", "run", "--resume", "--steps", "4")
+    more = ("-o", "run", "--resume", "--steps", "4")
     run("distill", *more, "--teacher", "moved.safetensors")
     checkpoint.save(DVMSR(DVMSRConfig(12, (1, 1, 1), 4, scale=2)), "other.safetensors")
     for extra, message in [
@@ -134,15 +134,15 @@ def test_resuming_keeps_the_teacher(folder: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=message):
             run("distill", *more, *extra)
-    run("train", *SMALL, "--out", "plain", "--steps", "1")
+    run("train", *SMALL, "-o", "plain", "--steps", "1")
     with pytest.raises(UsageError, match=r"begin it with dvmsr distill"):
-        run("distill", "--out", "plain", "--resume", "--teacher", "moved.safetensors")
+        run("distill", "-o", "plain", "--resume", "--teacher", "moved.safetensors")
 
 
 def test_official_initialisation_of_delta_is_a_choice(folder: Path) -> None:
     for choice in ("mamba", "official"):
         options = (*SMALL, "--steps", "1", "--lr", "1e-30", "--dt-init", choice)
-        run("train", *options, "--out", choice)
+        run("train", *options, "-o", choice)
     for choice in ("mamba", "official"):
         mixer = checkpoint.load(f"{choice}/last.safetensors").layers[0].residual_group[0][0].mixer
         delta = torch.nn.functional.softplus(mixer.dt_proj.bias)

@@ -76,7 +76,7 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(
     torch.manual_seed(0)
     teacher = DVMSR(DVMSRConfig(12, (1, 1), 4, scale=2))
     checkpoint.save(teacher, tmp_path / "t.safetensors")
-    options = ("--teacher", "t.safetensors", "--config", "run.toml", "--out")
+    options = ("--teacher", "t.safetensors", "--config", "run.toml", "--output")
     running = start(tmp_path, 2, *options, "two", "--cache", "pixels")
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
@@ -159,3 +159,12 @@ def test_a_process_alone_agrees_with_itself() -> None:
     assert (group.first(0.25), group.largest(3)) == (0.25, 3)
     module = torch.nn.Linear(1, 1)
     assert group.wrap(module) is module
+
+
+@pytest.mark.parametrize(("there", "device"), [(False, "cpu"), (True, "cuda")])
+def test_auto_takes_a_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, there: bool, device: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    with join("auto") as group:
+        assert group.device == device

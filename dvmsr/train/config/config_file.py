@@ -34,7 +34,7 @@ OTHERS: dict[str, Any] = {
     "scale": int, "threads": int, "device": str, NETWORK: dict,
 }  # fmt: skip
 """What a file may hold besides the fields of `Settings` and `Distillation`, with its type."""
-COMMAND_LINE = ("out", "resume", "recipe", "config")
+COMMAND_LINE = ("output", "resume", "recipe", "config")
 """What only the command line tells."""
 
 

@@ -171,7 +171,7 @@ def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) ->
         before = then.get(name, value)  # a setting that came later has kept its default
         if name in FREE or value == before:
             continue
-        remedy = "to go on, or start anew in another --out"
+        remedy = "to go on, or start anew in another --output"
         if name not in LENGTHS:
             raise UsageError(
                 f"the run in {out} has {option(name)} {before}, not {value}; "

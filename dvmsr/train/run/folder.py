@@ -56,11 +56,11 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DvmsrError(
-                f"{self.path} cannot be made a folder ({error.strerror}); choose another --out"
+                f"{self.path} cannot be made a folder ({error.strerror}); choose another --output"
             ) from None
         descriptor = os.open(self.path, os.O_RDONLY)
         until.callback(os.close, descriptor)
-        busy = f"another process trains in {self.path}; let it end, or give another --out"
+        busy = f"another process trains in {self.path}; let it end, or give another --output"
         hold(descriptor, UsageError(busy))
         if beginning is not None:
             open_run(self.path, resume=False)

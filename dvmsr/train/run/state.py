@@ -88,7 +88,7 @@ class TrainState:
         except Exception:  # torch.load raises almost anything for a broken file
             raise IncompatibleModelError(
                 f"{path} is damaged or no resume file; put a copy back, "
-                "or start anew in another --out"
+                "or start anew in another --output"
             ) from None
 
 
@@ -103,10 +103,10 @@ def open_run(out: Path, resume: bool) -> TrainState | None:
     state = TrainState.load(out / FILE_NAME) if resume else None
     if state is None:
         if exists(out / FILE_NAME):
-            raise UsageError(f"{out} already holds a run; add --resume, or give another --out")
+            raise UsageError(f"{out} already holds a run; add --resume, or give another --output")
         for name in ("*.safetensors", LOG_NAME, f"{PICTURES}/*.png"):
             if found := next(out.glob(name), None):
-                raise UsageError(f"{found} would be overwritten; give another --out")
+                raise UsageError(f"{found} would be overwritten; give another --output")
     check_folder(out)
     return state
 
@@ -122,9 +122,9 @@ def check_images(out: Path, option: str, then: Fingerprint, now: Fingerprint) ->
     if not then[0]:
         raise UsageError(
             f"the run in {out} has no {option}; leave it out to go on, "
-            "or start anew in another --out"
+            "or start anew in another --output"
         )
     raise UsageError(
         f"the images of {option} ({now[0]}) are not those that the run in {out} "
-        f"began with ({then[0]}); give those to go on, or start anew in another --out"
+        f"began with ({then[0]}); give those to go on, or start anew in another --output"
     )

@@ -22,3 +22,9 @@ Version = Annotated[
     bool,
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", show_default="the backend's choice, usually all cores"),
+]

@@ -191,7 +191,7 @@ def check_targets(path: Path, overwrite: bool) -> None:
     for target in (path, info_path(path)):
         if exists(target) and not overwrite:
             raise UsageError(
-                f"{target} exists; replace it with --force or choose another name with -o"
+                f"{target} exists; replace it with --overwrite or choose another name with -o"
             )
         check_target(target, overwrite)
 

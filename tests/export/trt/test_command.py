@@ -110,27 +110,31 @@ def test_equal_inputs_build_once(
     assert engine.stat().st_mtime_ns == made
     for other in (["--max", "80x80"], ["--compute-capability", "8.0"], ["--embed-plugin"]):
         assert run(monkeypatch, *options, *other) == 2
-        assert "built from other inputs; replace it with --force" in capsys.readouterr().err
+        assert "built from other inputs; replace it with --overwrite" in capsys.readouterr().err
     assert engine.stat().st_mtime_ns == made
-    assert run(monkeypatch, *options, "--force") == 0
+    assert run(monkeypatch, *options, "--overwrite") == 0
     assert engine.stat().st_mtime_ns != made
     whole = engine.read_bytes()
     engine.write_bytes(whole[:-1])
     assert run(monkeypatch, *options) == 2
-    assert "is damaged or of a newer dvmsr; build it again with --force" in capsys.readouterr().err
+    assert (
+        "is damaged or of a newer dvmsr; build it again with --overwrite" in capsys.readouterr().err
+    )
     engine.write_bytes(whole)
     info_path(engine).unlink()
     assert run(monkeypatch, *options) == 2
     message = capsys.readouterr().err
-    assert "it has no net.fp16.rtx.engine.json beside it; build it again with --force" in message
+    assert (
+        "it has no net.fp16.rtx.engine.json beside it; build it again with --overwrite" in message
+    )
     engine.unlink()
     info_path(engine).write_text("another program's")
     assert run(monkeypatch, *options) == 2
     message = capsys.readouterr().err
-    assert "net.fp16.rtx.engine.json exists; replace it with --force" in message
+    assert "net.fp16.rtx.engine.json exists; replace it with --overwrite" in message
     assert "building" not in message
     assert info_path(engine).read_text() == "another program's"
-    assert run(monkeypatch, *options, "--force") == 0
+    assert run(monkeypatch, *options, "--overwrite") == 0
     assert read_engine(engine)[1] == engine.read_bytes()
 
 
@@ -166,7 +170,7 @@ def test_an_engine_stays_up_to_date_when_another_plugin_is_compiled(
     compiled("second", 2000)
     assert run(monkeypatch, *options) == 0
     assert "x.engine is up to date" in capsys.readouterr().err
-    assert run(monkeypatch, *options, "--force") == 0
+    assert run(monkeypatch, *options, "--overwrite") == 0
     info, _ = read_engine(Path("x.engine"))
     second = plugin_library.cache_folder() / "second/libdvmsr_trt10.so"
     assert info.plugin and info.plugin.sha256 == plugin_library.sha256(second)

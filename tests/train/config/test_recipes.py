@@ -132,7 +132,7 @@ def test_a_preset_replaces_the_network_and_a_scale_keeps_the_rest(tmp_path: Path
         ("batch = ", "is no TOML file"),
         ("colour = 1", "holds colour, which is no option of training"),
         ("resume = true", "holds resume; give that on the command line"),
-        ('out = "run"', "holds out; give that on the command line"),
+        ('output = "run"', "holds output; give that on the command line"),
         ('val = ""', "has nothing for val"),
         ('data = ["photos", ""]', "has nothing for data"),
         ('batch = "8"', "wrong kind of value for batch, '8'"),

@@ -34,11 +34,11 @@ def test_reads_what_was_written(tmp_path: Path, told: EngineInfo) -> None:
 
 
 def test_nothing_is_replaced_unasked(engine: Path) -> None:
-    with pytest.raises(UsageError, match=r"net\.engine exists; replace it with --force"):
+    with pytest.raises(UsageError, match=r"net\.engine exists; replace it with --overwrite"):
         engine_file.write_engine(engine, b"new", INFO, overwrite=False)
     assert read_engine(engine) == (INFO, PLAN)
     engine.unlink()
-    with pytest.raises(UsageError, match=r"net\.engine\.json exists; replace it with --force"):
+    with pytest.raises(UsageError, match=r"net\.engine\.json exists; replace it with --overwrite"):
         engine_file.write_engine(engine, PLAN, INFO, overwrite=False)
     assert [path.name for path in engine.parent.iterdir()] == ["net.engine.json"]
 
@@ -73,7 +73,7 @@ def test_an_engine_made_meanwhile_is_kept(engine: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(engine_file, "check_target", lambda path, overwrite: None)
     found = iter([False, False, False, True])
     monkeypatch.setattr(engine_file, "exists", lambda path: next(found))
-    with pytest.raises(UsageError, match=r"net\.engine exists; replace it with --force"):
+    with pytest.raises(UsageError, match=r"net\.engine exists; replace it with --overwrite"):
         engine_file.write_engine(engine, b"new", INFO, overwrite=False)
     assert read_engine(engine) == (INFO, PLAN)
 
@@ -175,12 +175,19 @@ def test_where_it_runs() -> None:
 
 def test_the_remedy_names_this_engine_and_this_gpu() -> None:
     """What is built must run here, and on the GPUs on which the engine runs already."""
-    command = (*INFO.command, "--compute-capability", "8.6", "-o", "/elsewhere/a.engine", "--force")
+    command = (
+        *INFO.command,
+        "--compute-capability",
+        "8.6",
+        "-o",
+        "/elsewhere/a.engine",
+        "--overwrite",
+    )
     rtx = replace(INFO, target="rtx", compute_capabilities=("8.6",), command=command)
     with pytest.raises(IncompatibleModelError) as error:
         check_host(Path("/here/b c.engine"), rtx, "rtx", rtx.tensorrt, "12.0")
     assert str(error.value).endswith(
-        "dvmsr-export trt 'my net.safetensors' --fp16 --force "
+        "dvmsr-export trt 'my net.safetensors' --fp16 --overwrite "
         "--compute-capability 8.6 --compute-capability 12.0 -o '/here/b c.engine'"
     )
 
