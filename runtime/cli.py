@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dvmsr.runtime.backends.table import NAMES
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Threads, Version
 from dvmsr.weights.registry import BUNDLED, DEFAULT
@@ -78,7 +79,7 @@ def infer(
     backend: Annotated[
         str,
         typer.Option(
-            metavar="auto|native|portable|cuda|torch|tensorrt",
+            metavar="|".join(NAMES),
             help="ONNX Runtime with native or portable operators or, with cuda, on a GPU; PyTorch "
             "for a checkpoint; TensorRT for an engine.",
         ),

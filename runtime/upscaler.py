@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -13,17 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
-from dvmsr.kernels import cpu
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime import memory, strip_height
+from dvmsr.runtime.backends import table
 from dvmsr.runtime.backends.base import Network, PixelNetwork
 from dvmsr.runtime.images.alpha import extend_colours
 from dvmsr.runtime.images.arrays import check_values, from_planes, to_planes
 from dvmsr.runtime.images.codec import normalise
 from dvmsr.utils.threads import bounded
 from dvmsr.weights import registry
-
-BACKENDS = ("auto", "native", "portable", "torch", "cuda", "tensorrt")
 
 ImageLike = TypeVar("ImageLike", Image.Image, NDArray[Any])
 
@@ -106,47 +102,15 @@ class Upscaler:
                 GPU, TensorRT or plugin.
             MissingComponentError: if the backend or its GPU is missing.
         """
-        if backend not in BACKENDS:
-            raise UsageError(f"no backend {backend}; there are {', '.join(BACKENDS)}")
         threads = bounded(threads)
         path = registry.find_model(model)
-        if path.suffix.lower() == registry.ENGINE:
-            if backend not in ("auto", "tensorrt"):
-                raise UsageError(f"{path} is a TensorRT engine; leave out the backend {backend}")
-            from dvmsr.runtime.backends.trt.engine import EngineNetwork
-
-            engine = EngineNetwork(path)
-            return cls(engine, engine.config, "tensorrt", engine.info.precision, str(path))
-        if backend == "tensorrt":
-            raise _no_engine(os.fspath(model), path)
-        if path.suffix.lower() in registry.CHECKPOINTS:
-            if backend not in ("auto", "torch"):
-                raise UsageError(
-                    f"backend {backend} runs ONNX files; make one with `dvmsr-export onnx {path}`"
-                )
-            from dvmsr.runtime.backends.pytorch.network import TorchNetwork
-
-            torch_network = TorchNetwork(path, threads)
-            config = torch_network.config
-            return cls(torch_network, config, "torch", "fp32", str(path), strip, memory_limit)
-        if backend == "torch":
-            raise UsageError(f"backend torch runs checkpoints, not {path}; leave out the backend")
-        from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
-
-        if backend == "auto":
-            backend = "native" if cpu.library_path() else "portable"
-            if backend == "portable":
-                warnings.warn(
-                    "dvmsr was built without its native operators and uses the portable ones, "
-                    f"which are several times slower; {cpu.REMEDY}",
-                    stacklevel=2,
-                )
-        if backend != "cuda" and os.fspath(model) in registry.BUNDLED:
+        chosen = table.choose(backend, os.fspath(model), path)
+        if not chosen.on_gpu:
             path = registry.find_model(model, streaming=True)
-        network = open_onnx(path, backend, threads)
-        header = network.header
+        network = chosen.load(path, chosen.name, threads)
         return cls(
-            network, header.config, backend, header.precision, str(path), strip, memory_limit
+            *(network, network.config, chosen.name, network.precision, str(path)),
+            *(strip, memory_limit),
         )
 
     @property
@@ -323,24 +287,3 @@ class Upscaler:
             f"{self.model} makes an output of shape {shape} where its scale of {self.scale} "
             f"promises {(1, 3, height, width)}; export it again"
         )
-
-
-def _no_engine(model: str, path: Path) -> DvmsrError:
-    """Why the backend `tensorrt` does not run a model that is no engine."""
-    from dvmsr.kernels import driver
-    from dvmsr.runtime.backends.trt.library import import_tensorrt
-
-    try:
-        import_tensorrt("gpu")
-    except MissingComponentError as error:
-        return MissingComponentError(f"the backend tensorrt cannot be used: {error}")
-    if driver.first() is None:
-        return MissingComponentError(
-            "the backend tensorrt cannot be used: there is no NVIDIA GPU that CUDA can use; "
-            "install the driver for one"
-        )
-    half = " --fp16" if path.suffix.lower() in registry.CHECKPOINTS else ""
-    return UsageError(
-        f"the backend tensorrt runs engines, not {model}; make one with "
-        f"`dvmsr-export trt {model}{half}` and name its file in place of {model}"
-    )

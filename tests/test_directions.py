@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "runtime/video": "errors utils runtime/upscaler",
     "runtime/storage": "errors utils runtime/images runtime/video/containers",
     "runtime/backends": f"{LOW} runtime/images/arrays",
+    "runtime/backends/table": "errors kernels weights runtime/backends",
     "runtime/backends/pytorch": f"{LOW} model checkpoint streaming networks "
     "runtime/images/arrays runtime/backends/base",
     "runtime/backends/onnxrt/foreign": f"{LOW} data/natural_image runtime/images/arrays "
@@ -56,9 +57,9 @@ MAY_IMPORT = {
     "runtime/bench": f"{LOW} data runtime/images runtime/backends runtime/memory runtime/spec "
     "runtime/upscaler",
     "runtime/commands": "utils runtime/bench runtime/parity",
-    "runtime/infer": f"{LOW} weights runtime/images runtime/memory runtime/storage "
-    "runtime/upscaler runtime/video",
-    "runtime/cli": f"{LOW} weights runtime/backends/trt/engine_file runtime/images runtime/infer "
+    "runtime/infer": f"{LOW} weights runtime/backends/table runtime/images runtime/memory "
+    "runtime/storage runtime/upscaler runtime/video",
+    "runtime/cli": f"{LOW} weights runtime/backends/table runtime/images runtime/infer "
     "runtime/storage runtime/upscaler runtime/video",
     "export": "export/onnx",
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "

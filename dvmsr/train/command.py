@@ -148,7 +148,7 @@ def train(
         int | None, typer.Option(help="CPU threads.", show_default="one per core")
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...; auto takes a GPU if it can.")
+        str, typer.Option(help="Where to compute: auto (on a GPU if there is one), cpu, cuda:1 ...")
     ] = "auto",
 ) -> None:
     """Train a network on photographs; their low-resolution versions are made by bicubic reduction.

@@ -103,7 +103,8 @@ def _train(trainer: Trainer) -> None:
         memory.check(trainer.model.config, "torch", height, width, "the largest image of --val")
     processes = "" if trainer.group.size == 1 else f" in each of {trainer.group.size} processes"
     notice(
-        f"{'resuming' if trainer.resumed else 'training'} at step {trainer.step} on {trainer.group.device}: "
+        f"{'resuming' if trainer.resumed else 'training'} at step {trainer.step} "
+        f"on {trainer.group.device}: "
         f"{len(trainer.patches.photographs)} images, {len(validation)} for validation, "
         f"{torch.get_num_threads()} threads{processes}"
     )

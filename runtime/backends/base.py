@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dvmsr.config import DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
 
 _NO_LAYERS = (
@@ -21,9 +22,12 @@ _NO_LAYERS = (
 class Network(ABC):
     """A loaded network: (B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32.
 
-    A backend defines the call, and of the rest what it does otherwise.
+    A backend defines the call, `config` and `precision`, and of the rest what it does otherwise.
     """
 
+    config: DVMSRConfig
+    precision: str
+    """Type of the activations: `fp32`, `fp16` or `bf16`."""
     usual_shape: tuple[int | None, int | None, int | None] = (None, None, None)
     """Batch, height and width that it takes alone or is fastest at; None where any will do."""
     streams: bool = False

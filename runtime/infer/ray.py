@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError, explain
 from dvmsr.runtime import memory
+from dvmsr.runtime.backends.table import needs_gpu
 from dvmsr.runtime.infer.display import ProgressDisplay
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Model, Options
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
 
 _CLIENT = re.compile(r"ray://([^/:]+):(\d{1,5})")
-GPU_BACKENDS = ("cuda", "tensorrt")
 RETRIES = 2
 """How often an image is tried again whose worker was lost."""
 _BLOCKS = 10_000
@@ -67,7 +67,7 @@ class WorkersModel(Model):
 
     @property
     def needs_gpu(self) -> bool:
-        return self.backend in GPU_BACKENDS or self.name.endswith(".engine")
+        return needs_gpu(self.backend, self.name)
 
     def open(self) -> Upscaler:
         """Load it; an image may take the worker's share of half of what is free.

@@ -47,6 +47,7 @@ class OnnxNetwork(Network):
         self.path = path
         self.backend = backend
         self.header: OnnxHeader = read_header(path)
+        self.config, self.precision = self.header.config, self.header.precision
         self._options = onnxruntime.SessionOptions()
         self._options.log_severity_level = FATAL_ONLY
         if threads:

@@ -22,8 +22,8 @@ class StreamingNetwork(OnnxNetwork):
     def stream(self, strips: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
         feeds: dict[str, NDArray[Any]] = {}
         names = self._signature()[1]
-        given = states(self.header.config)
-        least = least_rows(self.header.config)
+        given = states(self.config)
+        least = least_rows(self.config)
         for strip, top, bottom in arrange(strips, least, lambda parts: np.concatenate(parts, 2)):
             if top:
                 feeds = self._feeds(strip)
@@ -34,7 +34,7 @@ class StreamingNetwork(OnnxNetwork):
             yield rows.astype(np.float32, copy=False)
 
     def _signature(self) -> tuple[list[str], list[str]]:
-        given = states(self.header.config)
+        given = states(self.config)
         return (
             ["input", TOP, BOTTOM, *(state.name for state in given)],
             ["output", *(state.next for state in given)],
@@ -46,7 +46,7 @@ class StreamingNetwork(OnnxNetwork):
             state.name: np.zeros(
                 state.shape(batch, width), np.float32 if state.always_fp32 else self._dtype
             )
-            for state in states(self.header.config)
+            for state in states(self.config)
         }
         return {**super()._feeds(image), TOP: _flag(True), BOTTOM: _flag(True), **zeros}
 

@@ -26,7 +26,7 @@ class TorchNetwork(Network):
         IncompatibleModelError: if it is not a checkpoint of this network.
     """
 
-    backend = "torch"
+    precision = "fp32"
 
     def __init__(self, path: Path, threads: int | None) -> None:
         try:

@@ -61,7 +61,7 @@ class EngineNetwork(PixelNetwork):
         self.path = path
         self.info: EngineInfo
         self.info, plan = read_engine(path)
-        self.config = self.info.config
+        self.config, self.precision = self.info.config, self.info.precision
         self.usual_shape = self.info.profile.opt
         try:
             self._trt: ModuleType = import_tensorrt(self.info.target)

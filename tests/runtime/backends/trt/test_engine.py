@@ -296,6 +296,12 @@ def test_the_command(engines: dict[str, Path], folder: Path, infer: Callable[...
     assert infer("in.png", "--engine", str(engines["fp16"]), "--model", "student") == 2
 
 
+@pytest.mark.parametrize("option", ["strip", "memory_limit"])
+def test_an_engine_takes_no_limits(engines: dict[str, Path], option: str) -> None:
+    with pytest.raises(UsageError, match="computes on a GPU; leave out the height of strips"):
+        Upscaler.from_file(engines["fp16"], **{option: 8})
+
+
 def test_the_backend_needs_tensorrt_a_gpu_and_an_engine(
     engines: dict[str, Path], folder: Path, infer: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
