@@ -33,20 +33,18 @@ class Upscaler:
     def __init__(
         self,
         network: Network,
-        config: DVMSRConfig,
         backend: str,
-        precision: str,
         model: str,
         strip: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
         self.network: Network = network
         """What computes, without conversions, rounding or clipping."""
-        self.config: DVMSRConfig = config
+        self.config: DVMSRConfig = network.config
         """The network's architecture."""
         self.backend: str = backend
         """What computes: `native`, `portable`, `torch`, `cuda` or `tensorrt`."""
-        self.precision: str = precision
+        self.precision: str = network.precision
         """Type of the activations: `fp32`, `fp16` or `bf16`."""
         self.model: str = model
         """The model's file."""
@@ -58,7 +56,7 @@ class Upscaler:
             raise UsageError(
                 f"{model} computes on a GPU; leave out the height of strips and the memory limit"
             )
-        if strip and config.bidirectional:
+        if strip and self.config.bidirectional:
             raise UsageError(
                 f"{model} is bidirectional: its backward scans begin at the last pixel of the "
                 "image, so it has no strips; leave out their height"
@@ -108,10 +106,7 @@ class Upscaler:
         if not chosen.on_gpu:
             path = registry.find_model(model, streaming=True)
         network = chosen.load(path, chosen.name, threads)
-        return cls(
-            *(network, network.config, chosen.name, network.precision, str(path)),
-            *(strip, memory_limit),
-        )
+        return cls(network, chosen.name, str(path), strip, memory_limit)
 
     @property
     def scale(self) -> int:

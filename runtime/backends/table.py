@@ -85,8 +85,7 @@ def _no_engine(name: str, model: str, path: Path) -> DvmsrError:
 
 _ROWS = (
     Backend(
-        *("native", (".onnx",), _load_onnx, _no_onnx),
-        usable=lambda: cpu.library_path() is not None,
+        *("native", (".onnx",), _load_onnx, _no_onnx), usable=lambda: cpu.library_path() is not None
     ),
     Backend(
         *("portable", (".onnx",), _load_onnx, _no_onnx),

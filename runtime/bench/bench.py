@@ -60,16 +60,8 @@ def measure(
     seconds = interleave(contestants, rounds, warmup, progress)
     return [
         Measurement(
-            name,
-            upscaler.model,
-            upscaler.backend,
-            upscaler.precision,
-            shape,
-            upscaler.scale,
-            upscaler.network.clock,
-            tuple(own),
-            summarise(own, seconds[0]),
-            found,
+            *(name, upscaler.model, upscaler.backend, upscaler.precision, shape, upscaler.scale),
+            *(upscaler.network.clock, tuple(own), summarise(own, seconds[0]), found),
             upscaler.network.details(),
         )
         for name, upscaler, own, found in zip(specs, upscalers, seconds, probes, strict=True)
@@ -132,15 +124,8 @@ def headline(report: dict[str, Any]) -> str:
         f"{name} {facts[name]}" for name in ("onnxruntime", "torch", "tensorrt") if name in facts
     ]
     gpu = [facts["gpu"]["name"]] if facts["gpu"] else []
-    return ", ".join(
-        [
-            *gpu,
-            f"{facts['processor']} ({facts['processors_usable']} processors)",
-            threads,
-            *versions,
-            f"{report['rounds']} rounds",
-        ]
-    )
+    processor = f"{facts['processor']} ({facts['processors_usable']} processors)"
+    return ", ".join([*gpu, processor, threads, *versions, f"{report['rounds']} rounds"])
 
 
 def _check_targets(output: Path | None, plot: Path | None, overwrite: bool) -> None:
@@ -183,9 +168,8 @@ def _table(results: Sequence[Measurement]) -> Table:
     table = Table()
     for heading in ("model", "backend", "precision"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("ratio", "p50 ms", "p95 ms", "p99 ms", "images/s", "out MP/s"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("peak MiB", "load s"):
+    figures = ("ratio", "p50 ms", "p95 ms", "p99 ms", "images/s", "out MP/s", "peak MiB", "load s")
+    for heading in figures:
         table.add_column(heading, justify="right", no_wrap=True)
     for result in results:
         times, peak = result.times, result.peak_bytes

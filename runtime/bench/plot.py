@@ -42,13 +42,7 @@ def draw(results: Sequence[Measurement], headline: str) -> bytes:
     height = _HEAD + sum(_TITLE + _ROW * len(panel) + _AXIS for panel in panels)
     canvas = Image.new("RGB", (width * _FINE, height * _FINE), PAPER)
     pen = _Pen(canvas)
-    pen.text(
-        _MARGIN,
-        12,
-        _TITLE_TEXT,
-        INK,
-        15,
-    )
+    pen.text(_MARGIN, 12, _TITLE_TEXT, INK, 15)
     pen.text(_MARGIN, 32, headline, FAINT, 12)
     top = _HEAD
     for panel in panels:

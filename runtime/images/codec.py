@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,22 +63,6 @@ class TooManyPixels(DvmsrError):
     """A picture has more than `MAX_PIXELS`."""
 
 
-def measure(path: Path) -> tuple[int, int]:
-    """Height and width of the picture in a file as it is stored; nothing is decoded.
-
-    Raises:
-        UsageError: if there is no such file.
-        TooManyPixels: if it has more than `MAX_PIXELS`.
-        DvmsrError: if it is no picture, or its beginning is damaged.
-    """
-    check_input(path)
-    try:
-        with path.open("rb") as file, open_picture(file, str(path)) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise unreadable(path, error) from None
-
-
 def read_image(
     path: Path, check_size: Callable[[int, int], None] = lambda height, width: None
 ) -> Image.Image:
@@ -96,9 +81,7 @@ def read_image(
 
 
 def decode_image(
-    file: BinaryIO,
-    name: str,
-    check_size: Callable[[int, int], None] = lambda height, width: None,
+    file: BinaryIO, name: str, check_size: Callable[[int, int], None] = lambda height, width: None
 ) -> Image.Image:
     """The picture in a file of one of `FORMATS`; see `normalise` for the result.
 
@@ -111,13 +94,20 @@ def decode_image(
         DvmsrError: if it is damaged, too large or holds what `normalise` refuses.
         OSError: if the file cannot be read.
     """
-    with open_picture(file, name) as image:
+    with decoding(file, name) as image:
         check_size(image.height, image.width)
+        return normalise(image, name)
+
+
+@contextmanager
+def decoding(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    """A picture to be decoded in the block; errors as of `decode_image`."""
+    with open_picture(file, name) as image:
         try:
-            return normalise(image, name)
+            yield image
         except (DvmsrError, MemoryError):
             raise
-        except Exception:
+        except Exception:  # damaged bytes can make Pillow raise anything
             raise damaged(name) from None
 
 

@@ -11,13 +11,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images.codec import (
-    check_format,
-    damaged,
-    encode,
-    normalise_frame,
-    open_picture,
-)
+from dvmsr.runtime.images.codec import check_format, decoding, encode, normalise_frame
 from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata, tell_left_out
 from dvmsr.utils.paths import check_input, unreadable
 
@@ -103,48 +97,38 @@ def decode_picture(
         DvmsrError: if it is damaged, too large, or as `image_io.normalise`.
         OSError: if the file cannot be read.
     """
-    with open_picture(file, name) as image:
-        try:
-            return _decoded(image, file, name, check, srgb)
-        except (DvmsrError, MemoryError):
-            raise
-        except Exception:  # damaged bytes can make Pillow raise anything
-            raise damaged(name) from None
-
-
-def _decoded(
-    image: Image.Image, file: BinaryIO, name: str, check: Callable[[Header], None], srgb: bool
-) -> Picture:
-    count = getattr(image, "n_frames", 1)
-    if image.format == "MPO" and count > 1:
-        warnings.warn(
-            f"{name}: its {count - 1} further pictures, previews or depth maps, are left out",
-            stacklevel=2,
-        )
-        count = 1
-    moving = image.format in MOVING
-    frames, durations, found = [], [], []
-    profile = image.info.get("icc_profile")
-    for number in range(count):
-        if number:
-            image.seek(number)
-        check(Header(image.height, image.width, count, moving))
-        frames.append(normalise_frame(image, name, srgb))
-        durations.append(float(image.info.get("duration", 0)))
-        if number == 0 or not moving:
-            found.append(read_metadata(image, file, name))
-    metadata = found[0]
-    if frames[0].info.get("icc_profile") != profile:
-        metadata = metadata.without_colour_chunks()
-    if count == 1 or not moving:
-        if any(other.exif or other.xmp or other.iptc for other in found[1:]):
+    with decoding(file, name) as image:
+        count = getattr(image, "n_frames", 1)
+        if image.format == "MPO" and count > 1:
             warnings.warn(
-                f"{name}: EXIF data and the like are kept of the first of its {count} pages only",
+                f"{name}: its {count - 1} further pictures, previews or depth maps, are left out",
                 stacklevel=2,
             )
-        return Picture(tuple(frames), metadata)
-    timing = Timing(tuple(durations), _plays(image), bool(image.info.get("default_image")))
-    return Picture(_alike(frames), metadata, timing)
+            count = 1
+        moving = image.format in MOVING
+        frames, durations, found = [], [], []
+        profile = image.info.get("icc_profile")
+        for number in range(count):
+            if number:
+                image.seek(number)
+            check(Header(image.height, image.width, count, moving))
+            frames.append(normalise_frame(image, name, srgb))
+            durations.append(float(image.info.get("duration", 0)))
+            if number == 0 or not moving:
+                found.append(read_metadata(image, file, name))
+        metadata = found[0]
+        if frames[0].info.get("icc_profile") != profile:
+            metadata = metadata.without_colour_chunks()
+        if count == 1 or not moving:
+            if any(other.exif or other.xmp or other.iptc for other in found[1:]):
+                warnings.warn(
+                    f"{name}: EXIF data and the like are kept of the first of its {count} pages "
+                    "only",
+                    stacklevel=2,
+                )
+            return Picture(tuple(frames), metadata)
+        timing = Timing(tuple(durations), _plays(image), bool(image.info.get("default_image")))
+        return Picture(_alike(frames), metadata, timing)
 
 
 def _plays(image: Image.Image) -> int:

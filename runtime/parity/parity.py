@@ -164,18 +164,11 @@ def compare(
         for side in (a, b):
             memory.check(side.config, side.backend, batch * height, width, sample.name)
         ours, theirs = a.network(sample.planes), b.network(sample.planes)
-        difference = measure(ours, theirs)
-        if not (difference.max_abs <= largest or math.isnan(largest)):
-            worst, largest = Worst(sample, ours, theirs), difference.max_abs
-        found.append(
-            ImageParity(
-                sample.name,
-                sample.shape,
-                difference.max_abs,
-                difference.psnr,
-                _delta_psnr(sample, ours, theirs, a.scale),
-            )
-        )
+        apart = measure(ours, theirs)
+        if not (apart.max_abs <= largest or math.isnan(largest)):
+            worst, largest = Worst(sample, ours, theirs), apart.max_abs
+        delta = _delta_psnr(sample, ours, theirs, a.scale)
+        found.append(ImageParity(sample.name, sample.shape, apart.max_abs, apart.psnr, delta))
         progress()
     if worst is None:
         raise UsageError("there is no image to compare on")

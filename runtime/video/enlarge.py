@@ -35,6 +35,8 @@ LONGEST, SHORTEST = 240, 48
 SEGMENT_PIXELS = 20_000_000
 """Of the source: minutes of work for a processor."""
 
+_Pixels = tuple[Frame, NDArray[np.uint16]]
+"""A frame, and its pixels as they are or enlarged."""
 Show = Callable[[int, int | None, int], None]
 """Told how many frames are done, how many there are (about, if known), and how many of the first
 were done in an earlier session."""
@@ -125,18 +127,16 @@ def _enlarge_frames(upscaler: Upscaler, prepared: Prepared, parts: Parts, show: 
     left = frames(video, before)
     show(before, video.count, before)
 
-    def load(number: int) -> tuple[Frame, NDArray[np.uint16]] | None:
+    def load(number: int) -> _Pixels | None:
         frame = next(left, None)
         return None if frame is None else (frame, video.coding.to_rgb(frame.planes))
 
-    def work(
-        number: int, loaded: tuple[Frame, NDArray[np.uint16]] | None
-    ) -> tuple[Frame, NDArray[np.uint16]] | None:
+    def work(number: int, loaded: _Pixels | None) -> _Pixels | None:
         return None if loaded is None else (loaded[0], upscaler(loaded[1]))
 
     with SegmentWriter(prepared, parts) as writer:
 
-        def save(number: int, made: tuple[Frame, NDArray[np.uint16]] | None) -> bool:
+        def save(number: int, made: _Pixels | None) -> bool:
             if made is None:
                 return False
             writer.write(*made)

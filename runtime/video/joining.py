@@ -6,7 +6,9 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from heapq import merge
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +80,10 @@ def join(
     ):
         main, copies = _add_streams(file, source, part.streams.video[0], video, encoding)
         packets = _video_packets(segments, video, main)
-        waiting = next(packets, None)
-        strict = container not in ("matroska", "webm")
-        for time, packet in _other_packets(source, video, copies, strict):
-            while waiting is not None and waiting.dts * video.time_base <= time:
-                file.mux(waiting)
-                waiting = next(packets, None)
+        enlarged = ((packet.dts * video.time_base, packet) for packet in packets)
+        others = _other_packets(source, video, copies, strict=container not in ("matroska", "webm"))
+        for _, packet in merge(enlarged, others, key=itemgetter(0)):
             file.mux(packet)
-        while waiting is not None:
-            file.mux(waiting)
-            waiting = next(packets, None)
 
 
 def _add_streams(

@@ -17,15 +17,7 @@ from dvmsr.errors import DvmsrError
 from dvmsr.runtime.video.containers import DEMUXERS
 from dvmsr.runtime.video.library import decoding, import_av, url
 from dvmsr.runtime.video.timeline import Timeline
-from dvmsr.runtime.video.yuv import (
-    BT601,
-    BT709,
-    MATRICES,
-    UNSPECIFIED,
-    Coding,
-    Layout,
-    Planes,
-)
+from dvmsr.runtime.video.yuv import BT601, BT709, MATRICES, UNSPECIFIED, Coding, Layout, Planes
 from dvmsr.utils.paths import check_input
 from dvmsr.utils.threads import cores
 

@@ -168,10 +168,12 @@ def test_refuses_what_does_not_fit_the_memory(
 
 def test_refuses_to_pass_on_nan() -> None:
     class Broken(Network):
+        config, precision = CONFIG, "fp32"
+
         def __call__(self, image: np.ndarray) -> np.ndarray:
             return np.full((1, 3, 8, 8), np.nan, np.float32)
 
-    broken = Upscaler(Broken(), CONFIG, "native", "fp32", "b.onnx")
+    broken = Upscaler(Broken(), "native", "b.onnx")
     with pytest.raises(DvmsrError, match=r"b\.onnx .* not finite"):
         broken(np.zeros((4, 4, 3), np.uint8))
 

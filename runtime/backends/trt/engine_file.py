@@ -205,10 +205,7 @@ def write_engine(path: Path, plan: bytes, info: EngineInfo, overwrite: bool) -> 
     """
     check_targets(path, overwrite)
     try:
-        with (
-            _restoring(path) as changed,
-            replacing(info_path(path), overwrite) as description,
-        ):
+        with _restoring(path) as changed, replacing(info_path(path), overwrite) as description:
             description.write_bytes(info.to_json().encode())
             with replacing(path, overwrite) as temporary:
                 temporary.write_bytes(plan)

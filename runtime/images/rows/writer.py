@@ -86,12 +86,7 @@ class RowWriter:
     """What `writing_rows` gives: `write` is all that its block needs."""
 
     def __init__(
-        self,
-        name: str,
-        size: tuple[int, int],
-        mode: str,
-        deep: bool,
-        save: Callable[[Any], None],
+        self, name: str, size: tuple[int, int], mode: str, deep: bool, save: Callable[[Any], None]
     ) -> None:
         self._vips = import_vips()
         self._name, self._size, self._mode, self._save = name, size, mode, save

@@ -49,6 +49,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 class Device(Network):
     """A backend with a clock and a memory of its own."""
 
+    config = DVMSRConfig(scale=2)
+    precision = "fp16"
     clock = "CUDA events"
     usual_shape = (2, 8, 12)
 
@@ -81,7 +83,7 @@ def test_rates() -> None:
 def test_a_gpu_backend_brings_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time, memory and shape are used, and nothing of the backend's name is asked."""
     monkeypatch.setattr(bench, "probe", lambda spec, threads, shape: Probe(1.0, 10, 30, 7))
-    upscaler = Upscaler(Device(), DVMSRConfig(scale=2), "native", "fp16", "net.engine")
+    upscaler = Upscaler(Device(), "native", "net.engine")
     assert bench._shapes([upscaler], [], []) == [(2, 8, 12)]
     assert bench._shapes([upscaler], [(3, 4)], [1, 5]) == [(1, 3, 4), (5, 3, 4)]
     found, again = measure(["x", "y"], [upscaler, upscaler], (2, 8, 12), 3, 1, None)

@@ -28,6 +28,7 @@ from dvmsr.export.onnx.export import export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime import Upscaler
+from dvmsr.runtime.backends.base import Network
 from dvmsr.runtime.parity.drift import FP32_DRIFT, common_layers, compare_layers, first_drift
 from dvmsr.runtime.parity.parity import compare
 from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
@@ -61,8 +62,14 @@ def test_set(tmp_path: Path) -> Path:
 
 
 def fake(function: Callable[[np.ndarray], np.ndarray], scale: int = 2) -> Upscaler:
-    config = DVMSRConfig(channels=8, depths=(1,), state=4, scale=scale)
-    return Upscaler(function, config, "native", "fp32", "fake.onnx")  # type: ignore[arg-type]
+    class Fake(Network):
+        config = DVMSRConfig(channels=8, depths=(1,), state=4, scale=scale)
+        precision = "fp32"
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            return function(image)
+
+    return Upscaler(Fake(), "native", "fake.onnx")
 
 
 def nearest(image: np.ndarray) -> np.ndarray:
@@ -251,8 +258,6 @@ def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
 
 
 def test_a_backend_that_shows_no_layers() -> None:
-    from dvmsr.runtime.backends.base import Network
-
     class Bare(Network):
         def __call__(self, image: np.ndarray) -> np.ndarray:
             return image
