@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from dvmsr.errors import MissingComponentError
-from dvmsr.train.config.settings import Distillation, Settings
+from dvmsr.train.config.settings import HELP, Distillation, Settings
 
 
 def _running(distill: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -78,78 +79,20 @@ def train(
         Path | None,
         typer.Option(help="Start from this checkpoint's network and weights (fine-tuning)."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run in steps.")] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Length of the run in minutes, all sessions together."),
-    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
             "--resume",
-            help="Go on exactly where the run in -o stopped; its options need not be repeated.",
+            help="Go on exactly where the run in --output stopped; its options need not be repeated.",
         ),
     ] = False,
-    batch: Annotated[int, typer.Option(help="Patches per step.")] = Settings.batch,
-    patch: Annotated[
-        int, typer.Option(help="Side of a low-resolution patch in pixels.")
-    ] = Settings.patch,
-    optimiser: Annotated[
-        str, typer.Option(help="muon (and Adam for what is no matrix), or adam.")
-    ] = Settings.optimiser,
-    beta1: Annotated[float, typer.Option(help="Of Adam.")] = Settings.beta1,
-    beta2: Annotated[float, typer.Option(help="Of Adam.")] = Settings.beta2,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = Settings.lr,
-    schedule: Annotated[
-        str, typer.Option(help="cosine (to zero) or multistep (halve at milestones).")
-    ] = Settings.schedule,
-    milestones: Annotated[
-        str, typer.Option(help="Where multistep halves the rate, as fractions of the run.")
-    ] = Settings.milestones,
-    warmup: Annotated[int, typer.Option(help="Steps of linear warm-up.")] = Settings.warmup,
-    clip: Annotated[float, typer.Option(help="Largest gradient norm; 0: any.")] = Settings.clip,
-    ema: Annotated[
-        float, typer.Option(help="Decay per step of the averaged weights.")
-    ] = Settings.ema,
-    augment: Annotated[
-        bool, typer.Option("--augment/--no-augment", help="Turn and mirror patches at random.")
-    ] = Settings.augment,
-    seed: Annotated[int, typer.Option(help="Seed of weights, patches and order.")] = Settings.seed,
-    dt_init: Annotated[
-        str, typer.Option(help="How delta's projection begins: mamba, or official (reset).")
-    ] = Settings.dt_init,
-    precision: Annotated[
-        str, typer.Option(help="What layers compute in: fp32, bf16 or fp16 (the scan in FP32).")
-    ] = Settings.precision,
-    log_every: Annotated[int, typer.Option(help="Steps between log rows.")] = Settings.log_every,
-    save_every: Annotated[
-        int, typer.Option(help="Steps between resume states.")
-    ] = Settings.save_every,
-    validate_every: Annotated[
-        int, typer.Option(help="Steps between validations, with checkpoints.")
-    ] = Settings.validate_every,
-    keep: Annotated[
-        int, typer.Option(help="Checkpoints kept besides best and last.")
-    ] = Settings.keep,
-    pictures: Annotated[
-        int, typer.Option(help="Upscaled images of --val to write at each validation.")
-    ] = Settings.pictures,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write curves and pictures for TensorBoard, too.")
-    ] = False,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Compile the network's blocks with torch.compile, which takes a minute or more.",
-        ),
-    ] = Settings.compile,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="one per core")
     ] = None,
     device: Annotated[
         str, typer.Option(help="Where to compute: auto (on a GPU if there is one), cpu, cuda:1 ...")
     ] = "auto",
+    **settings: Any,
 ) -> None:
     """Train a network on photographs; their low-resolution versions are made by bicubic reduction.
 
@@ -171,22 +114,6 @@ def distill(
     teacher: Annotated[
         Path | None, typer.Option(help="Checkpoint of the network to learn from.")
     ] = None,
-    position: Annotated[
-        str,
-        typer.Option(help="Compare end (the output), mid (every RSSB) or both."),
-    ] = Distillation.position,
-    distance: Annotated[
-        str, typer.Option(help="To the teacher: l1 or l2, means over all elements.")
-    ] = Distillation.distance,
-    lambda_dis: Annotated[
-        float, typer.Option(help="Weight of the distance to the teacher.")
-    ] = Distillation.lambda_dis,
-    lambda_1: Annotated[
-        float, typer.Option(help="Weight of the L1 distance to the photographs.")
-    ] = Distillation.lambda_1,
-    teacher_precision: Annotated[
-        str, typer.Option(help="What the teacher computes in: fp32, fp16 or bf16.")
-    ] = Distillation.teacher_precision,
     **options: Any,
 ) -> None:
     """Train a network on photographs and on what a larger, trained network makes of them.
@@ -202,24 +129,36 @@ def distill(
     """
 
 
-def _take_options_of(command: Callable[..., None], more: Callable[..., None]) -> None:
-    """Replace the `**options` of one command by the options of another.
+def _options_of(settings: type) -> dict[str, Parameter]:
+    """The fields of a dataclass of `setting`s as options."""
+    types = get_type_hints(settings)
+    return {
+        each.name: Parameter(
+            each.name,
+            Parameter.KEYWORD_ONLY,
+            default=each.default,
+            annotation=Annotated[types[each.name], typer.Option(help=each.metadata[HELP])],
+        )
+        for each in fields(settings)
+    }
 
-    Typer reads both the signature and the annotations of a function.
-    """
-    both = {**get_type_hints(command, include_extras=True)}
-    both |= get_type_hints(more, include_extras=True)
-    listed = {**signature(command).parameters, **signature(more).parameters}
-    parameters = [
-        parameter.replace(annotation=both[name], kind=Parameter.KEYWORD_ONLY)
-        for name, parameter in listed.items()
+
+def _take(command: Callable[..., None], options: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    """Replace the `**` of a command by options. All of its own, which typer reads from both the
+    signature and the annotations of a function."""
+    own = get_type_hints(command, include_extras=True)
+    listed = {
+        name: parameter.replace(annotation=own[name], kind=Parameter.KEYWORD_ONLY)
+        for name, parameter in signature(command).parameters.items()
         if parameter.kind is not Parameter.VAR_KEYWORD
-    ]
-    more.__annotations__ = both
-    more.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    }
+    listed |= {name: option for name, option in options.items() if name not in listed}
+    command.__annotations__ = {name: option.annotation for name, option in listed.items()}
+    command.__signature__ = Signature(list(listed.values()))  # type: ignore[attr-defined]
+    return listed
 
 
-_take_options_of(train, distill)
+_take(distill, {**_options_of(Distillation), **_take(train, _options_of(Settings))})
 
 
 def _run(context: typer.Context, options: Mapping[str, Any], distill: bool) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from dvmsr.train.config.schedule import MILESTONES, Schedule
 
 LENGTHS = ("steps", "minutes")
 MOST = 1e12
+HELP = "help"
 REPORTS = ("log_every", "save_every", "validate_every")
 FREE = (*REPORTS, "keep", "pictures", "tensorboard", "compile")
 """What a resumed run may change at will."""
@@ -22,6 +23,11 @@ OPTIMISERS = ("muon", "adam")
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
+def setting(default: Any, what: str) -> Any:
+    """A field that is an option of the command lines, too, with what their help says of it."""
+    return field(default=default, metadata={HELP: what})
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to train. Exactly one of `steps` and `minutes` bounds the run and drives the schedule.
@@ -30,47 +36,30 @@ class Settings:
         UsageError: if a value makes no sense.
     """
 
-    steps: int | None = None
-    minutes: float | None = None
-    batch: int = 8
-    patch: int = 32
-    """Side of a low-resolution patch in pixels."""
-    optimiser: str = "muon"
-    """See `dvmsr.train.optimiser`."""
-    beta1: float = 0.9
-    """How much of Adam's mean of gradients stays at each step; the paper's, as is the other."""
-    beta2: float = 0.99
-    """The same of its mean of squares."""
-    lr: float = 2e-3
-    schedule: str = "cosine"
-    """The kind of `Schedule`."""
-    milestones: str = MILESTONES
-    """Where the kind `multistep` halves the rate, as fractions of the run."""
-    warmup: int = 100
-    """Steps over which the rate grows from near zero."""
-    clip: float = 0.5
-    """Largest norm of the gradient of all weights together; longer ones are shortened to it.
-    0: any."""
-    ema: float = 0.999
-    """Decay per step of the averaged weights that are validated and shipped."""
-    augment: bool = True
-    """Whether patches are turned and mirrored at random."""
-    seed: int = 0
-    dt_init: str = "mamba"
-    """How the projection to delta begins: as in Mamba, or reset like any other linear layer, as
-    the official code does."""
-    precision: str = "fp32"
-    """What layers compute in; see `dvmsr.train.optimiser`."""
-    log_every: int = 100
-    save_every: int = 500
-    validate_every: int = 1000
-    keep: int = 3
-    """How many checkpoints to keep besides the best and the last."""
-    pictures: int = 0
-    """How many upscaled validation images to write at each validation."""
-    tensorboard: bool = False
-    compile: bool = False
-    """Whether torch.compile turns the network's blocks into kernels; rounding differs."""
+    steps: int | None = setting(None, "Length of the run in steps.")
+    minutes: float | None = setting(None, "Length of the run in minutes, all sessions together.")
+    batch: int = setting(8, "Patches per step.")
+    patch: int = setting(32, "Side of a low-resolution patch in pixels.")
+    optimiser: str = setting("muon", "muon (and Adam for what is no matrix), or adam.")
+    beta1: float = setting(0.9, "Share of Adam's mean of gradients that stays at each step.")
+    beta2: float = setting(0.99, "The same of its mean of squares.")
+    lr: float = setting(2e-3, "Peak learning rate.")
+    schedule: str = setting("cosine", "cosine (to zero) or multistep (halve at milestones).")
+    milestones: str = setting(MILESTONES, "Where multistep halves, as fractions of the run.")
+    warmup: int = setting(100, "Steps over which the rate grows from near zero.")
+    clip: float = setting(0.5, "Largest norm of the gradient of all weights together; 0: any.")
+    ema: float = setting(0.999, "Decay per step of the averaged weights, which are what is kept.")
+    augment: bool = setting(True, "Turn and mirror patches at random.")
+    seed: int = setting(0, "Seed of weights, patches and order.")
+    dt_init: str = setting("mamba", "How delta's projection begins: mamba, or official (reset).")
+    precision: str = setting("fp32", "Of the layers: fp32, bf16 or fp16 (the scan in FP32).")
+    log_every: int = setting(100, "Steps between log rows.")
+    save_every: int = setting(500, "Steps between resume states.")
+    validate_every: int = setting(1000, "Steps between validations, with checkpoints.")
+    keep: int = setting(3, "Checkpoints kept besides best and last.")
+    pictures: int = setting(0, "Upscaled images of --val to write at each validation.")
+    tensorboard: bool = setting(False, "Write curves and pictures for TensorBoard, too.")
+    compile: bool = setting(False, "Compile the blocks with torch.compile; takes a minute or more.")
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -119,14 +108,11 @@ class Distillation:
         UsageError: if a value makes no sense.
     """
 
-    position: str = "end"
-    """Where the two are compared."""
-    distance: str = "l1"
-    lambda_dis: float = 1.0
-    """Weight of the distance to the teacher."""
-    lambda_1: float = 1.0
-    """Weight of the L1 distance to the photographs."""
-    teacher_precision: str = "fp32"
+    position: str = setting("end", "Compare end (the output), mid (every RSSB) or both.")
+    distance: str = setting("l1", "To the teacher: l1 or l2, means over all elements.")
+    lambda_dis: float = setting(1.0, "Weight of the distance to the teacher.")
+    lambda_1: float = setting(1.0, "Weight of the L1 distance to the photographs.")
+    teacher_precision: str = setting("fp32", "What the teacher computes in: fp32, fp16 or bf16.")
 
     def __post_init__(self) -> None:
         for name, choices in (
