@@ -9,8 +9,6 @@ Two counts of operations, both taking a fused multiply-add as one:
   Mamba mixer is one fused operator there, and was left out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import prod

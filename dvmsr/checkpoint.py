@@ -5,8 +5,6 @@ A `.safetensors` file carries its configuration as JSON under `dvmsr.config` in 
 is read off the shapes of its tensors. Nothing that a file contains is ever executed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Until that is imported, an interrupt ends the process at once: an exception in t
 import would show a traceback, or be taken for a missing module.
 """
 
-from __future__ import annotations
-
 import os
 
 _INTERRUPTED = 130

@@ -5,8 +5,6 @@ lines print it to stderr without a traceback (`dvmsr.utils.cli.app`); anything t
 `DvmsrError` is a bug and keeps its traceback.
 """
 
-from __future__ import annotations
-
 import signal
 
 SIGNALLED = 128

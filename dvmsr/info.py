@@ -1,7 +1,5 @@
 """`dvmsr info`: the size and cost of a network."""
 
-from __future__ import annotations
-
 import json
 
 from dvmsr.analysis import Analysis, describe

@@ -13,8 +13,6 @@ everywhere: the operators, linear layers and norms need no transposes, and a tok
 channels-last image as it stands. Parameter names are those of the official checkpoints.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 

@@ -5,8 +5,6 @@ function without arguments that returns a ready `torch.nn.Module`, weights inclu
 such a module itself.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 import sys

@@ -3,8 +3,6 @@
 `dvmsr.strips` describes what is carried from strip to strip.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 

@@ -10,8 +10,6 @@ PyTorch (`dvmsr.streaming`), the exporter (`dvmsr.export.onnx.streaming_graph`) 
 share this description; it needs no torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """`dvmsr-export`: from a checkpoint to deployable files."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`dvmsr-infer`: enlarge images."""
 
-from __future__ import annotations
-
 from dataclasses import astuple
 from typing import Annotated
 

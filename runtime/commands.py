@@ -1,7 +1,5 @@
 """`dvmsr parity` and `dvmsr bench` as command lines; what they do is imported when they run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """How much memory an image needs in one piece, and how much there is."""
 
-from __future__ import annotations
-
 import math
 
 from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig

@@ -1,7 +1,5 @@
 """How a model and its backend are named together: `MODEL` or `MODEL:BACKEND`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dvmsr.runtime.upscaler import Upscaler

@@ -1,7 +1,5 @@
 """How many rows of an image are computed at once."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from dvmsr.config import DVMSRConfig

@@ -194,7 +194,7 @@ class Upscaler:
         """Enlarge one image.
 
         Args:
-            image: a Pillow image of any 8- or 16-bit kind (see `image_io.normalise`; transparency
+            image: a Pillow image of any 8- or 16-bit kind (see `codec.normalise`; transparency
                 is enlarged by bicubic interpolation, and what it hides does not show), or an RGB
                 array (H, W, 3) of type uint8, uint16, or of a floating-point type with values in
                 [0, 1].

@@ -5,8 +5,6 @@ resizers differ: in the kernel (a = -0.5 here), in the antialiasing when shrinki
 (mirrored here) and in where they round.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Input for comparisons and timings where no picture is given."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

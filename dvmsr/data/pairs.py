@@ -4,8 +4,6 @@ Set5/HR/baby.png             or just   photos/a.jpg
 Set5/LRx4/baby.png                     photos/b.jpg
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

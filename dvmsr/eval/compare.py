@@ -1,7 +1,5 @@
 """`dvmsr compare`: what several methods make of a picture, as a page to look at."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

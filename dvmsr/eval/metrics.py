@@ -4,8 +4,6 @@ Both look at the luma Y of BT.601 (MATLAB's `rgb2ycbcr`, 16 to 235, not rounded)
 out, by custom as wide as the scale.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

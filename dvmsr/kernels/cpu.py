@@ -3,8 +3,6 @@
 The same library registers the two custom operators with ONNX Runtime.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p

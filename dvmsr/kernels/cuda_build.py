@@ -6,8 +6,6 @@ compiled elsewhere is named by the environment variable DVMSR_CUDA_LIBRARY; to r
 driver and nothing of the CUDA toolkit.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

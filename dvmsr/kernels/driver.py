@@ -1,7 +1,5 @@
 """The GPU that CUDA uses first, asked of its driver: no toolkit and no other package is needed."""
 
-from __future__ import annotations
-
 import ctypes
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 A C++ compiler must be there; nvcc may come from the package index (extra `plugin`).
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

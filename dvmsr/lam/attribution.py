@@ -11,8 +11,6 @@ one to the input itself:
 Every pixel is so given its part in F(input) - F(blurred input), the sum over all pixels.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

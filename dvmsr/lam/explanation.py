@@ -1,7 +1,5 @@
 """What is found of a network."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A network in PyTorch that is asked for results and gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -10,8 +10,6 @@ Each takes the fastest way that the device offers:
 `dvmsr.ops.reference` is the specification.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from typing import Any

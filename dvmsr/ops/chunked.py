@@ -5,8 +5,6 @@ The scan walks chunks of tokens; inside a chunk it is a parallel prefix scan in 
 pass too: each chunk is recomputed from the state at its start.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

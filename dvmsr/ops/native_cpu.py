@@ -1,7 +1,5 @@
 """The native CPU kernels as `torch.library` operators with fake kernels and gradients."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from ctypes import Structure
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Activations may be FP32, FP16 or BF16 and parts of wider tensors; parameters, st
 are FP32.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

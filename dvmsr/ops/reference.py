@@ -4,8 +4,6 @@ Every other implementation (C++, ONNX body, CUDA) is held to these functions in 
 tokens one by one; use `dvmsr.ops.selective_scan` and `causal_conv1d` for work.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """`dvmsr train` and `dvmsr distill`. They import torch when they run, so `--help` stays fast."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -83,7 +81,7 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on exactly where the run in --output stopped; its options need not be repeated.",
+            help="Go on exactly where the run in -o stopped; its options need not be repeated.",
         ),
     ] = False,
     threads: Annotated[

@@ -1,7 +1,5 @@
 """torch.compile for training."""
 
-from __future__ import annotations
-
 import torch
 
 from dvmsr import ops

@@ -1,7 +1,5 @@
 """The training loop: a schedule over steps or time, averaged weights, exact resumption."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -4,8 +4,6 @@
 This one computes in FP32, and takes convolutions as matrices (out, in * kh * kw).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

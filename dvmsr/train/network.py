@@ -1,7 +1,5 @@
 """The networks of a run: the one to train, and its teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What training minimises: the distance to the photographs and, in distillation, to a teacher."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """One step of training: forward, backward, clipping, Muon or Adam; and when to give up."""
 
-from __future__ import annotations
-
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """Several processes that train one network, each on its part of every batch, as torchrun starts
 them. The first one logs, validates and saves."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator, Mapping

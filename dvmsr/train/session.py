@@ -3,8 +3,6 @@
 What is left out when a run is resumed is as in its first session.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """PSNR on a held-out folder while training."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ The temporary file beside the target is removed whatever exception ends the writ
 signal is such an exception is the concern of the command lines (`dvmsr.utils.cli.app`).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import secrets

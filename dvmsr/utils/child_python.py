@@ -1,7 +1,5 @@
 """Modules of this package as programs, in a new Python."""
 
-from __future__ import annotations
-
 import sys
 
 

@@ -1,7 +1,5 @@
 """Colours and lettering of the pictures that commands draw; Pillow only."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

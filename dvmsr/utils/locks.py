@@ -1,7 +1,5 @@
 """One process at a time, by a lock on a file, which ends with the process that holds it."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import IO, Any

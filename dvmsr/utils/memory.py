@@ -1,7 +1,5 @@
 """How much memory there is, and how much this process took."""
 
-from __future__ import annotations
-
 import os
 import sys
 from contextlib import suppress

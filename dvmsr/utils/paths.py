@@ -4,8 +4,6 @@
 answered: pathlib's raise below a folder that may not be entered or for a name that is too long.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Three stages of work on many items, so that the middle one never waits for the other two."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait

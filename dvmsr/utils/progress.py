@@ -1,7 +1,5 @@
 """A bar at a terminal that moves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Sizes as the command lines take them."""
 
-from __future__ import annotations
-
 import re
 
 from dvmsr.errors import UsageError

@@ -1,7 +1,5 @@
 """How many threads to compute with."""
 
-from __future__ import annotations
-
 import os
 import warnings
 

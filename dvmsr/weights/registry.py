@@ -1,7 +1,5 @@
 """Model names and files."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

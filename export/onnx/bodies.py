@@ -5,8 +5,6 @@ from 1.20 to 1.32). Sizes other than K are read off the inputs; activations may 
 and all arithmetic is FP32.
 """
 
-from __future__ import annotations
-
 import onnx
 from onnx import parser
 

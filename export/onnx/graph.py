@@ -9,8 +9,6 @@ Symbols as in the model: C channels, D inner channels, N state size, R rank of d
 L = H * W tokens, s scale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a comparison with PyTorch says; needs neither torch nor onnx."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dvmsr.runtime.parity.limits import default_limits

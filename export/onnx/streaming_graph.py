@@ -7,8 +7,6 @@ the first, unless it is the last too, needs `dvmsr.strips.least_rows`. One strip
 both flags set is the whole image.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Runs an exported file against the PyTorch network that it came from."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Needs nvcc, CMake and a C++ compiler. The first two also come from the package i
 `plugin`; a GPU or an installed TensorRT is not needed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

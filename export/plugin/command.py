@@ -1,7 +1,5 @@
 """`dvmsr-export plugin-path`: where the TensorRT plugin libraries are."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """`dvmsr-export cuda-path`: where the library with the CUDA kernels is."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

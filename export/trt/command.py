@@ -1,7 +1,5 @@
 """`dvmsr-export trt`: a checkpoint or ONNX file as a TensorRT engine."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the layers of a network or engine compute in, and whether that is what was asked for."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

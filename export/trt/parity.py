@@ -1,7 +1,5 @@
 """An engine's first run: against the model that it was made from, before anyone relies on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

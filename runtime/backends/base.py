@@ -1,7 +1,5 @@
 """What a backend offers to the rest of the runtime."""
 
-from __future__ import annotations
-
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence

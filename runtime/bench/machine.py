@@ -1,7 +1,5 @@
 """What figures were measured on."""
 
-from __future__ import annotations
-
 import platform
 from contextlib import suppress
 from dataclasses import asdict

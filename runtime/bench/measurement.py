@@ -1,7 +1,5 @@
 """One model's figures."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How long a model takes to load and how much memory it takes, in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

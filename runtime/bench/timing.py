@@ -1,8 +1,6 @@
 """Timings that can be compared: contestants take turns, so that drift of the machine's speed meets
 all of them alike."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Sequence

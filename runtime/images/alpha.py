@@ -1,7 +1,5 @@
 """The colours under transparent pixels, which nobody sees but a network would."""
 
-from __future__ import annotations
-
 from PIL import Image
 
 

@@ -1,7 +1,5 @@
 """Between pictures as arrays of pixels and what networks take and give."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

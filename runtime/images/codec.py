@@ -4,8 +4,6 @@ Everything behind this module sees upright images of mode RGB, L, RGBA or LA, 8 
 whose `info` holds at most the colour profile. What else a file holds is `picture`'s affair.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import warnings

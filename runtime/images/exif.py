@@ -2,8 +2,6 @@
 camera makers hold offsets of their own, and text is often not what the standard says.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass

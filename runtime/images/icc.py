@@ -1,7 +1,5 @@
 """What becomes of a picture's colours and profile; to sRGB by Pillow's Little CMS."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from functools import cache

@@ -13,6 +13,7 @@ from PIL import Image
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images.codec import check_format, decoding, encode, normalise_frame
 from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata, tell_left_out
+from dvmsr.utils import signals
 from dvmsr.utils.paths import check_input, unreadable
 
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
@@ -68,7 +69,7 @@ class Picture:
 
 
 def read_picture(path: Path, check: Callable[[Header], None], srgb: bool = False) -> Picture:
-    """Read a file of one of `image_io.FORMATS`; see `decode_picture`.
+    """Read a file of one of `codec.FORMATS`; see `decode_picture`.
 
     Raises:
         UsageError: if there is no such file.
@@ -85,7 +86,7 @@ def read_picture(path: Path, check: Callable[[Header], None], srgb: bool = False
 def decode_picture(
     file: BinaryIO, name: str, check: Callable[[Header], None], srgb: bool = False
 ) -> Picture:
-    """What a file of one of `image_io.FORMATS` holds.
+    """What a file of one of `codec.FORMATS` holds.
 
     Args:
         file: at its beginning.
@@ -94,7 +95,7 @@ def decode_picture(
         srgb: whether to convert what has another colour profile to sRGB.
 
     Raises:
-        DvmsrError: if it is damaged, too large, or as `image_io.normalise`.
+        DvmsrError: if it is damaged, too large, or as `codec.normalise`.
         OSError: if the file cannot be read.
     """
     with decoding(file, name) as image:
@@ -109,6 +110,7 @@ def decode_picture(
         frames, durations, found = [], [], []
         profile = image.info.get("icc_profile")
         for number in range(count):
+            signals.check()
             if number:
                 image.seek(number)
             check(Header(image.height, image.width, count, moving))
@@ -173,7 +175,7 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
     """The bytes of a file of the enlarged picture in the format of the path's extension.
 
     A JPEG that comes from one is compressed likewise, a WebP from a lossless one without loss; all
-    else as by `image_io.encode`. Warns of what the format cannot hold.
+    else as by `codec.encode`. Warns of what the format cannot hold.
 
     Args:
         scale: by which it was enlarged.

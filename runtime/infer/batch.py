@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +26,7 @@ from dvmsr.runtime.infer.results import (
     speed,
 )
 from dvmsr.runtime.infer.staging import Copies
-from dvmsr.runtime.infer.steps import Steps
+from dvmsr.runtime.infer.steps import Steps, Work
 from dvmsr.runtime.storage.places import exists
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice, warn, warnings_to
@@ -48,20 +48,9 @@ class Runner(Protocol):
         """How many times larger each side becomes."""
 
     def outcomes(
-        self,
-        jobs: Sequence[Job],
-        options: Options,
-        replaces: Callable[[Job], bool],
-        begin: Callable[[Job, tuple[int, int] | None], None],
-        display: ProgressDisplay,
+        self, jobs: Sequence[Job], work: Work
     ) -> Generator[tuple[Job, Result | Expected], None, None]:
-        """What became of each image, as soon as it is known.
-
-        Args:
-            replaces: whether a job's result may be replaced, if it is there.
-            begin: called before the result appears, with width and height where they are known.
-            display: told how far an image is, if that is known.
-        """
+        """What became of each image, as soon as it is known."""
 
 
 @dataclass(frozen=True)
@@ -76,16 +65,13 @@ class Here:
         return self.upscaler.scale
 
     def outcomes(
-        self,
-        jobs: Sequence[Job],
-        options: Options,
-        replaces: Callable[[Job], bool],
-        begin: Callable[[Job, tuple[int, int] | None], None],
-        display: ProgressDisplay,
+        self, jobs: Sequence[Job], work: Work
     ) -> Generator[tuple[Job, Result | Expected], None, None]:
         """As of `Runner`, in their order."""
-        work = Steps(self.upscaler, options, replaces, begin, display.rows, display.frames)
-        with Copies(work) as steps, warnings_to(lambda text: warn(steps.renamed(text))):
+        with (
+            Copies(Steps(self.upscaler, work)) as steps,
+            warnings_to(lambda text: warn(steps.renamed(text))),
+        ):
 
             def save(job: Job, made: Any) -> Result:
                 self.saved.append(steps.save(job, made))
@@ -167,9 +153,8 @@ def enlarge_all(
         def replaces(job: Job) -> bool:
             return options.overwrite or str(job.target) in ours
 
-        outcomes = files.enter_context(
-            closing(runner.outcomes(wanted, options, replaces, begin, display))
-        )
+        work = Work(options, replaces, begin, display.rows, display.frames)
+        outcomes = files.enter_context(closing(runner.outcomes(wanted, work)))
         for job, outcome in outcomes:
             if isinstance(outcome, Result):
                 yield tell(outcome)

@@ -1,7 +1,5 @@
 """One picture to read and one to write."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What `dvmsr-infer` was told, and whether that makes sense."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which files to read, and where each result goes."""
 
-from __future__ import annotations
-
 import os
 import string
 from collections.abc import Sequence
@@ -84,6 +82,8 @@ def _named_target(output: str, source: Place, extension: str | None) -> Place:
     target = place(output)
     if isinstance(target, Stream):
         return Stream(extension or "")
+    if _is_folder(output):
+        raise UsageError(f"{output} is a folder, and - has no name; name a file in it")
     if not target.suffix:
         raise UsageError(f"{output} has no extension; give it one, or write {output}/ for a folder")
     if is_video(source):

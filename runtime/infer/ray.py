@@ -14,7 +14,7 @@ import signal
 import socket
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any
 from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError, explain
 from dvmsr.runtime import memory
 from dvmsr.runtime.backends.table import needs_gpu
-from dvmsr.runtime.infer.display import ProgressDisplay
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Model, Options
 from dvmsr.runtime.infer.results import Result
 from dvmsr.runtime.infer.staging import Copies
-from dvmsr.runtime.infer.steps import Steps
+from dvmsr.runtime.infer.steps import Steps, Work
 from dvmsr.runtime.storage.places import check_target
 from dvmsr.runtime.video.containers import is_video
 from dvmsr.utils import signals, threads
@@ -146,9 +145,7 @@ class Worker:
         if isinstance(self.ready, DvmsrError):
             return Told(number, self.ready, fatal=True)
         # What is there now is from a worker that was lost: all else was seen before.
-        steps = Steps(
-            self.ready, self.options, lambda _: True, *(lambda *_: None for _ in range(3))
-        )
+        steps = Steps(self.ready, Work(self.options, lambda _: True))
         try:
             with (
                 Copies(steps) as copies,
@@ -275,29 +272,24 @@ class Cluster:
         return self._ray.get(answer)
 
     def outcomes(
-        self,
-        jobs: Sequence[Job],
-        options: Options,
-        replaces: Callable[[Job], bool],
-        begin: Callable[[Job, tuple[int, int] | None], None],
-        display: ProgressDisplay,
+        self, jobs: Sequence[Job], work: Work
     ) -> Generator[tuple[Job, Result | Expected], None, None]:
         """What became of each image, in the order in which that is known; see `Runner`."""
         for job in jobs:
             if is_video(job.source):
                 raise UsageError(f"{job.source} is a video; those are enlarged without --ray")
         with ThreadPoolExecutor(_CHECKS) as checks:
-            refusals = list(checks.map(lambda job: _refusal(job, replaces(job)), jobs))
+            refusals = list(checks.map(lambda job: _refusal(job, work.replaces(job)), jobs))
         left = {number: job for number, job in enumerate(jobs) if refusals[number] is None}
         yield from ((job, no) for job, no in zip(jobs, refusals, strict=True) if no is not None)
         if not left:
             return
         for job in left.values():
-            begin(job, None)
+            work.begin(job, None)
         numbers, wanted = list(left), list(left.values())
         surroundings = _surroundings(wanted, self._model)
         settings = {
-            "fn_constructor_args": (self._model, surroundings, options),
+            "fn_constructor_args": (self._model, surroundings, work.options),
             "max_restarts": -1,
             "max_task_retries": RETRIES,
             **self._resources,

@@ -30,8 +30,8 @@ class Copies:
     """
 
     def __init__(self, steps: Steps) -> None:
-        self._steps = replace(steps, begin=self._begin)
-        self._tell = steps.begin
+        self._steps = replace(steps, all=replace(steps.all, begin=self._begin))
+        self._tell = steps.all.begin
         self._files: dict[Job, FileJob] = {}
         self._numbers = count()
         self._until = ExitStack()
@@ -47,7 +47,7 @@ class Copies:
         """Copy here, and then as `Steps.load`."""
         with self._working_on(job):
             if not isinstance(job.target, Path):
-                job.target.check_target(self._steps.replaces(job))
+                job.target.check_target(self._steps.all.replaces(job))
             return self._steps.load(self._fetched(job))
 
     def is_large(self, loaded: Any) -> bool:
@@ -65,7 +65,7 @@ class Copies:
             files = self._files[job]
             result = self._steps.save(files, made)
             if not isinstance(job.target, Path):
-                job.target.upload(files.target, self._steps.replaces(job))
+                job.target.upload(files.target, self._steps.all.replaces(job))
             return replace(result, input=str(job.source), output=str(job.target))
 
     def renamed(self, text: str) -> str:

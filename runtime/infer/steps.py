@@ -37,6 +37,25 @@ Loaded = Picture | by_rows.Prepared | video.Prepared
 """What the image of a job is read to."""
 
 
+def silent(*_: object) -> None:
+    """Tells nobody."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What goes for all images, and who is told what."""
+
+    options: Options
+    replaces: Callable[[Job], bool]
+    """Whether a result that is there may be replaced."""
+    begin: Callable[[Job, tuple[int, int] | None], None] = silent
+    """Called before a result appears, with the image's width and height where they are known."""
+    show_rows: Callable[[int, int], None] = silent
+    """Called for images that go by rows, with the number of those done and of all."""
+    show_frames: video.Show = silent
+    """Called for videos."""
+
+
 @dataclass(frozen=True)
 class Steps:
     """What is done with each image, in three steps; see `pipeline`.
@@ -45,27 +64,19 @@ class Steps:
     """
 
     upscaler: Upscaler
-    options: Options
-    replaces: Callable[[Job], bool]
-    """Whether a result that is there may be replaced."""
-    begin: Callable[[Job, tuple[int, int] | None], None]
-    """Called with width and height of each image when its turn comes."""
-    show_rows: Callable[[int, int], None]
-    """Called for images that go by rows, with the number of those done and of all."""
-    show_frames: video.Show
-    """Called for videos."""
+    all: Work
 
     def load(self, job: FileJob) -> Loaded:
         """Read, or look into what goes by rows or is a video."""
-        check_target(job.target, self.replaces(job))
+        check_target(job.target, self.all.replaces(job))
         if is_video(job.source):
-            told = self.options.codec, self.options.crf, self.options.resume
+            told = self.all.options.codec, self.all.options.crf, self.all.options.resume
             return video.prepare(self.upscaler, job.source, job.target, *told)
-        encoding = by_rows.Encoding(self.options.quality, self.options.to_srgb)
+        encoding = by_rows.Encoding(self.all.options.quality, self.all.options.to_srgb)
         if by_rows.wanted(self.upscaler, job.source, job.target):
             return by_rows.prepare(self.upscaler, job.source, job.target, encoding)
         check = checking(self.upscaler, str(job.source), job.target)
-        return read_picture(job.source, check, self.options.to_srgb)
+        return read_picture(job.source, check, self.all.options.to_srgb)
 
     def is_large(self, picture: Loaded) -> bool:
         """Whether the result before should be out of the memory first."""
@@ -75,21 +86,23 @@ class Steps:
 
     def work(self, job: FileJob, picture: Loaded) -> tuple[Picture | None, Result]:
         """Enlarge; by rows and of videos, write, too."""
-        self.begin(job, picture.size)
+        self.all.begin(job, picture.size)
         names = str(job.source), str(job.target)
         start = time.perf_counter()
         if isinstance(picture, by_rows.Prepared):
-            by_rows.enlarge(self.upscaler, picture, self.replaces(job), self.show_rows)
+            by_rows.enlarge(self.upscaler, picture, self.all.replaces(job), self.all.show_rows)
             seconds = time.perf_counter() - start
             sizes = picture.size, picture.enlarged_size
             return None, result_of(self.upscaler, *names, *sizes, seconds, picture.strip)
         if isinstance(picture, video.Prepared):
-            counts = video.enlarge(self.upscaler, picture, self.replaces(job), self.show_frames)
+            counts = video.enlarge(
+                self.upscaler, picture, self.all.replaces(job), self.all.show_frames
+            )
             seconds = time.perf_counter() - start
             sizes = picture.size, picture.enlarged_size
             result = result_of(self.upscaler, *names, *sizes, seconds, frames=counts.frames)
             return None, VideoResult(**vars(result), resumed_frames=counts.resumed)
-        show = self.show_rows if len(picture.frames) > 1 else None
+        show = self.all.show_rows if len(picture.frames) > 1 else None
         try:
             enlarged = enlarge(self.upscaler, picture, show)
         except DvmsrError as error:
@@ -104,9 +117,9 @@ class Steps:
         enlarged, result = made
         if enlarged is None:
             return result
-        scale, quality = self.upscaler.scale, self.options.quality
+        scale, quality = self.upscaler.scale, self.all.options.quality
         encoded = encode_picture(enlarged, job.target, scale, quality)
-        write_atomically(job.target, encoded, self.replaces(job))
+        write_atomically(job.target, encoded, self.all.replaces(job))
         return result
 
 

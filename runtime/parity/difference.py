@@ -1,7 +1,5 @@
 """How far two networks' outputs are apart."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Where inside two networks the values begin to differ by more than rounding."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """A picture of where two outputs differ."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """How far two networks' outputs may be apart; needs nothing but Python."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
 

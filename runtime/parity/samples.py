@@ -1,7 +1,5 @@
 """The images that two networks are compared on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -1,7 +1,5 @@
 """Which pictures the names that a user gives stand for."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterator, Sequence

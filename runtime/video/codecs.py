@@ -1,7 +1,5 @@
 """Which encoder makes a result, in which pixel format, and how well."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path

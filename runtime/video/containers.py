@@ -1,7 +1,5 @@
 """Which files are videos, by their names, and in which containers results are written."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from dvmsr.errors import UsageError

@@ -1,7 +1,5 @@
 """Frames to a file of packets: one encoder, one segment."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Segments and the source's other streams to one file; nothing is encoded again."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Iterator, Sequence

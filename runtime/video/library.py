@@ -1,7 +1,5 @@
 """PyAV, which reads and writes videos with FFmpeg's libraries: the extra `video`."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A video file: what its pictures are like, and the pictures themselves."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

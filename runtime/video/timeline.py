@@ -1,7 +1,5 @@
 """Times of a stream that go on where those of its file start again."""
 
-from __future__ import annotations
-
 from fractions import Fraction
 
 _BACK = Fraction(1, 2)

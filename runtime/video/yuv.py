@@ -7,8 +7,6 @@ MPEG-2, H.264, HEVC and VP9 unless they say otherwise. Chroma is interpolated li
 averaged with weights 1, 2, 1 along rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The pictures are in it as lossless WebP, so that what the page shows is what was
 policy allows no connection and no script but its own.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html

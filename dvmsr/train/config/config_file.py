@@ -8,8 +8,6 @@ what comes before.
     depths = [2, 2]
 """
 
-from __future__ import annotations
-
 import reprlib
 import sys
 from collections.abc import Mapping

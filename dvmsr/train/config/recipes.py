@@ -5,8 +5,6 @@ The rows of Tables 3 to 5 and the teacher are known by their parameter counts, w
 check. docs/training.md tells what is the paper's and what is a choice of ours.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from dvmsr.errors import UsageError

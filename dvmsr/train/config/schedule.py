@@ -1,7 +1,5 @@
 """Learning rates over the course of a run, as a factor of the base rate."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """How to train, as plain data, and what of it a resumed run may change; needs no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -7,8 +7,6 @@ and for several processes of a machine to share.
 KEY stands for what is in the image files: other images have another one.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -4,8 +4,6 @@ A batch is a pure function of (seed, step), so a resumed run sees exactly what a
 would have seen and no sampler state has to be stored.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache

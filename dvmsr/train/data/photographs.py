@@ -1,7 +1,5 @@
 """Photographs and their bicubic reductions, decoded once and held in memory."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections import deque

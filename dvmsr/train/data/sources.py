@@ -1,7 +1,5 @@
 """Where photographs are: folders, published data sets, tar shards."""
 
-from __future__ import annotations
-
 import os
 import re
 import tarfile

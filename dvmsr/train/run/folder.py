@@ -1,7 +1,5 @@
 """The files of a run. Only the first process of a group has them open."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ Such a file does not say by how much it enlarges, nor whether it takes values fr
 to 255. Both are found by running it on a synthetic picture.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import warnings

@@ -1,7 +1,5 @@
 """The values between the nodes of an exported ONNX file; imports the package onnx."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A network in an ONNX file, run by ONNX Runtime on the CPU or a GPU."""
 
-from __future__ import annotations
-
 import os
 import threading
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Only the outermost fields of the file's ModelProto are decoded (protocol buffers
 field numbers from onnx.proto3).
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A network in a streaming ONNX file, run by ONNX Runtime on the CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The values inside `dvmsr.model.DVMSR` under the names that they have in an exported file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A network in a checkpoint, run by PyTorch; imports torch only when one is made."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path

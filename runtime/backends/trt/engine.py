@@ -5,8 +5,6 @@ back, and the network, run on the GPU. All buffers are kept between calls. From 
 a shape on, everything from the copy of the input to that of the output is one CUDA graph.
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections import OrderedDict

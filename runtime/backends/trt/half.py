@@ -1,7 +1,5 @@
 """FP32 arrays as the words that a GPU reads as FP32, FP16 or BF16, and back; numpy has no BF16."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """TensorRT's Python module, its messages, and the plugin in it; imported only when wanted."""
 
-from __future__ import annotations
-
 import importlib
 from collections import deque
 from pathlib import Path

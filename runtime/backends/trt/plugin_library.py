@@ -5,8 +5,6 @@ architectures, and kept in a folder of its own in the user's cache, with a `plug
 what it is. A pair compiled elsewhere is named by the environment variable DVMSR_TENSORRT_PLUGIN.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

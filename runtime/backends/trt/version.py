@@ -1,7 +1,5 @@
 """Which TensorRT is installed, without importing it."""
 
-from __future__ import annotations
-
 from importlib import metadata
 
 PACKAGES = {

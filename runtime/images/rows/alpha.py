@@ -1,7 +1,5 @@
 """Transparency of pictures that are read by rows: pixel for pixel what the whole picture gives."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ libvips decodes from top to bottom. A picture that its orientation turns must be
 its first upright row is known: its pixels go through a temporary file that has no name.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile
@@ -221,7 +219,7 @@ class RowReader:
 def open_rows(path: Path, scratch: Path, srgb: bool = False) -> RowReader:
     """Look into a PNG, JPEG, WebP or TIFF file.
 
-    Warns as `image_io.normalise` does of what changes.
+    Warns as `codec.normalise` does of what changes.
 
     Args:
         scratch: a folder for what has to be turned.

@@ -1,7 +1,5 @@
 """libvips, which reads and writes pictures by rows: the extra `large`."""
 
-from __future__ import annotations
-
 from functools import cache
 from types import ModuleType
 
