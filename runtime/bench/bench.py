@@ -16,6 +16,7 @@ from dvmsr.runtime.bench import machine
 from dvmsr.runtime.bench.measurement import Measurement
 from dvmsr.runtime.bench.probe import Shape, probe
 from dvmsr.runtime.bench.timing import interleave, summarise
+from dvmsr.runtime.images.codec import encode
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
@@ -105,7 +106,7 @@ def run(
     if plot is not None:
         from dvmsr.runtime.bench.plot import draw
 
-        write_atomically(plot, draw(results, headline(report)), overwrite)
+        write_atomically(plot, encode(draw(results, headline(report)), plot), overwrite)
     if as_json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,8 @@ _MARGIN, _ROW, _BAR, _PLOT, _NUMBERS = 20, 34, 16, 460, 170
 _HEAD, _TITLE, _AXIS, _DOT = 48, 28, 34, 2
 
 
-def draw(results: Sequence[Measurement], headline: str) -> bytes:
-    """PNG: bars to the median, a dot for every round, a line to the 95th percentile, and `>` for
+def draw(results: Sequence[Measurement], headline: str) -> Image.Image:
+    """Bars to the median, a dot for every round, a line to the 95th percentile, and `>` for
     rounds that are off the scale.
 
     Args:
@@ -50,9 +49,7 @@ def draw(results: Sequence[Measurement], headline: str) -> bytes:
         pen.text(_MARGIN, top + 8, f"{high}x{wide} pixels, batch {batch}", INK, 14)
         _draw_panel(pen, panel, models, left, top + _TITLE)
         top += _TITLE + _ROW * len(panel) + _AXIS
-    buffer = io.BytesIO()
-    canvas.resize((width, height), Image.Resampling.LANCZOS).save(buffer, "PNG")
-    return buffer.getvalue()
+    return canvas.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _draw_panel(

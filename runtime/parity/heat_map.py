@@ -1,6 +1,5 @@
 """A picture of where two outputs differ."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +15,8 @@ LONGEST_SIDE, SHORTEST_SIDE = 900, 400
 _MARGIN, _LINE, _BAR = 16, 22, 14
 
 
-def draw(a: NDArray[np.float32], b: NDArray[np.float32], lines: Sequence[str]) -> bytes:
-    """PNG with the first output on the left and the absolute difference on the right.
+def draw(a: NDArray[np.float32], b: NDArray[np.float32], lines: Sequence[str]) -> Image.Image:
+    """The first output on the left, and the absolute difference on the right.
 
     The difference is the largest over the colour channels, on a logarithmic scale under its own
     bar. Outputs larger than `LONGEST_SIDE` are shown smaller, each point as the largest
@@ -47,9 +46,7 @@ def draw(a: NDArray[np.float32], b: NDArray[np.float32], lines: Sequence[str]) -
     canvas.paste(panels[0], (width // 2 - _MARGIN // 2 - size[0], top))
     canvas.paste(panels[1], (width // 2 + _MARGIN // 2, top))
     _scale(canvas, pen, top + size[1] + _MARGIN, peak)
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    return buffer.getvalue()
+    return canvas
 
 
 def _brightness(difference: NDArray[np.float64], peak: float) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from dvmsr.errors import ParityError, UsageError
 from dvmsr.eval.metrics import psnr_y
 from dvmsr.runtime import memory
 from dvmsr.runtime.images.arrays import from_planes
+from dvmsr.runtime.images.codec import encode
 from dvmsr.runtime.parity.difference import measure
 from dvmsr.runtime.parity.drift import (
     FP32_DRIFT,
@@ -219,7 +220,8 @@ def run(
 
         sides = [replace(side, model=Path(side.model).name) for side in (report.a, report.b)]
         lines = [worst.sample.name, f"a: {sides[0]}", f"b: {sides[1]}"]
-        write_atomically(heat_map, draw(worst.a, worst.b, lines), overwrite)
+        picture = draw(worst.a, worst.b, lines)
+        write_atomically(heat_map, encode(picture, heat_map), overwrite)
         notice(f"{heat_map}: {worst.sample.name}, where the two differ most")
     if as_json:
         print(json.dumps(report.to_dict(), indent=2, allow_nan=False))

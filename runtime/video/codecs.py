@@ -160,11 +160,9 @@ def _layout(codec: str, wanted: Layout) -> Layout:
 
 def _looking_ahead(codec: str, frames: int) -> dict[str, str]:
     """The options by which an encoder holds about so many frames, and prints nothing."""
-    if codec == "hevc":
-        return {"x265-params": f"log-level=error:rc-lookahead={min(frames, 20)}:bframes=3"}
-    if codec == "av1":
-        return {"svtav1-params": f"lookahead={frames}"}
-    names = {"h264": "rc-lookahead", "vp9": "lag-in-frames"}
-    return (
-        {names[codec]: str(min(frames, 25 if codec == "vp9" else frames))} if codec in names else {}
-    )
+    return {
+        "h264": {"rc-lookahead": str(frames)},
+        "hevc": {"x265-params": f"log-level=error:rc-lookahead={min(frames, 20)}:bframes=3"},
+        "vp9": {"lag-in-frames": str(min(frames, 25))},
+        "av1": {"svtav1-params": f"lookahead={frames}"},
+    }.get(codec, {})

@@ -52,7 +52,6 @@ class Video:
     """Of the planes that `frames` gives."""
     matrix: int
     """As it is to be tagged: the source's tag, or what its size implies without one."""
-    full: bool
     primaries: int
     transfer: int
     """Tags of the source, as H.273 numbers them."""
@@ -136,7 +135,6 @@ def probe(path: Path) -> Video:
             codec=context.codec.canonical_name,
             coding=coding,
             matrix=tag,
-            full=coding.full,
             primaries=frame.color_primaries,
             transfer=frame.color_trc,
             aspect=stream.sample_aspect_ratio or None,

@@ -90,8 +90,8 @@ class OnnxNetwork(Network):
                 f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
                 f"{image.shape[3]}x{image.shape[2]}; export it without --static"
             )
-        feeds = self._feeds(image)
-        return self._run(self._session, ["output"], feeds)[0].astype(np.float32, copy=False)
+        (output,) = run_session(self._session, ["output"], self._feeds(image), self.path)
+        return output.astype(np.float32, copy=False)
 
     def layers(self) -> list[str]:
         return self._layer_tools().computed_values(self.path)
@@ -100,7 +100,8 @@ class OnnxNetwork(Network):
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         session = self._open(self._layer_tools().with_outputs(self.path, names))
-        return dict(zip(names, self._run(session, names, self._feeds(image)), strict=True))
+        values = run_session(session, names, self._feeds(image), self.path)
+        return dict(zip(names, values, strict=True))
 
     def _signature(self) -> tuple[list[str], list[str]]:
         """Names of inputs and outputs."""
@@ -134,14 +135,6 @@ class OnnxNetwork(Network):
         if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
             raise _without_cuda()
         return session
-
-    def _run(
-        self,
-        session: onnxruntime.InferenceSession,
-        outputs: Sequence[str],
-        feeds: dict[str, NDArray[Any]],
-    ) -> list[NDArray[Any]]:
-        return run_session(session, outputs, feeds, self.path)
 
 
 def run_session(
@@ -193,13 +186,7 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
             f"dvmsr was built without its native operators; {cpu.REMEDY}, "
             "or use the backend portable"
         )
-    try:
-        options.register_custom_ops_library(os.fspath(library))
-    except Exception as error:
-        raise MissingComponentError(
-            f"{library} cannot be loaded by ONNX Runtime ({first_line(error)}); "
-            f"{cpu.REMEDY}, or use the backend portable"
-        ) from None
+    _register(options, library, f"{cpu.REMEDY}, or use the backend portable")
 
 
 def _without_cuda() -> MissingComponentError:
@@ -213,12 +200,15 @@ def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:
         )
     library = cuda.load()
     library.device()
+    _register(options, library.path, "pip install -U onnxruntime-gpu")
+
+
+def _register(options: onnxruntime.SessionOptions, library: Path, remedy: str) -> None:
     try:
-        options.register_custom_ops_library(os.fspath(library.path))
+        options.register_custom_ops_library(os.fspath(library))
     except Exception as error:
         raise MissingComponentError(
-            f"{library.path} cannot be loaded by ONNX Runtime ({first_line(error)}); "
-            "pip install -U onnxruntime-gpu"
+            f"{library} cannot be loaded by ONNX Runtime ({first_line(error)}); {remedy}"
         ) from None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork, run_session
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 from dvmsr.strips import BOTTOM, TOP, arrange, least_rows, states
 
@@ -27,7 +27,7 @@ class StreamingNetwork(OnnxNetwork):
                 feeds = self._feeds(strip)
             feeds["input"] = strip.astype(self._dtype, copy=False)
             feeds[TOP], feeds[BOTTOM] = _flag(top), _flag(bottom)
-            rows, *after = self._run(self._session, names, feeds)
+            rows, *after = run_session(self._session, names, feeds, self.path)
             feeds.update(zip((state.name for state in given), after, strict=True))
             yield rows.astype(np.float32, copy=False)
 

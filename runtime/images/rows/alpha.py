@@ -24,7 +24,7 @@ def extended_strips(
     rows: int,
     take_alpha: Callable[[NDArray[np.uint8]], None] = lambda alpha: None,
 ) -> Iterator[Image.Image]:
-    """`transparency.extend_colours` of a picture by strips of so many rows.
+    """`alpha.extend_colours` of a picture by strips of so many rows.
 
     Hidden colours may come from far away. So the picture is read twice: first for the coarse part
     of the pyramid, which is small enough to be filled in as a whole; then the fine part follows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -194,10 +193,9 @@ def test_bad_arguments(
     assert {path.name for path in folder.iterdir()} == {"m.onnx", "old.json"}
 
 
-def bar_lengths(picture: bytes) -> list[int]:
+def bar_lengths(picture: Image.Image) -> list[int]:
     """Pixels of the longest row of each colour of the first bars."""
-    with Image.open(io.BytesIO(picture)) as image:
-        pixels = np.asarray(image)
+    pixels = np.asarray(picture)
     lengths = []
     for colour in SERIES[:2]:
         rgb = [int(colour[k : k + 2], 16) for k in (1, 3, 5)]

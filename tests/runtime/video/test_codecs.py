@@ -29,7 +29,6 @@ VIDEO = Video(
     codec="h264",
     coding=Coding(I420),
     matrix=1,
-    full=False,
     primaries=1,
     transfer=1,
     aspect=None,
