@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dvmsr.errors import INTERRUPTED, SIGNALLED
+from dvmsr.errors import SIGNALLED
 
 GRACE = 3.0
 """Seconds from a signal until the process ends wherever it is."""
@@ -80,6 +80,14 @@ def handled() -> Iterator[None]:
         _watch = None
     if watch.told:
         raise Ended(watch.told)
+
+
+def end_at_once(exit_code: int) -> None:
+    """From now on another signal ends the process with that exit code: all is in order already."""
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(exit_code))
 
 
 def told() -> int:
@@ -200,11 +208,8 @@ class _Watch:
         self._thread.start()
 
     def close(self) -> None:
-        """As before, but that after a signal another Ctrl-C ends the process at once."""
         for number, usual in self._before.items():
             signal.signal(number, usual)
-        if self.told and self._before.get(signal.SIGINT) == signal.default_int_handler:
-            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
         signal.set_wakeup_fd(self._usual_fd)
         os.write(self._writer, bytes([_STOP]))
         self._thread.join()

@@ -40,6 +40,7 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
             sys.stdout.flush()
     except signals.Ended as ended:
         exit_code = ended.exit_code
+        signals.end_at_once(exit_code)
     except DvmsrError as error:
         notice(f"error: {error}")
         sys.exit(error.exit_code)
