@@ -95,6 +95,8 @@ class Trainer:
         """Whether there is nothing left to do."""
         self.due = False
         """Whether the weights of this step are still to be validated."""
+        self.opened = self.updating = False
+        """Whether there are files, and whether weights are those of no step."""
         self.earlier_seconds = 0.0
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
@@ -138,24 +140,21 @@ class Trainer:
         with (
             Screen("training", total=1.0) as screen,
             signals.handled(),
+            signals.last_words(self._save_at_once),
             ExitStack() as files,
             self.batches,
         ):
-            opened = False
             if self.due:
-                opened = self._open_files(first_step, files)
+                self._open_files(first_step, files)
                 self._validate()
             losses: list[dict[str, float]] = []
             window_start = monotonic()
             while (progress := self.group.first(self.progress)) < 1:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
-                # What the first step compiles would take too long to wait for, and loses nothing.
-                with _explained(settings), ExitStack() as until:
-                    if self.step > first_step:
-                        until.enter_context(signals.patience())
+                with _explained(settings):
                     losses.append(self._train_step(rate))
-                if not opened:  # not earlier: a failed first step leaves nothing
-                    opened = self._open_files(first_step, files)
+                if not self.opened:  # not earlier: a failed first step leaves nothing
+                    self._open_files(first_step, files)
                 if self.step % settings.log_every == 0:
                     self._log(screen, losses, rate, monotonic() - window_start)
                 self.due = self.step % settings.validate_every == 0
@@ -169,7 +168,7 @@ class Trainer:
                     losses, window_start = [], monotonic()
             if losses:
                 self._log(screen, losses, rate, monotonic() - window_start)
-            if not opened:  # the time was up
+            if not self.opened:  # the time was up
                 self._open_files(first_step, files)
             if self.step % settings.validate_every or not self.step:
                 self._validate()
@@ -183,20 +182,33 @@ class Trainer:
         notice(f"stopped after step {self.step}; --resume continues {self.out}")
         raise signals.Ended(number)
 
-    def _open_files(self, first_step: int, until: ExitStack) -> bool:
+    def _save_at_once(self) -> None:
+        """What a signal that cannot wait for the end of a step, or of a validation, leaves."""
+        if self.opened and not self.updating:
+            self._save_state()
+            notice(f"stopped after step {self.step}; --resume continues {self.out}")
+
+    def _open_files(self, first_step: int, until: ExitStack) -> None:
         if self.group.is_first:
             beginning = None if self.resumed else self._state()
             self.folder.open(first_step, beginning, until)
-        return True
+        self.opened = True
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = (to_tensor(pixels, self.group.device) for pixels in self.batches(self.step))
-        try:
-            values = self.optimiser.step(lr, hr, rate)
-        except DivergedError as error:
-            raise self._explain(error, self.step) from None
-        self._update_average()
-        self.step += 1
+        with ExitStack() as until:
+
+            def update() -> None:
+                until.enter_context(signals.patience())
+                self.updating = True
+
+            try:
+                values = self.optimiser.step(lr, hr, rate, update)
+            except DivergedError as error:
+                raise self._explain(error, self.step) from None
+            self._update_average()
+            self.step += 1
+            self.updating = False
         return values
 
     def _batch(self, step: int) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """One step of training: forward, backward, clipping, Muon or Adam; and when to give up."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -84,13 +85,16 @@ class Optimiser:
         self.scaler = torch.amp.GradScaler(self.device, enabled=settings.precision == "fp16")
         self.watch = Watch()
 
-    def step(self, lr: Tensor, hr: Tensor, rate: float) -> dict[str, float]:
+    def step(
+        self, lr: Tensor, hr: Tensor, rate: float, update: Callable[[], object] = lambda: None
+    ) -> dict[str, float]:
         """Learn from one batch, or from this process's part of it.
 
         Args:
             lr: (b, 3, h, w) in [0, 1].
             hr: (b, 3, s*h, s*w).
             rate: the learning rate.
+            update: called before anything of `state` changes but the rate.
 
         Returns:
             The loss and its parts.
@@ -106,13 +110,14 @@ class Optimiser:
         with torch.autocast(self.device, self.dtype) if in_half else nullcontext():
             losses = self.objective(lr, hr)
         values = self.group.mean({name: loss.item() for name, loss in losses.items()})
-        self.watch.check(values["loss"])
         for parameter in self.trained:
             parameter.grad = None
         self.scaler.scale(losses["loss"]).backward()
         for part in self.parts.values():
             self.scaler.unscale_(part)
         norm = nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
+        update()
+        self.watch.check(values["loss"])
         if math.isfinite(norm):
             for part in self.parts.values():
                 self.scaler.step(part)

@@ -33,7 +33,7 @@ _LOOK = 0.1
 """Seconds between two looks for a signal while one waits."""
 _SAME = 0.1
 """Seconds in which several signals are one: a closed terminal, say, sends some."""
-_WORDS = 1.0
+_WORDS = 1.5
 """The most seconds that the last words may take; who should read them may have stopped."""
 _RECORDED = 0.05
 """Seconds in which a thread that has just finished a file says so."""
@@ -50,8 +50,8 @@ class Ended(BaseException):
         self.exit_code = SIGNALLED + number
 
 
-finishing = threading.Lock()
-"""Held while a file appears under its name: after the last words none does."""
+finishing = threading.RLock()
+"""Held while a file appears under its name: once the last words begin, none but theirs does."""
 _temporary: set[Path] = set()
 _words: list[Callable[[], None]] = []
 _children: set[subprocess.Popen[Any]] = set()
