@@ -1,18 +1,20 @@
 """The console scripts: each imports its command line, which then runs.
 
-Until that is imported, an interrupt ends the process at once: an exception in the middle of an
-import would show a traceback, or be taken for a missing module.
+Until that is imported, a signal ends the process at once: an exception in the middle of an import
+would show a traceback, or be taken for a missing module.
 """
 
 import os
 
-_INTERRUPTED = 130
+_SIGNALLED = 128
 
 try:
     import signal
     from importlib import import_module
 except KeyboardInterrupt:
-    os._exit(_INTERRUPTED)
+    os._exit(_SIGNALLED + 2)
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 def dvmsr() -> None:
@@ -31,9 +33,12 @@ def dvmsr_infer() -> None:
 
 
 def _run(module: str) -> None:
-    usual = signal.getsignal(signal.SIGINT)
-    if usual == signal.default_int_handler:  # not where Ctrl-C is ignored, as in `command &`
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+    usual = {number: signal.getsignal(number) for number in numbers}
+    for number in numbers:
+        if usual[number] != signal.SIG_IGN:  # as Ctrl-C in `command &`
+            signal.signal(number, lambda number, _: os._exit(_SIGNALLED + number))
     main = import_module(module).main
-    signal.signal(signal.SIGINT, usual)
+    for number in numbers:
+        signal.signal(number, usual[number])
     main()

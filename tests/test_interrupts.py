@@ -22,6 +22,7 @@ from small_model import CONFIG, random_pixels
 
 from dvmsr import checkpoint
 from dvmsr.export.onnx.export import export_onnx
+from dvmsr.train.run.state import FILE_NAME, TrainState
 
 pytestmark = [
     pytest.mark.slow,
@@ -307,3 +308,29 @@ def is_running(pid: int) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def test_a_step_too_long_to_wait_for_loses_nothing_before_it(
+    inputs: Path, tmp_path: Path, silent_server: tuple[int, Callable[[], bool]]
+) -> None:
+    """The weights and averages that are saved are those that the step began with."""
+    once_begun = (
+        "import os, sys, time, torch\n"
+        "held = torch.Tensor.backward\n"
+        "def holds(*arguments, **options):\n"
+        "    if os.path.exists('run/log.jsonl'):\n"
+        "        print('ready', file=sys.stderr, flush=True)\n"
+        "        time.sleep(120)\n"
+        "    return held(*arguments, **options)\n"
+        "torch.Tensor.backward = holds\n"
+    )
+    folder = tmp_path / "here"
+    folder.mkdir()
+    process = start(Case(f"train -o run {RUN}", once_begun), inputs, folder, *silent_server)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 143 and time.monotonic() - begun < SOON
+    assert err.endswith("stopped after step 1; --resume continues run\n")
+    assert TrainState.load(folder / "run" / FILE_NAME).step == 1
+    assert not list(folder.rglob(".dvmsr-*"))

@@ -13,12 +13,6 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "dvmsr"  # equal logs, equal files
-from matplotlib import pyplot as plt  # noqa: E402
-
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 BICUBIC = 26.911
 """PSNR-Y of bicubic interpolation on the same images, by `dvmsr eval --model bicubic`."""
@@ -34,6 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture", type=Path)
     picture = parser.parse_args().picture
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "dvmsr"  # equal logs, equal files
+    from matplotlib import pyplot as plt
+
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     before = 0
     for number, log in enumerate(sorted(RESULTS.glob("training-student-x4-*.jsonl")), 1):

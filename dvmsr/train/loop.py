@@ -123,8 +123,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end.
 
-        A signal ends it after the step in progress, or in the middle of a validation, and all is
-        saved.
+        A signal ends it after the step in progress, or in the middle of a long one or of a
+        validation, and what is done is saved.
 
         Raises:
             Ended: if a signal came.

@@ -52,6 +52,8 @@ def run(given: Options, distill: bool = False) -> None:
     """
     given = resolve(given)
     out = given["output"]
+    if str(out) == "-":
+        raise UsageError("--output - is a stream; name a folder, or ./- for one of that name")
     with warnings_to():
         state = open_run(out, given.get("resume", False))
         settings = _settings(given, out, state)

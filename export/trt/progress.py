@@ -33,7 +33,7 @@ class BuildDisplay:
         self._progress.stop()
 
     def show(self, event: dict[str, Any]) -> None:
-        """Take note of a `phase`, `step` or `finish` of `engine_worker`."""
+        """Take note of a `phase`, `step` or `finish` of `worker`."""
         name = event["name"]
         if event["event"] == "phase":
             self._close(name)

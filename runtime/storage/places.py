@@ -243,10 +243,7 @@ class Stream:
         source: Any = sys.stdin.buffer
         try:
             with copy.open("wb") as file:
-                while True:
-                    signals.wait(partial(_has_more, source))
-                    if not (data := source.read1()):
-                        return
+                while data := _more_of(source):
                     file.write(data)
         except OSError as error:
             raise DvmsrError(
@@ -386,6 +383,17 @@ def matches(pattern: str) -> list[tuple[Stored, PurePath]]:
         for one in base.matching("/".join(parts[first:]))
         if "/." not in one.url
     ]
+
+
+def _more_of(source: Any) -> bytes:
+    """What can be read next; nothing at the end."""
+    try:
+        signals.wait(partial(_has_more, source))
+        return bytes(source.read1())
+    except OSError as error:
+        raise DvmsrError(
+            f"standard input cannot be read ({error.strerror}); send an image there, or name one"
+        ) from None
 
 
 def _has_more(source: Any, seconds: float) -> bool:
