@@ -25,7 +25,7 @@ class _Kernels:
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         dense = _dense(inputs)
         outputs = torch.empty_like(dense[0]), torch.empty_like(dense[-1])
-        arguments = self._describe(dense), self.outputs(*_addresses(outputs))
+        arguments = self._describe(dense), self.outputs(*addresses(outputs))
         cpu.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
         return outputs
 
@@ -35,8 +35,8 @@ class _Kernels:
         cpu.call(
             f"{self.name}_backward",
             self._describe(dense),
-            *_addresses(output_gradients),
-            self.gradients(*_addresses(gradients)),
+            *addresses(output_gradients),
+            self.gradients(*addresses(gradients)),
             threads=torch.get_num_threads(),
         )
         return gradients
@@ -45,14 +45,15 @@ class _Kernels:
         sequence = dense[0]
         dtype = cpu.DTYPES[str(sequence.dtype).removeprefix("torch.")]
         sizes = (*sequence.shape, dense[self.sized].shape[1])
-        return self.inputs(dtype, *sizes, *_addresses(dense))
+        return self.inputs(dtype, *sizes, *addresses(dense))
 
 
 def _dense(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
     return tuple(tensor.contiguous() for tensor in tensors)
 
 
-def _addresses(tensors: Iterable[Tensor]) -> list[int]:
+def addresses(tensors: Iterable[Tensor]) -> list[int]:
+    """Where the data of each begins."""
     return [tensor.data_ptr() for tensor in tensors]
 
 

@@ -5,7 +5,7 @@ are FP32.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import Structure, byref
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from dvmsr.kernels import cuda
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu
+from dvmsr.ops.native_cpu import addresses
 
 
 def register() -> None:
@@ -55,21 +56,9 @@ def scan(
 
 def scan_backward(inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor) -> list[Tensor]:
     """Gradients of all inputs, in their types."""
-    library = cuda.load()
     params, inputs = _scan_params(*inputs)
-    outputs = [y_grad.contiguous(), h_last_grad.contiguous()]
-    gradients = [_like(t) for t in inputs]
-    with _stream(y_grad) as stream:
-        workspace = _bytes(library.workspace("scan_backward", params), y_grad)
-        library.call(
-            "selective_scan_backward",
-            byref(params),
-            byref(cuda.ScanOutputGradients(*_pointers(outputs))),
-            byref(cuda.ScanGradients(*_pointers(gradients))),
-            workspace.data_ptr(),
-            stream,
-        )
-    return gradients
+    kinds = cuda.ScanOutputGradients, cuda.ScanGradients
+    return _backward("selective_scan", "scan", params, inputs, (y_grad, h_last_grad), kinds)
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,17 +73,30 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor,
 
 def conv_backward(inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor) -> list[Tensor]:
     """Gradients of all inputs, in their types."""
-    library = cuda.load()
     params, inputs = _conv_params(*inputs)
-    outputs = [y_grad.contiguous(), new_tail_grad.contiguous()]
+    kinds = cuda.ConvOutputGradients, cuda.ConvGradients
+    return _backward("causal_conv1d", "conv", params, inputs, (y_grad, new_tail_grad), kinds)
+
+
+def _backward(
+    operator: str,
+    short: str,
+    params: Structure,
+    inputs: list[Tensor],
+    output_gradients: tuple[Tensor, Tensor],
+    kinds: tuple[type[Structure], type[Structure]],
+) -> list[Tensor]:
+    """Gradients of the inputs; `kinds` hold the addresses of those of outputs and inputs."""
+    library = cuda.load()
+    outputs = [t.contiguous() for t in output_gradients]
     gradients = [_like(t) for t in inputs]
-    with _stream(y_grad) as stream:
-        workspace = _bytes(library.workspace("conv_backward", params), y_grad)
+    with _stream(outputs[0]) as stream:
+        workspace = _bytes(library.workspace(f"{short}_backward", params), outputs[0])
         library.call(
-            "causal_conv1d_backward",
+            f"{operator}_backward",
             byref(params),
-            byref(cuda.ConvOutputGradients(*_pointers(outputs))),
-            byref(cuda.ConvGradients(*_pointers(gradients))),
+            byref(kinds[0](*addresses(outputs))),
+            byref(kinds[1](*addresses(gradients))),
             workspace.data_ptr(),
             stream,
         )
@@ -110,7 +112,7 @@ def _scan_params(*inputs: Tensor) -> tuple[Structure, list[Tensor]]:
     for name in ("A", "D", "delta_bias", "h0"):
         tensors[name] = tensors[name].contiguous()
     u, A = tensors["u"], tensors["A"]
-    params = cuda.ScanParams(_dtype(u), *u.shape, A.shape[1], *_pointers(tensors.values()))
+    params = cuda.ScanParams(_dtype(u), *u.shape, A.shape[1], *addresses(tensors.values()))
     for name in ("u", "delta", "B", "C", "z"):
         setattr(params, f"{name}_stride", tensors[name].stride(1))
     return params, list(tensors.values())
@@ -121,7 +123,7 @@ def _conv_params(
 ) -> tuple[Structure, list[Tensor]]:
     tensors = [_tokens(x), weight.contiguous(), bias.contiguous(), tail.contiguous()]
     x = tensors[0]
-    params = cuda.ConvParams(_dtype(x), *x.shape, weight.shape[1], *_pointers(tensors))
+    params = cuda.ConvParams(_dtype(x), *x.shape, weight.shape[1], *addresses(tensors))
     params.x_stride = params.y_stride = x.stride(1)
     return params, tensors
 
@@ -146,10 +148,6 @@ def _like(tensor: Tensor) -> Tensor:
 
 def _bytes(count: int, like: Tensor) -> Tensor:
     return torch.empty(count, dtype=torch.uint8, device=like.device)
-
-
-def _pointers(tensors: Iterable[Tensor]) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]
 
 
 def _dtype(tensor: Tensor) -> int:

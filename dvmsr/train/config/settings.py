@@ -68,16 +68,8 @@ class Settings:
                 raise UsageError(
                     f"{option(name)} must be positive and at most {MOST:g}, not {value}"
                 )
-        if not 0 <= self.clip <= MOST:
-            raise UsageError(f"--clip must be from 0 to {MOST:g}, not {self.clip}")
-        for name in ("keep", "pictures"):
-            if not 0 <= getattr(self, name) <= MOST:
-                raise UsageError(
-                    f"{option(name)} must be from 0 to {MOST:g}, not {getattr(self, name)}"
-                )
-        check_choice("optimiser", self.optimiser, OPTIMISERS)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("dt_init", self.dt_init, DT_INITS)
+        _check_amounts(self, "clip", "keep", "pictures")
+        _check_choices(self, optimiser=OPTIMISERS, precision=PRECISIONS, dt_init=DT_INITS)
         for name in ("ema", "beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(
@@ -113,29 +105,24 @@ class Distillation:
     teacher_precision: str = setting("fp32", "What the teacher computes in: fp32, fp16 or bf16.")
 
     def __post_init__(self) -> None:
-        for name, choices in (
-            ("position", POSITIONS),
-            ("distance", DISTANCES),
-            ("teacher_precision", PRECISIONS),
-        ):
-            check_choice(name, getattr(self, name), choices)
-        for name in ("lambda_dis", "lambda_1"):
-            if not 0 <= getattr(self, name) <= MOST:
-                raise UsageError(
-                    f"{option(name)} must be from 0 to {MOST:g}, not {getattr(self, name)}"
-                )
+        _check_choices(self, position=POSITIONS, distance=DISTANCES, teacher_precision=PRECISIONS)
+        _check_amounts(self, "lambda_dis", "lambda_1")
         if not self.lambda_dis + self.lambda_1:
             raise UsageError("--lambda-dis and --lambda-1 must not both be 0")
 
 
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Whether an option has one of its values.
+def _check_choices(settings: object, **choices: Sequence[str]) -> None:
+    for name, known in choices.items():
+        value = getattr(settings, name)
+        if value not in known:
+            raise UsageError(f"{option(name)} must be one of {', '.join(known)}, not {value!r}")
 
-    Raises:
-        UsageError: if not.
-    """
-    if value not in choices:
-        raise UsageError(f"{option(name)} must be one of {', '.join(choices)}, not {value!r}")
+
+def _check_amounts(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 <= value <= MOST:
+            raise UsageError(f"{option(name)} must be from 0 to {MOST:g}, not {value}")
 
 
 def check_resumed(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
