@@ -352,14 +352,6 @@ def flatten(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def fitting_profile(profile: bytes | None, mode: str, path: Path) -> bytes | None:
-    """The colour profile if it describes pixels of that mode; else warns."""
-    if profile and not icc.fits(profile, mode):
-        warnings.warn(f"{path}: the colour profile does not fit and is left out", stacklevel=2)
-        return None
-    return profile
-
-
 def warn_of_white(path: Path, format: str) -> None:
     """Tell that a format without transparency shows white in its place."""
     warnings.warn(f"{path}: {format} holds no transparency, which becomes white", stacklevel=3)

@@ -21,7 +21,6 @@ from dvmsr.runtime.images.codec import (
     check_format,
     check_sides,
     damaged,
-    fitting_profile,
     flatten,
     has_sixteen_bits,
     open_picture,
@@ -174,7 +173,6 @@ def enlarge(
     reader, target = picture.reader, picture.target
     format = check_format(target)
     mode = reader.mode.removesuffix("A") if format in FLAT else reader.mode
-    profile = fitting_profile(reader.profile, mode, target)
     deep = reader.dtype == np.uint16 and format in DEEP
     if reader.dtype == np.uint16 and not deep:
         warnings.warn(
@@ -194,7 +192,7 @@ def enlarge(
         writing_rows(
             *(temporary, format, str(target), *size, mode),
             deep=deep,
-            profile=profile,
+            profile=reader.profile,
             metadata=metadata,
             quality=picture.encoding.quality,
         ) as out,
