@@ -3,7 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -142,7 +142,7 @@ class Trainer:
             signals.handled(),
             signals.last_words(self._save_at_once),
             ExitStack() as files,
-            self.batches,
+            closing(self.batches),
         ):
             if self.due:
                 self._open_files(first_step, files)

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Prefetch(Generic[T]):
-    """Calls `make(step)`, those of the next steps ahead of time; a context manager.
+    """Calls `make(step)`, those of the next steps ahead of time, until it is closed.
 
     Args:
         make: a pure function of the step number, called from several threads at once.
@@ -40,9 +40,3 @@ class Prefetch(Generic[T]):
             self.pool.shutdown(cancel_futures=True)
             self.pool = None
         self.pending.clear()
-
-    def __enter__(self) -> Prefetch[T]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_the_next_are_made_at_once_and_given_out_in_order() -> None:
             second.set()
         return step * step
 
-    with Prefetch(make, 3) as batches:
+    with closing(Prefetch(make, 3)) as batches:
         assert [batches(step) for step in (7, 8, 9)] == [49, 64, 81]
     assert set(made) >= {7, 8, 9} and len(made) == len(set(made)) <= 6
 
@@ -45,7 +46,7 @@ def test_a_failure_comes_out_at_its_step() -> None:
             raise MemoryError
         return step
 
-    with Prefetch(make, 2) as batches:
+    with closing(Prefetch(make, 2)) as batches:
         assert [batches(0), batches(1)] == [0, 1]
         with pytest.raises(MemoryError):
             batches(2)
