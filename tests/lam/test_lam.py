@@ -86,8 +86,8 @@ def test_figures_and_picture_of_two_networks(command: Run) -> None:
         assert model["diffusion_index"] == pytest.approx(100 * (1 - model["gini"]))
         assert 0 < model["gini"] < 1
 
-    picture = Image.open("noise_lam.png")
-    assert picture.mode == "RGB" and picture.height > 2 * 396 and picture.width > 4 * 396
+    with Image.open("noise_lam.png") as picture:
+        assert picture.mode == "RGB" and picture.height > 2 * 396 and picture.width > 4 * 396
     assert sorted(path.name for path in Path().iterdir() if path.name.startswith(".")) == []
 
     code, out, err = command(*arguments, *models, "--overwrite")
@@ -104,7 +104,8 @@ def test_figures_are_those_of_the_method(command: Run) -> None:
     )
     assert code == 0
     (found,) = json.loads(out)["models"]
-    pixels = np.asarray(Image.open("noise.png"))
+    with Image.open("noise.png") as picture:
+        pixels = np.asarray(picture)
     image = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)
     model = checkpoint.load("small.safetensors")
 
