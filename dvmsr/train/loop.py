@@ -95,8 +95,8 @@ class Trainer:
         """Whether there is nothing left to do."""
         self.due = False
         """Whether the weights of this step are still to be validated."""
-        self.opened = self.updating = False
-        """Whether there are files, and whether weights are those of no step."""
+        self.updating = False
+        """Whether the weights are on their way from one step to the next."""
         self.earlier_seconds = 0.0
         self.best_psnr: float | None = None
         self.last_psnr: float | None = None
@@ -153,7 +153,7 @@ class Trainer:
                 rate = settings.lr * self.schedule.factor(self.step, progress)
                 with _explained(settings):
                     losses.append(self._train_step(rate))
-                if not self.opened:  # not earlier: a failed first step leaves nothing
+                if self.folder.log is None:  # not earlier: a failed first step leaves nothing
                     self._open_files(first_step, files)
                 if self.step % settings.log_every == 0:
                     self._log(screen, losses, rate, monotonic() - window_start)
@@ -168,7 +168,7 @@ class Trainer:
                     losses, window_start = [], monotonic()
             if losses:
                 self._log(screen, losses, rate, monotonic() - window_start)
-            if not self.opened:  # the time was up
+            if self.folder.log is None:  # the time was up
                 self._open_files(first_step, files)
             if self.step % settings.validate_every or not self.step:
                 self._validate()
@@ -184,7 +184,7 @@ class Trainer:
 
     def _save_at_once(self) -> None:
         """What a signal that cannot wait for the end of a step, or of a validation, leaves."""
-        if self.opened and not self.updating:
+        if self.folder.log is not None and not self.updating:
             self._save_state()
             notice(f"stopped after step {self.step}; --resume continues {self.out}")
 
@@ -192,7 +192,6 @@ class Trainer:
         if self.group.is_first:
             beginning = None if self.resumed else self._state()
             self.folder.open(first_step, beginning, until)
-        self.opened = True
 
     def _train_step(self, rate: float) -> dict[str, float]:
         lr, hr = (to_tensor(pixels, self.group.device) for pixels in self.batches(self.step))

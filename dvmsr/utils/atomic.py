@@ -1,7 +1,7 @@
 """Writing a file entirely or not at all: the only way in which dvmsr writes its results.
 
-The temporary file beside the target is removed whatever exception ends the writing. That a
-signal is such an exception is the concern of the command lines (`dvmsr.utils.cli.app`).
+The temporary file beside the target is removed whatever ends the writing: an exception or, in the
+command lines, a signal (`dvmsr.utils.signals`).
 """
 
 import errno

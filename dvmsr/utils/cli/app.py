@@ -1,4 +1,4 @@
-"""What the three command lines share: the error boundary and the consoles.
+"""What the three command lines share: the error boundary.
 
 Data goes to stdout, everything else to stderr.
 """
@@ -26,7 +26,6 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
     Args:
         build: makes the application; called late so that `--help` imports little.
     """
-
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are no text
     try:
