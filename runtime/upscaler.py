@@ -212,7 +212,8 @@ class Upscaler:
         return cast(ImageLike, self._enlarge_array(image))
 
     def _enlarge_picture(self, image: Image.Image) -> Image.Image:
-        image = normalise(image, getattr(image, "filename", "") or "the image")
+        name = getattr(image, "filename", "") or "the image"
+        image = normalise(image, name, remedy="give an array of type uint16 to keep them")
         colours = extend_colours(image).convert("RGB")
         result = Image.fromarray(self._enlarge_array(np.asarray(colours)))
         if image.mode in ("L", "LA"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 UNLIMITED_WIDTH = 10_000
+_REMEMBERED = 100
+"""Warnings; of two files at a time there are fewer."""
 
 
 def stderr_console() -> Console:
@@ -41,10 +44,18 @@ def warn(text: str) -> None:
 
 @contextmanager
 def warnings_to(report: Callable[[str], None] = warn) -> Iterator[None]:
-    """In the block every Python warning, of every thread, is told to `report` and to nobody
-    else."""
+    """In the block every Python warning, of every thread, is told to `report`, and to nobody else:
+    once, however many frames of a file it is about."""
+    told = deque[str](maxlen=_REMEMBERED)
+
+    def tell(message: Warning | str, *_: object, **__: object) -> None:
+        text = str(message)
+        if text not in told:
+            told.append(text)
+            report(text)
+
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", ResourceWarning)  # of what an interrupt leaves open
-        warnings.showwarning = lambda message, *_, **__: report(str(message))
+        warnings.showwarning = tell
         yield

@@ -5,18 +5,19 @@ whose `info` holds at most the colour profile. What else a file holds is `pictur
 """
 
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.runtime.images import icc
+from dvmsr.runtime.images import frames, icc
+from dvmsr.runtime.images.samples import Samples, describe
 from dvmsr.utils.paths import check_input, unreadable
 
 FORMATS = {
@@ -29,6 +30,9 @@ FORMATS = {
     ".bmp": "BMP",
     ".gif": "GIF",
     ".avif": "AVIF",
+    **dict.fromkeys((".jfif", ".jpe", ".jfi"), "JPEG"),
+    ".dib": "BMP",
+    ".apng": "PNG",
 }
 """Pillow's name of the format that each file extension stands for."""
 
@@ -50,8 +54,10 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "TIFF": {"compression": "tiff_lzw"},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
 }
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-_TIFF_PLANES, _APART = 284, 2
+_MOST_TEXT = 16 << 20
+"""Bytes of a PNG's colour profile, or one of its texts. Pillow's own limit calls files damaged that
+hold the work flow of a program that makes pictures."""
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MOST_TEXT)
 _OR_LARGE = ", or pip install 'dvmsr[large]' for dvmsr-infer"
 _GIF_COLOURS = 255
 """And one that is transparent."""
@@ -105,49 +111,63 @@ def decoding(file: BinaryIO, name: str) -> Iterator[Image.Image]:
             yield image
         except (DvmsrError, MemoryError):
             raise
-        except Exception:  # damaged bytes can make Pillow raise anything
-            raise damaged(name) from None
+        except Exception as error:  # damaged bytes can make Pillow raise anything
+            raise (_too_long(name) if _is_limit(error) else damaged(name)) from None
 
 
-def open_picture(file: BinaryIO, name: str) -> Image.Image:
-    """A picture that is not decoded yet; errors as of `decode_image`."""
+def open_picture(file: BinaryIO, name: str, bounded: bool = True) -> Image.Image:
+    """A picture that is not decoded yet; errors as of `decode_image`.
+
+    Args:
+        bounded: whether what has more than `MAX_PIXELS` is refused.
+    """
     Image.init()
     known = sorted(set(FORMATS.values()) & set(Image.OPEN))
+    format, start = None, file.read(16)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(file, formats=known)
-    except UnidentifiedImageError:
-        if file.seek(0, os.SEEK_END) == 0:
-            raise DvmsrError(f"{name} is empty; get a complete copy of it") from None
-        raise _unidentified(file, name, known) from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise _too_large(name) from None
-    except OSError as error:
-        if error.errno is None:
-            raise damaged(name) from None
+        for format in known:
+            factory, accepts = Image.OPEN[format]
+            if accepts is None or accepts(start) is True:
+                file.seek(0)
+                image = factory(file, "")
+                break
+        else:
+            if not start:
+                raise DvmsrError(f"{name} is empty; get a complete copy of it")
+            raise DvmsrError(f"{name} is not a {READABLE} image; convert it to one")
+    except DvmsrError:
         raise
-    except Exception:  # damaged bytes can make Pillow raise anything
-        raise damaged(name) from None
-    if image.width * image.height > MAX_PIXELS:
+    except Exception as error:  # damaged bytes can make Pillow raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # of the system, not of Pillow
+            raise
+        raise (_too_long(name) if _is_limit(error) else _not_read(file, name, format)) from None
+    if bounded and image.width * image.height > MAX_PIXELS:
         raise _too_large(name)
     return image
 
 
-def _unidentified(file: BinaryIO, name: str, known: list[str]) -> DvmsrError:
-    file.seek(0)
-    start = file.read(16)
-    for format in known:
-        accepts = Image.OPEN[format][1]
-        if accepts is not None and accepts(start) is True:
-            return DvmsrError(
-                f"{name} is damaged or {format} of a kind that is not read; get a complete copy "
-                "of it or convert it to 8-bit RGB"
-            )
-    return DvmsrError(f"{name} is not a {READABLE} image; convert it to one")
+def _is_limit(error: Exception) -> bool:
+    """Whether Pillow refuses the text of a PNG for its length."""
+    return isinstance(error, ValueError) and "MAX_TEXT" in str(error)
 
 
-def normalise(image: Image.Image, name: str, srgb: bool = False) -> Image.Image:
+def _too_long(name: str) -> DvmsrError:
+    return DvmsrError(
+        f"{name} has text or a colour profile of more than {_MOST_TEXT >> 20} MiB; remove it"
+    )
+
+
+def _not_read(file: BinaryIO, name: str, format: str | None) -> DvmsrError:
+    samples = describe(file, format)
+    return DvmsrError(
+        f"{name} is damaged or {format} of a kind that is not read"
+        f"{f' ({samples})' if samples else ''}; get a complete copy of it or convert it to 8-bit RGB"
+    )
+
+
+def normalise(
+    image: Image.Image, name: str, srgb: bool = False, remedy: str | None = None
+) -> Image.Image:
     """The picture upright, in mode RGB, L, RGBA or LA, with nothing but its colour profile.
 
     Warns of every conversion that changes more than the orientation. CMYK and Lab become sRGB,
@@ -156,23 +176,27 @@ def normalise(image: Image.Image, name: str, srgb: bool = False) -> Image.Image:
     Args:
         name: what messages call the picture.
         srgb: whether to convert what has another profile to sRGB.
+        remedy: how more than 8 bits per channel are kept; None for the way of a file.
 
     Raises:
         DvmsrError: if it has several frames, or pixels that 8-bit RGB cannot stand for.
     """
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise many_frames(name, frames)
-    return normalise_frame(image, name, srgb)
+    file = getattr(image, "fp", None)
+    count = len(frames.numbers(image, file)) if file else getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":
+        raise many_frames(name, count)
+    return normalise_frame(image, name, srgb, remedy)
 
 
-def normalise_frame(image: Image.Image, name: str, srgb: bool = False) -> Image.Image:
+def normalise_frame(
+    image: Image.Image, name: str, srgb: bool = False, remedy: str | None = None
+) -> Image.Image:
     """As `normalise`, of the frame that a file with several is at."""
-    if has_sixteen_bits(image):
-        _refuse_misread(image, name)
+    bits = depth(image)
+    _refuse_misread(image, name)
+    if bits > 8:
         warnings.warn(
-            f"{name}: 16 bits per channel are reduced to 8; dvmsr-infer keeps them from file to "
-            "file, in PNG and TIFF, with pip install 'dvmsr[large]'",
+            f"{name}: {bits} bits per channel are reduced to 8; {remedy or _kept_by_rows(bits)}",
             stacklevel=2,
         )
     profile, format = image.info.get("icc_profile"), image.format
@@ -184,8 +208,8 @@ def normalise_frame(image: Image.Image, name: str, srgb: bool = False) -> Image.
         image = image.copy()
 
     if image.mode.startswith("I;16") or (image.mode == "I" and format == "PNG"):
-        wide = np.asarray(image).astype(np.uint32)
-        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+        wide, most = np.asarray(image).astype(np.uint32), (1 << bits) - 1
+        image = Image.fromarray(((wide * 255 + most // 2) // most).astype(np.uint8))
     elif "transparency" in image.info or image.mode in ("PA", "RGBa", "La"):
         if image.mode == "1" and image.info["transparency"]:
             image.info["transparency"] = 255  # Pillow leaves the 1 of the file
@@ -207,29 +231,48 @@ def normalise_frame(image: Image.Image, name: str, srgb: bool = False) -> Image.
     return image
 
 
-def has_sixteen_bits(image: Image.Image) -> bool:
-    """Whether the file behind a picture that is not decoded yet has 16 bits per channel."""
+def depth(image: Image.Image) -> int:
+    """Bits per channel of a picture, at most 16, as the file behind it has them if it is not
+    decoded yet."""
     if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(_TIFF_BITS, ())
-        return image.mode != "I" and set(bits) == {16}
+        bits = Samples.of_image(image).bits[0]
+        return bits if bits in (12, 16) and image.mode != "I" else 8
     if image.mode.startswith("I"):
-        return image.format == "PNG"
-    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+        return 16 if image.mode != "I" or image.format == "PNG" else 8
+    tiles = getattr(image, "tile", ()) if image.format == "PNG" else ()
+    return 16 if any(";16" in str(tile[3]) for tile in tiles) else 8
+
+
+def _kept_by_rows(bits: int) -> str:
+    """How more than 8 bits are kept."""
+    if bits < 16:
+        return "convert it to 16 bits to keep them"
+    missing = "" if find_spec("pyvips") else ", with pip install 'dvmsr[large]'"
+    return f"dvmsr-infer keeps them from file to file, in PNG and TIFF{missing}"
 
 
 def _refuse_misread(image: Image.Image, name: str) -> None:
-    """Raises `DvmsrError` for 16 bits per channel that Pillow would decode to something else."""
-    tags = getattr(image, "tag_v2", {})
-    if image.mode.startswith("I") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        raise DvmsrError(f"{name} has inverted 16-bit gray values; invert it first{_OR_LARGE}")
-    if not image.mode.startswith("I") and tags.get(_TIFF_PLANES) == _APART:
-        raise DvmsrError(
-            f"{name} has 16-bit channels one after the other; interleave them first{_OR_LARGE}"
-        )
-    if "transparency" in image.info:
+    """Raises `DvmsrError` for samples that Pillow would decode to something else, and warns of
+    those that it leaves out."""
+    if image.format == "TIFF":
+        samples = Samples.of_image(image)
+        if not samples.right_in_memory or image.mode in ("I", "F"):
+            large = _OR_LARGE if samples.right_by_rows else ""
+            raise DvmsrError(
+                f"{name} has {samples}, which are not read; convert it to 8-bit RGB{large}"
+            )
+        if samples.left_out:
+            warn_of_bands(name, samples.left_out)
+    if "transparency" in image.info and depth(image) > 8:
         raise DvmsrError(
             f"{name} has a 16-bit transparent colour; convert it to 8 bits first{_OR_LARGE}"
         )
+
+
+def warn_of_bands(name: str, count: int) -> None:
+    """Tell that a picture has bands which are neither colour nor alpha."""
+    bands = f"{count} bands that are" if count > 1 else "a band that is"
+    warnings.warn(f"{name}: {bands} neither colour nor alpha, left out", stacklevel=3)
 
 
 def check_format(path: Path) -> str:
@@ -377,8 +420,8 @@ def _too_large(name: str) -> TooManyPixels:
 def extension_of(path: Path) -> str:
     """That of the format that a picture's file is in; .png if it is in none of ours."""
     try:
-        with Image.open(path, formats=sorted(set(FORMATS.values()))) as image:
+        with path.open("rb") as file, open_picture(file, str(path), bounded=False) as image:
             found = image.format
-    except Exception:  # what is wrong with it is told when it is decoded
+    except (DvmsrError, OSError):  # what is wrong with it is told when it is decoded
         found = None
     return next((end for end, format in FORMATS.items() if format == found), ".png")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from dvmsr.errors import DvmsrError
+from dvmsr.runtime.images import frames
 from dvmsr.runtime.images.codec import check_format, decoding, encode, normalise_frame
 from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata, tell_left_out
 from dvmsr.utils import signals
@@ -19,6 +20,7 @@ from dvmsr.utils.paths import check_input, unreadable
 MOVING = ("GIF", "WEBP", "PNG", "AVIF")
 """Formats of animations."""
 PAGED = ("TIFF",)
+_SPLIT = "split it into single pictures to keep them"
 _GIF_RESTORES_BACKGROUND = 2
 _MOST_PLAYS = {"GIF": 65_536, "WEBP": 65_535, "AVIF": 0}
 """What formats hold; of AVIF, what Pillow writes."""
@@ -99,27 +101,28 @@ def decode_picture(
         OSError: if the file cannot be read.
     """
     with decoding(file, name) as image:
-        count = getattr(image, "n_frames", 1)
-        if image.format == "MPO" and count > 1:
+        further = getattr(image, "n_frames", 1) - 1 if image.format == "MPO" else 0
+        if further > 0:
             warnings.warn(
-                f"{name}: its {count - 1} further pictures, previews or depth maps, are left out",
+                f"{name}: its {further} further pictures, previews or depth maps, are left out",
                 stacklevel=2,
             )
-            count = 1
-        moving = image.format in MOVING
-        frames, durations, found = [], [], []
+        numbers = frames.numbers(image, file)
+        count, moving = len(numbers), image.format in MOVING
+        remedy = _SPLIT if count > 1 else None
+        made, durations, found = [], [], []
         profile = image.info.get("icc_profile")
-        for number in range(count):
+        for number in numbers:
             signals.check()
             if number:
                 image.seek(number)
             check(Header(image.height, image.width, count, moving))
-            frames.append(normalise_frame(image, name, srgb))
+            made.append(normalise_frame(image, name, srgb, remedy))
             durations.append(float(image.info.get("duration", 0)))
-            if number == 0 or not moving:
+            if not found or not moving:
                 found.append(read_metadata(image, file, name))
         metadata = found[0]
-        if frames[0].info.get("icc_profile") != profile:
+        if made[0].info.get("icc_profile") != profile:
             metadata = metadata.without_colour_chunks()
         if count == 1 or not moving:
             if any(other.exif or other.xmp or other.iptc for other in found[1:]):
@@ -128,9 +131,9 @@ def decode_picture(
                     "only",
                     stacklevel=2,
                 )
-            return Picture(tuple(frames), metadata)
+            return Picture(tuple(made), metadata)
         timing = Timing(tuple(durations), _plays(image), bool(image.info.get("default_image")))
-        return Picture(_alike(frames), metadata, timing)
+        return Picture(_alike(made), metadata, timing)
 
 
 def _plays(image: Image.Image) -> int:

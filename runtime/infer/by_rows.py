@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dvmsr.errors import DvmsrError, MissingComponentError
+from dvmsr.runtime.images import frames
 from dvmsr.runtime.images.codec import (
     FLAT,
     TooManyPixels,
     check_format,
     check_sides,
     damaged,
+    depth,
     flatten,
-    has_sixteen_bits,
     open_picture,
     warn_of_white,
 )
@@ -79,7 +80,7 @@ def wanted(upscaler: Upscaler, source: Path, target: Path) -> bool:
         MissingComponentError: if it needs libvips, which is missing.
     """
     try:
-        height, width, frames, deep = _look(source)
+        height, width, count, deep = _look(source)
     except TooManyPixels:
         if not upscaler.network.streams:
             raise
@@ -87,7 +88,7 @@ def wanted(upscaler: Upscaler, source: Path, target: Path) -> bool:
         if obstacle is not None:
             raise obstacle from None
         return True
-    if frames > 1:
+    if count > 1:
         return False
     if deep and _obstacle(source, target) is None:
         return True
@@ -109,9 +110,8 @@ def _look(path: Path) -> tuple[int, int, int, bool]:
     check_input(path)
     try:
         with path.open("rb") as file, open_picture(file, str(path)) as image:
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            deep = frames == 1 and has_sixteen_bits(image)
-            return image.height, image.width, frames, deep
+            count = len(frames.numbers(image, file))
+            return image.height, image.width, count, count == 1 and depth(image) == 16
     except DvmsrError:
         raise
     except OSError as error:

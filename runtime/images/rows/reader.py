@@ -11,19 +11,21 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.TiffImagePlugin import TiffImageFile
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images import icc
-from dvmsr.runtime.images.codec import damaged, many_frames
+from dvmsr.runtime.images import frames, icc
+from dvmsr.runtime.images.codec import damaged, many_frames, open_picture, warn_of_bands
 from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata
-from dvmsr.runtime.images.rows.vips import import_vips
+from dvmsr.runtime.images.rows.vips import import_vips, source
+from dvmsr.runtime.images.samples import Samples
+from dvmsr.runtime.images.tiff import Damaged
 from dvmsr.utils.paths import check_input, unreadable
 from dvmsr.utils.sizes import in_words
 
@@ -37,7 +39,7 @@ _LOADERS = {
     b"RIFF": "webpload",
 }
 """libvips' decoder of files that begin so."""
-FORMATS_READ = "PNG, JPEG, WebP or TIFF"
+FORMATS_READ = "PNG, JPEG, WebP or TIFF of 8 or 16 bits"
 
 _MODES = {
     "b-w": ("L", "LA"),
@@ -47,9 +49,6 @@ _MODES = {
     "cmyk": ("CMYK",),
 }
 """Pillow's modes for libvips' interpretations, with as many bands as the first one and more."""
-_EXTRA_SAMPLES, _UNSPECIFIED = 338, 0
-"""The tag of a TIFF that tells what the fourth band is, and that it is not alpha (TIFF 6.0, section
-18). libvips itself divides colours that are multiplied by alpha."""
 _ORIENTATION = 274
 _TURNS = {
     2: (False, False, True),
@@ -75,8 +74,13 @@ class RowReader:
     def __init__(self, path: Path, scratch: Path, srgb: bool = False) -> None:
         self.path = path
         self._scratch = scratch
-        self._image = image = _header(path)
-        self._file_mode = _file_mode(image, path)
+        loader = _loader(path)
+        if loader is None:
+            raise DvmsrError(f"{path} cannot be read by rows; convert it to {FORMATS_READ}")
+        page, samples = _only_picture(path, loader)
+        self._open = partial(_header, path, loader, page)
+        self._image = image = self._open()
+        self._file_mode = _file_mode(image, path, samples)
         self.metadata, orientation = _told(path)
         """Without a PNG's text behind its pixels."""
         self._turn = _TURNS.get(orientation, (False, False, False))
@@ -139,7 +143,7 @@ class RowReader:
         """The rows as they are stored, for one pass from top to bottom."""
         vips = import_vips()
         try:
-            image = _header(self.path)
+            image = self._open()
             if self._to_srgb:
                 image = self._in_srgb(image)
             region = vips.Region.new(image)
@@ -236,8 +240,16 @@ def open_rows(path: Path, scratch: Path, srgb: bool = False) -> RowReader:
 
 
 def reads(path: Path) -> bool:
-    """Whether a file begins as those that can be read by rows do."""
-    return _loader(path) is not None
+    """Whether a file begins as those that can be read by rows do, and, of a TIFF, has such
+    samples."""
+    loader = _loader(path)
+    if loader != "tiffload":
+        return loader is not None
+    with path.open("rb") as file:
+        try:
+            return Samples.of_file(file).right_by_rows
+        except Damaged:
+            return True  # what is wrong with it is told when it is opened
 
 
 def _loader(path: Path) -> str | None:
@@ -249,21 +261,20 @@ def _loader(path: Path) -> str | None:
     return next((name for magic, name in _LOADERS.items() if start.startswith(magic)), None)
 
 
-def _header(path: Path) -> Any:
+def _header(path: Path, loader: str, page: int) -> Any:
     """The picture, to be decoded from top to bottom; no pixel is decoded yet."""
-    vips, loader = import_vips(), _loader(path)
-    if loader is None:
-        raise DvmsrError(f"{path} cannot be read by rows; convert it to {FORMATS_READ}")
+    vips, options, file = import_vips(), {"page": page} if page else {}, source(path)
+    load = getattr(vips.Image, f"{loader}_source")
     try:
-        return getattr(vips.Image, loader)(os.fspath(path), access="sequential", fail_on="error")
+        image = load(file, access="sequential", fail_on="error", **options)
     except vips.Error:
         raise damaged(str(path)) from None
+    image._references.append(file)  # as pyvips itself does, in `new_from_source`
+    return image
 
 
-def _file_mode(image: Any, path: Path) -> str:
+def _file_mode(image: Any, path: Path, samples: Samples | None) -> str:
     """Pillow's mode for the pixels as libvips gives them; of 16 bits, too."""
-    if image.get_typeof("n-pages") and image.get("n-pages") > 1:
-        raise many_frames(str(path), image.get("n-pages"))
     modes = _MODES.get(image.interpretation, ())
     mode = {len(Image.new(mode, (1, 1)).getbands()): mode for mode in modes}.get(image.bands)
     if mode is None or image.format not in ("uchar", "ushort"):
@@ -271,11 +282,36 @@ def _file_mode(image: Any, path: Path) -> str:
             f"{path} has pixels of type {image.interpretation} ({image.bands} x {image.format}); "
             "convert it to 8-bit RGB first"
         )
-    if mode == "RGBA" and image.get("vips-loader").startswith("tiff"):
-        with path.open("rb") as file, TiffImageFile(file) as header:
-            alpha = header.tag_v2.get(_EXTRA_SAMPLES, (_UNSPECIFIED,))[0] != _UNSPECIFIED
-            return mode if alpha else "RGBX"
+    if mode == "RGBA" and samples is not None and not samples.has_alpha:
+        if samples.left_out:
+            warn_of_bands(str(path), samples.left_out)
+        return "RGBX"
     return mode
+
+
+def _only_picture(path: Path, loader: str) -> tuple[int, Samples | None]:
+    """The number of the page in a file that is no smaller copy of another, and, of a TIFF, what its
+    samples are."""
+    samples = None
+    with path.open("rb") as file:
+        if loader == "tiffload":
+            try:
+                found, samples = frames.pages(file), Samples.of_file(file)
+            except Damaged:
+                raise damaged(str(path)) from None
+        else:
+            try:
+                with open_picture(file, str(path), bounded=False) as image:
+                    found = frames.numbers(image, file)
+            except Damaged:
+                raise damaged(str(path)) from None
+    if len(found) > 1:
+        raise many_frames(str(path), len(found))
+    if samples is not None and not samples.right_by_rows:
+        raise DvmsrError(
+            f"{path} has {samples}, which are not read by rows; convert it to {FORMATS_READ}"
+        )
+    return found[0], samples
 
 
 def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
@@ -288,18 +324,9 @@ def eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 def _told(path: Path) -> tuple[Metadata, int]:
     """Metadata and orientation, which may lie in EXIF data, XMP or a PNG's text; Pillow reads them
     from the file's beginning, whatever the size of the picture."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        Image.init()
     with path.open("rb") as file:
-        start = file.read(16)
-        for format in ("PNG", "JPEG", "WEBP", "TIFF"):
-            factory, accepts = Image.OPEN[format]
-            if accepts is None or accepts(start):
-                break
-        file.seek(0)
         try:
-            with factory(file, os.fspath(path)) as image:
+            with open_picture(file, str(path), bounded=False) as image:
                 metadata = read_metadata(image, file, str(path))
                 with suppress(Exception):  # as above, and it is told already
                     return metadata, Image.Image.getexif(image).get(_ORIENTATION, 1)

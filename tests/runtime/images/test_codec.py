@@ -39,7 +39,7 @@ TURNS = {
 
 
 def save(path: Path, image: Image.Image, **options: Any) -> Path:
-    image.save(path, **options)
+    image.save(path, FORMATS[path.suffix], **options)
     return path
 
 
@@ -359,7 +359,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 def test_a_file_in_memory_is_decoded_as_one_on_disk(tmp_path: Path) -> None:
     path = save(tmp_path / "p.jpg", Image.fromarray(random_pixels(9, 7)))
     assert decode_image(io.BytesIO(path.read_bytes()), "it").tobytes() == read_image(path).tobytes()
-    with pytest.raises(DvmsrError, match="it is damaged or truncated"):
+    with pytest.raises(DvmsrError, match="it is damaged or .*; get a complete copy"):
         decode_image(io.BytesIO(path.read_bytes()[:-100]), "it")
     with pytest.raises(DvmsrError, match="it is empty"):
         decode_image(io.BytesIO(b""), "it")
@@ -386,8 +386,8 @@ def test_16_bit_planes_are_refused_not_misread(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(head.ljust(200, b"\0") + arrays + planes)
     with Image.open(path) as image:
-        assert codec.has_sixteen_bits(image)
-    with pytest.raises(DvmsrError, match="one after the other"):
+        assert codec.depth(image) == 16
+    with pytest.raises(DvmsrError, match="one band after the other"):
         read_image(path)
 
 
