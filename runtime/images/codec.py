@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
-from dvmsr.runtime.images import frames, icc
+from dvmsr.runtime.images import avif, frames, icc
 from dvmsr.runtime.images.samples import Samples, describe
 from dvmsr.utils.paths import check_input, unreadable
 
@@ -107,6 +107,9 @@ def decode_image(
 def decoding(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     """A picture to be decoded in the block; errors as of `decode_image`."""
     with open_picture(file, name) as image:
+        if image.format == "AVIF":
+            for told in avif.losses(file, "icc_profile" in image.info):
+                warnings.warn(f"{name}: {told}", stacklevel=4)
         try:
             yield image
         except (DvmsrError, MemoryError):
