@@ -162,9 +162,9 @@ def _too_long(name: str) -> DvmsrError:
 
 def _not_read(file: BinaryIO, name: str, format: str | None) -> DvmsrError:
     samples = describe(file, format)
+    kind = f"{format} of a kind that is not read" + (f" ({samples})" if samples else "")
     return DvmsrError(
-        f"{name} is damaged or {format} of a kind that is not read"
-        f"{f' ({samples})' if samples else ''}; get a complete copy of it or convert it to 8-bit RGB"
+        f"{name} is damaged or {kind}; get a complete copy of it or convert it to 8-bit RGB"
     )
 
 

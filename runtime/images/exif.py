@@ -3,19 +3,23 @@ camera makers hold offsets of their own, and text is often not what the standard
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from io import BytesIO
+from typing import Any, BinaryIO
 
 from PIL import Image
 from PIL.ExifTags import IFD
 
+from dvmsr.runtime.images import geo, tiff
+from dvmsr.runtime.images.tiff import Tiff, Value
+
 HEAD = b"Exif\0\0"
 XMP_TAG, IPTC_TAG = 700, 33723
 _ORIENTATION, X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
-_PIXEL_X, _PIXEL_Y, _INTEROPERABILITY = 0xA002, 0xA003, 0xA005
+_PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
-_RESOLUTION = {X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
+RESOLUTION = {X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
 _STORAGE = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284),
     *(288, 289, 290, 291, 292, 293, 297, 301, 317, 320, 321, 322, 323, 324, 325, 330, 332, 334),
@@ -28,12 +32,7 @@ _APART = {_ORIENTATION, XMP_TAG, IPTC_TAG, 34377, 34675, 37724}
 thumbnails and layers of the small picture, for what Photoshop adds."""
 _TIFF = 42
 """What follows the byte order (TIFF 6.0, section 2)."""
-_ENTRY, _LONG, _RATIONAL, _INCH = 12, 4, 5, 2
-_PARTS = (IFD.Exif, IFD.GPSInfo)
-
-
-class Damaged(Exception):
-    """EXIF data that cannot be read."""
+_ENTRY, _INCH = 12, 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class _Data:
         self.bytes = bytearray(exif.removeprefix(HEAD))
         self._order = {b"II": "<", b"MM": ">"}[bytes(self.bytes[:2])]
         if self.short(2) != _TIFF:
-            raise Damaged
+            raise tiff.Damaged
         self.main = self.long(4)
 
     def long(self, place: int) -> int:
@@ -79,7 +78,7 @@ class _Data:
 
     def set_number(self, entry: _Entry, value: int) -> None:
         """One unsigned number of 32 bits."""
-        struct.pack_into(f"{self._order}HII", self.bytes, entry.place + 2, _LONG, 1, value)
+        struct.pack_into(f"{self._order}HII", self.bytes, entry.place + 2, tiff.LONG, 1, value)
 
     def multiply(self, entry: _Entry, factor: int) -> None:
         """A ratio, unless that is too large."""
@@ -89,6 +88,16 @@ class _Data:
             self.set_long(place + 4, below // factor)
         elif above * factor < 1 << 32:
             self.set_long(place, above * factor)
+
+    def numbers(self, entry: _Entry, code: str) -> tuple[Any, ...]:
+        """Those of an entry that are too many for it."""
+        count, place = self.long(entry.place + 4), self.long(entry.place + 8)
+        return struct.unpack_from(f"{self._order}{count}{code}", self.bytes, place)
+
+    def set_doubles(self, entry: _Entry, values: Sequence[float]) -> None:
+        """As many as there are."""
+        place = self.long(entry.place + 8)
+        struct.pack_into(f"{self._order}{len(values)}d", self.bytes, place, *values)
 
     def drop_thumbnail(self) -> None:
         link = self.end(self.main)
@@ -108,7 +117,7 @@ def cleaned(exif: bytes) -> bytes:
     """EXIF data without orientation and thumbnail, with `HEAD`.
 
     Raises:
-        Damaged: if it cannot be read.
+        tiff.Damaged: if it cannot be read.
     """
     try:
         data = _Data(exif)
@@ -118,12 +127,13 @@ def cleaned(exif: bytes) -> bytes:
                 data.remove(data.main, entry)
                 break
     except (struct.error, KeyError):
-        raise Damaged from None
+        raise tiff.Damaged from None
     return HEAD + bytes(data.bytes)
 
 
 def enlarged(exif: bytes, scale: int, size: tuple[int, int]) -> bytes:
-    """With `scale` times as many pixels per inch, and that width and height wherever it tells one.
+    """With `scale` times as many pixels per inch, that width and height wherever it tells one, and
+    the same place on earth.
 
     Args:
         exif: as `cleaned` gives it.
@@ -131,9 +141,15 @@ def enlarged(exif: bytes, scale: int, size: tuple[int, int]) -> bytes:
     data = _Data(exif)
     sides = dict(zip((_PIXEL_X, _PIXEL_Y), size, strict=True))
     try:
-        for entry in data.entries(data.main):
-            if entry.tag in (X_RESOLUTION, _Y_RESOLUTION) and entry.type == _RATIONAL:
+        entries = {entry.tag: entry for entry in data.entries(data.main)}
+        keys = entries.get(geo.KEYS)
+        point = keys is not None and geo.is_point(data.numbers(keys, "H"))
+        for entry in entries.values():
+            if entry.tag in (X_RESOLUTION, _Y_RESOLUTION) and entry.type == tiff.RATIONAL:
                 data.multiply(entry, scale)
+            elif entry.tag in geo.TAGS and entry.type == tiff.DOUBLE:
+                numbers = data.numbers(entry, "d")
+                data.set_doubles(entry, geo.enlarged(entry.tag, numbers, scale, point))
             elif entry.tag == IFD.Exif:
                 for inner in data.entries(data.long(entry.place + 8)):
                     if inner.tag in sides:
@@ -143,33 +159,33 @@ def enlarged(exif: bytes, scale: int, size: tuple[int, int]) -> bytes:
     return HEAD + bytes(data.bytes)
 
 
-def from_tiff(tags: Image.Exif) -> bytes:
-    """What a TIFF tells in its own tags, as EXIF data without what describes how it is stored;
-    nothing if that is its resolution alone."""
-    kept = Image.Exif()
-    for tag, value in tags.items():
-        if tag not in _STORAGE | _APART and tag not in _PARTS:
-            kept[tag] = _as_stored(value)
-    for tag in _PARTS:
-        _copy_part(tags, kept, tag)
-    return kept.tobytes() if set(kept) - _RESOLUTION else b""
+def from_tiff(file: BinaryIO) -> bytes:
+    """What a TIFF tells in the tags of its first picture, as EXIF data without what describes how
+    it is stored; nothing if that is its resolution alone.
+
+    Raises:
+        tiff.Damaged: if it cannot be read.
+    """
+    tags = Tiff(file).directory(_tells)
+    return HEAD + tiff.as_exif(tags) if set(tags) - RESOLUTION else b""
 
 
-def to_tiff(exif: bytes) -> Image.Exif:
-    """EXIF data as Pillow's `save` takes it for a TIFF."""
-    tags = Image.Exif()
-    if exif:
-        tags.load(exif)
-    for tag, value in list(tags.items()):
-        if tag in _STORAGE | _APART:
-            del tags[tag]
-        elif tag not in _PARTS:
-            tags[tag] = _as_stored(value)
-    for part in _PARTS:
-        if part in tags:
-            values = tags.get_ifd(part)
-            values.update((tag, _as_stored(value)) for tag, value in values.items())
-    return tags
+def to_tiff(exif: bytes) -> dict[int, Value]:
+    """EXIF data as the tags of a TIFF.
+
+    Raises:
+        tiff.Damaged: if it cannot be read.
+    """
+    return Tiff(BytesIO(exif.removeprefix(HEAD))).directory(_tells) if exif else {}
+
+
+def tells(tags: Iterable[int]) -> bool:
+    """Whether these tags of a TIFF say more than `from_tiff` leaves out."""
+    return any(_tells(tag) and tag not in RESOLUTION for tag in tags)
+
+
+def _tells(tag: int) -> bool:
+    return tag not in _STORAGE and tag not in _APART
 
 
 def resolution(dpi: tuple[float, float]) -> bytes:
@@ -178,21 +194,3 @@ def resolution(dpi: tuple[float, float]) -> bytes:
     exif[X_RESOLUTION], exif[_Y_RESOLUTION] = dpi
     exif[_RESOLUTION_UNIT] = _INCH
     return exif.tobytes()
-
-
-def _as_stored(value: Any) -> Any:
-    """Text beyond ASCII as the bytes that it was read from, as Pillow reads Latin-1 but does not
-    write it."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("latin-1", "replace")
-    return value
-
-
-def _copy_part(source: Image.Exif, target: Image.Exif, tag: int) -> None:
-    """The Exif or the GPS part, if there is one."""
-    values = {key: _as_stored(value) for key, value in source.get_ifd(tag).items()}
-    if isinstance(values.get(_INTEROPERABILITY), int):
-        inner = source.get_ifd(IFD.Interop)
-        values[_INTEROPERABILITY] = {key: _as_stored(value) for key, value in inner.items()}
-    if values:
-        target[tag] = values

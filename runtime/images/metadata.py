@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import struct
 import warnings
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from dvmsr.runtime.images import exif as exif_data
 from dvmsr.runtime.images.jpeg import Jpeg, iptc_marker
@@ -19,22 +20,39 @@ EXIF_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF")
 """Formats that hold EXIF data and XMP."""
 DPI_FORMATS = ("JPEG", "PNG", "TIFF", "BMP")
 COMMENT_FORMATS = ("JPEG", "GIF")
+IPTC_FORMATS = ("JPEG", "TIFF")
 
-_COLOUR_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP")
-"""Chunks of a PNG that tell what its colours mean (PNG 3.0, section 11.3.2)."""
+_COLOUR_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_SHAPE_CHUNK = b"pHYs"
+"""Chunks of a PNG that tell what its colours mean, hold text, and tell how wide pixels are for
+their height (PNG 3.0, sections 11.3.2 to 11.3.4)."""
+_MOST_TEXT = 64 << 20
+"""Bytes of chunks that are kept of a PNG."""
 _MOST_DPI = 65_535
 """That a JPEG says without EXIF data (JFIF 1.02)."""
 _SEGMENT = 65_000
 """Bytes that a JPEG's segment holds with certainty, beside its head."""
+_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
+"""What begins a part of it (XMP specification, part 3, section 1.1.3.1)."""
 _SIGNATURE = 8
 _XMP_TEXT = "XML:com.adobe.xmp"
-_NO_TEXT = (_XMP_TEXT, "Raw profile type exif", "Raw profile type APP1", "Raw profile type iptc")
+_NO_TEXT = (
+    *(b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1"),
+    b"Raw profile type iptc",
+)
 """Keywords whose text is metadata of another kind."""
 _XMP_DROPPED = (
     rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>",
     rb'\s*tiff:Orientation="\d"',
     rb"<tiff:Orientation>\d</tiff:Orientation>",
 )
+_XMP_EXTENSION = (
+    rb'\s*xmpNote:HasExtendedXMP="\w*"',
+    rb"\s*xmpNote:HasExtendedXMP='\w*'",
+    rb"<xmpNote:HasExtendedXMP>\w*</xmpNote:HasExtendedXMP>",
+)
+"""What tells that there is more."""
 _XMP_SIZES = (
     rb"(?:tiff:ImageWidth|exif:PixelXDimension)",
     rb"(?:tiff:Image(?:Length|Height)|exif:PixelYDimension)",
@@ -52,10 +70,10 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
     comment: bytes = b""
-    text: tuple[tuple[str, str], ...] = ()
-    """Keywords and texts of a PNG."""
-    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Chunks of a PNG that tell what its colours mean."""
+    extended_xmp: tuple[bytes, ...] = ()
+    """The segments of a JPEG that hold what does not go into one."""
+    chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Kinds and contents of chunks of a PNG: what its colours mean, text, the shape of pixels."""
     jpeg: Jpeg | None = None
     """How a JPEG is compressed."""
     lossless: bool = False
@@ -72,45 +90,61 @@ class Metadata:
 
     def without_colour_chunks(self) -> Metadata:
         """For a picture whose colours mean something else now."""
-        return replace(self, colour_chunks=())
+        kept = tuple(chunk for chunk in self.chunks if chunk[0] not in _COLOUR_CHUNKS)
+        return replace(self, chunks=kept)
 
-    def left_out(self, format: str, by_rows: bool = False) -> list[str]:
-        """What a file of that format cannot say, in words; written by rows it says less."""
-        exif = format in EXIF_FORMATS and not (by_rows and format == "TIFF")
+    def for_format(self, format: str) -> Metadata:
+        """Without what a file of that format cannot say."""
+        xmp = self.xmp
+        if format != "JPEG" and self.extended_xmp:
+            for pattern in _XMP_EXTENSION:
+                xmp = re.sub(pattern, b"", xmp)
+        return replace(
+            self,
+            exif=self.exif if format in EXIF_FORMATS and _holds(format, self.exif) else b"",
+            xmp=xmp if format in EXIF_FORMATS and _holds(format, xmp) else b"",
+            iptc=self.iptc if format in IPTC_FORMATS and _holds(format, self.iptc) else b"",
+            comment=self.comment
+            if format in COMMENT_FORMATS and _holds(format, self.comment)
+            else b"",
+            extended_xmp=self.extended_xmp if format == "JPEG" else (),
+            chunks=self.chunks if format == "PNG" else (),
+        )
+
+    def left_out(self, format: str) -> list[str]:
+        """What a file of that format cannot say, in words."""
+        held, kinds = self.for_format(format), {kind for kind, _ in self.chunks}
+        png = format == "PNG"
         kept = {
-            "EXIF data": not self.exif or (exif and _holds(format, self.exif)),
-            "XMP": not self.xmp or (format in EXIF_FORMATS and _holds(format, self.xmp)),
-            "IPTC data": not self.iptc
-            or (format in ("JPEG", "TIFF") and _holds(format, self.iptc)),
-            "the resolution": self.dpi is None or self._holds_dpi(format) or exif,
-            "the comment": (format in COMMENT_FORMATS and not by_rows) or not self.comment,
-            "its text": (format == "PNG" and not by_rows) or not self.text,
-            "its gamma": (format == "PNG" and not by_rows) or not self._has_gamma(),
+            "EXIF data": held.exif == self.exif,
+            "XMP": bool(held.xmp) == bool(self.xmp),
+            "extended XMP": held.extended_xmp == self.extended_xmp,
+            "IPTC data": held.iptc == self.iptc,
+            "the resolution": self.dpi is None or self._holds_dpi(format) or format in EXIF_FORMATS,
+            "the comment": held.comment == self.comment,
+            "its text": png or not kinds.intersection(_TEXT_CHUNKS),
+            "the shape of its pixels": png or _SHAPE_CHUNK not in kinds,
+            "its gamma": png or not self._has_gamma(),
         }
         return [what for what, is_kept in kept.items() if not is_kept]
 
     def save_options(self, format: str) -> dict[str, Any]:
-        """What Pillow's `save` takes to say as much as a file of that format can."""
+        """What Pillow's `save` takes to say as much as it can in a file of that format, for which
+        this is; the rest is said by `annotations`."""
         options: dict[str, Any] = {}
         if self.dpi and self._holds_dpi(format):
             options["dpi"] = self.dpi
-        if self.comment and format in COMMENT_FORMATS:
+        if self.comment and format == "GIF":
             options["comment"] = self.comment
-        if format == "TIFF":
-            options["exif"] = self._tiff_tags()
-            if self.exif:  # libtiff, which compresses, does not write its parts
-                options["compression"] = "raw"
-        elif format in EXIF_FORMATS:
+        if format in EXIF_FORMATS and format != "TIFF":
             exif = self.exif
             if self.dpi and not exif and not self._holds_dpi(format):
                 exif = exif_data.resolution(self.dpi)
-            if exif and _holds(format, exif):
+            if exif:
                 options["exif"] = exif
-            if self.xmp and format != "PNG" and _holds(format, self.xmp):
+            if self.xmp and format != "PNG":
                 options["xmp"] = self.xmp
-        if format == "PNG":
-            options["pnginfo"] = self._png_chunks()
-        if format == "JPEG" and self.iptc and _holds(format, self.iptc):
+        if format == "JPEG" and self.iptc:
             options["extra"] = iptc_marker(self.iptc)
         return options
 
@@ -121,28 +155,10 @@ class Metadata:
 
     def _has_gamma(self) -> bool:
         """Whether a PNG says that its colours are not those of sRGB."""
-        chunks = dict(self.colour_chunks)
+        chunks = dict(self.chunks)
         gamma = chunks.get(b"gAMA", struct.pack(">I", 45455))
         other = abs(int.from_bytes(gamma, "big") - 45455) > 500
         return b"sRGB" not in chunks and (other or b"cICP" in chunks)
-
-    def _tiff_tags(self) -> Image.Exif:
-        tags = exif_data.to_tiff(self.exif)
-        if self.xmp:
-            tags[exif_data.XMP_TAG] = self.xmp
-        if self.iptc:
-            tags[exif_data.IPTC_TAG] = self.iptc
-        return tags
-
-    def _png_chunks(self) -> PngImagePlugin.PngInfo:
-        chunks = PngImagePlugin.PngInfo()
-        for kind, data in self.colour_chunks:
-            chunks.add(kind, data)
-        if self.xmp:
-            chunks.add_itxt(_XMP_TEXT, self.xmp.decode("utf-8", "replace"))
-        for key, value in self.text:
-            chunks.add_text(key, value)
-        return chunks
 
 
 EMPTY = Metadata()
@@ -157,24 +173,18 @@ def read_metadata(image: Image.Image, file: BinaryIO, name: str) -> Metadata:
         file: what it is read from, whose position is kept.
         name: what messages call it.
     """
-    info = image.info
-    xmp = info.get("xmp") or info.get(_XMP_TEXT) or b""
-    comment = info.get("comment") or b""
-    text = info if image.format == "PNG" else {}
-    place = file.tell()
+    info, place = image.info, file.tell()
     try:
+        chunks = tuple(_chunks(file)) if image.format == "PNG" else ()
+        comment = info.get("comment") or b""
         return Metadata(
-            exif=_exif(image, name),
-            xmp=xmp.encode() if isinstance(xmp, str) else bytes(xmp),
+            exif=_exif(image, file, name),
+            xmp=_xmp(info, chunks),
             iptc=_iptc(image),
             dpi=_dpi(image),
             comment=comment.encode() if isinstance(comment, str) else bytes(comment),
-            text=tuple(
-                (key, str(value))
-                for key, value in text.items()
-                if isinstance(key, str) and isinstance(value, str) and key not in _NO_TEXT
-            ),
-            colour_chunks=tuple(_colour_chunks(file)) if image.format == "PNG" else (),
+            extended_xmp=tuple(part for part in _segments(image) if part.startswith(_EXTENDED_XMP)),
+            chunks=tuple(chunk for chunk in chunks if not _is_metadata(*chunk)),
             jpeg=Jpeg.of(image),
             lossless=image.format == "WEBP" and _is_lossless(file),
         )
@@ -182,15 +192,38 @@ def read_metadata(image: Image.Image, file: BinaryIO, name: str) -> Metadata:
         file.seek(place)
 
 
-def _exif(image: Image.Image, name: str) -> bytes:
+def says_more(page: Image.Image) -> bool:
+    """Whether a page of a TIFF that is open at it has EXIF data, XMP or IPTC data of its own."""
+    tags = getattr(page, "tag_v2", {})
+    return exif_data.tells(tags) or bool({exif_data.XMP_TAG, exif_data.IPTC_TAG} & set(tags))
+
+
+def _exif(image: Image.Image, file: BinaryIO, name: str) -> bytes:
     try:
-        if isinstance(stored := image.info.get("exif"), bytes) and image.format != "TIFF":
+        if image.format == "TIFF":
+            return exif_data.from_tiff(file)
+        if isinstance(stored := image.info.get("exif"), bytes):
             return exif_data.cleaned(stored)
         tags = Image.Image.getexif(image)  # the method of PNG would decode the picture
-        return exif_data.from_tiff(tags) if len(tags) else b""
+        return exif_data.cleaned(tags.tobytes()) if exif_data.tells(tags) else b""
     except Exception:  # damaged bytes can make Pillow raise anything
         warnings.warn(f"{name}: its EXIF data is damaged and left out", stacklevel=4)
         return b""
+
+
+def _xmp(info: dict[Any, Any], chunks: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Also of a PNG that has it behind its pixels, before these are decoded."""
+    found = info.get("xmp") or info.get(_XMP_TEXT) or b""
+    for kind, data in chunks if not found else ():
+        keyword, _, rest = data.partition(b"\0")
+        if kind == b"iTXt" and keyword == _XMP_TEXT.encode() and rest[:1] == b"\0":
+            found = rest[2:].split(b"\0", 2)[-1]
+    return found.encode() if isinstance(found, str) else bytes(found)
+
+
+def _segments(image: Image.Image) -> list[bytes]:
+    """The contents of a JPEG's segments for applications."""
+    return [data for _, data in getattr(image, "applist", ())]
 
 
 def _dpi(image: Image.Image) -> tuple[float, float] | None:
@@ -228,18 +261,30 @@ def _enlarged_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
     return xmp
 
 
-def _colour_chunks(file: BinaryIO) -> Iterable[tuple[bytes, bytes]]:
-    """Those of a PNG."""
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+    """Those of a PNG that tell something and are not damaged."""
     file.seek(_SIGNATURE)
+    kept, colours = 0, True
     while len(head := file.read(8)) == 8:
         length, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if kind in (b"IDAT", b"IEND"):
+        if kind == b"IEND":
             return
-        if kind in _COLOUR_CHUNKS and length <= 32:
-            yield kind, file.read(length)
-            file.seek(4, 1)
-        else:
+        colours &= kind != b"IDAT"
+        wanted = kind in _TEXT_CHUNKS or (colours and kind in (*_COLOUR_CHUNKS, _SHAPE_CHUNK))
+        if not wanted or kept + length > _MOST_TEXT:
             file.seek(length + 4, 1)
+            continue
+        data = file.read(length)
+        if file.read(4) == zlib.crc32(data, zlib.crc32(kind)).to_bytes(4, "big"):
+            kept += length
+            yield kind, data
+
+
+def _is_metadata(kind: bytes, data: bytes) -> bool:
+    """Whether a chunk says what is kept elsewhere: XMP and the like, or pixels per inch."""
+    if kind == _SHAPE_CHUNK:
+        return data[8:] != b"\0" or data[:4] == data[4:8]
+    return kind in _TEXT_CHUNKS and data.partition(b"\0")[0] in _NO_TEXT
 
 
 def _is_lossless(file: BinaryIO) -> bool:

@@ -12,8 +12,15 @@ from PIL import Image
 
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import frames
+from dvmsr.runtime.images.annotations import annotated
 from dvmsr.runtime.images.codec import check_format, decoding, encode, normalise_frame
-from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata, tell_left_out
+from dvmsr.runtime.images.metadata import (
+    EMPTY,
+    Metadata,
+    read_metadata,
+    says_more,
+    tell_left_out,
+)
 from dvmsr.utils import signals
 from dvmsr.utils.paths import check_input, unreadable
 
@@ -110,7 +117,7 @@ def decode_picture(
         numbers = frames.numbers(image, file)
         count, moving = len(numbers), image.format in MOVING
         remedy = _SPLIT if count > 1 else None
-        made, durations, found = [], [], []
+        made, durations, metadata, more = [], [], EMPTY, False
         profile = image.info.get("icc_profile")
         for number in numbers:
             signals.check()
@@ -119,13 +126,14 @@ def decode_picture(
             check(Header(image.height, image.width, count, moving))
             made.append(normalise_frame(image, name, srgb, remedy))
             durations.append(float(image.info.get("duration", 0)))
-            if not found or not moving:
-                found.append(read_metadata(image, file, name))
-        metadata = found[0]
+            if number == numbers[0]:
+                metadata = read_metadata(image, file, name)
+            elif not moving:
+                more |= says_more(image)
         if made[0].info.get("icc_profile") != profile:
             metadata = metadata.without_colour_chunks()
         if count == 1 or not moving:
-            if any(other.exif or other.xmp or other.iptc for other in found[1:]):
+            if more:
                 warnings.warn(
                     f"{name}: EXIF data and the like are kept of the first of its {count} pages "
                     "only",
@@ -187,6 +195,7 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
     format = check_format(path)
     metadata = picture.metadata.enlarged(scale, picture.size)
     tell_left_out(path, format, metadata.left_out(format))
+    metadata = metadata.for_format(format)
     options = metadata.save_options(format) | compression(metadata, format, quality)
     frames = picture.frames
     if picture.timing is not None:
@@ -200,7 +209,7 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
         if len(frames) > 1:
             options |= _animation(timing, format, path)
     first, *more = frames
-    return encode(first, path, more, **options)
+    return annotated(encode(first, path, more, **options), format, metadata)
 
 
 def compression(metadata: Metadata, format: str, quality: int | None) -> dict[str, Any]:

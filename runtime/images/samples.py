@@ -20,9 +20,20 @@ _UNSIGNED = 1
 _NUMBERS = {2: "signed ", 3: "floating-point ", 4: "untyped ", 5: "complex ", 6: "complex "}
 _INVERTED, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR, _LAB = 0, 1, 2, 3, 5, 6, 8
 _COLOURS = {
-    **{_INVERTED: "inverted gray", _GRAY: "gray", _RGB: "RGB", _PALETTE: "palette"},
-    **{4: "mask", _CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "Lab", 9: "ICC Lab", 10: "ITU Lab"},
-    **{32803: "raw sensor", 32844: "LogL", 32845: "LogLuv", 34892: "linear raw"},
+    _INVERTED: "inverted gray",
+    _GRAY: "gray",
+    _RGB: "RGB",
+    _PALETTE: "palette",
+    4: "mask",
+    _CMYK: "CMYK",
+    _YCBCR: "YCbCr",
+    _LAB: "Lab",
+    9: "ICC Lab",
+    10: "ITU Lab",
+    32803: "raw sensor",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "linear raw",
 }
 _UNSPECIFIED, _ALPHA = 0, 2
 """What a band beyond the colours is; between them, alpha that the colours are multiplied by."""

@@ -5,18 +5,46 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
 BYTE, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, LONG8 = 1, 3, 4, 5, 7, 12, 16
 _SIZES = {
-    **{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4},
-    **{10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8},
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
 }
 """Bytes of one value, by its type."""
 _CODES = {
-    **{1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 7: "B", 8: "h", 9: "i"},
-    **{10: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"},
+    1: "B",
+    3: "H",
+    4: "I",
+    5: "I",
+    6: "b",
+    7: "B",
+    8: "h",
+    9: "i",
+    10: "i",
+    11: "f",
+    12: "d",
+    13: "I",
+    16: "Q",
+    17: "q",
+    18: "Q",
 }
 EXIF, GPS, INTEROPERABILITY = 34665, 34853, 40965
 _PARTS = {EXIF, GPS, INTEROPERABILITY}
@@ -149,9 +177,12 @@ class Tiff:
         """Where the file says where its first directory is."""
 
     def directory(
-        self, wanted: Callable[[int], bool] = lambda tag: True, at: int | None = None, depth: int = 0
+        self,
+        wanted: Callable[[int], bool] = lambda tag: True,
+        at: int | None = None,
+        depth: int = 0,
     ) -> dict[int, Value]:
-        """The values of a directory, with those that it holds.
+        """The values of a directory, with those that it holds, but for what is damaged of them.
 
         Args:
             wanted: tag -> whether its value is read.
@@ -159,16 +190,16 @@ class Tiff:
             depth: how many directories it is in.
 
         Raises:
-            Damaged: if it cannot be read.
+            Damaged: if no value can be read.
         """
         entries, _ = self._entries(self._number(self._link) if at is None else at)
         found = {}
         for tag, entry in entries.items():
-            if wanted(tag) and entry.type in _SIZES:
+            if not wanted(tag) or entry.type not in _SIZES:
+                continue
+            with suppress(Damaged):
                 value = self._value(entry)
-                if tag in _PARTS:
-                    if depth == _DEEPEST or not value.numbers:
-                        raise Damaged
+                if tag in _PARTS and value.numbers and depth < _DEEPEST:
                     inner = self.directory(at=int(value.numbers[0]), depth=depth + 1)
                     value = Value(LONG, b"", inner)
                 found[tag] = value

@@ -181,8 +181,7 @@ def enlarge(
             stacklevel=2,
         )
     metadata = reader.metadata.enlarged(upscaler.scale, picture.enlarged_size)
-    left_out = metadata.left_out(format, by_rows=True)
-    tell_left_out(target, f"{format} that is written by rows", left_out)
+    tell_left_out(target, format, metadata.left_out(format))
     size = picture.enlarged_size[::-1]
     bands = len(Image.new(mode, (1, 1)).getbands())
     _warn_of_space(target, size[0] * size[1] * bands * (2 if deep else 1))
@@ -193,7 +192,7 @@ def enlarge(
             *(temporary, format, str(target), *size, mode),
             deep=deep,
             profile=reader.profile,
-            metadata=metadata,
+            metadata=metadata.for_format(format),
             quality=picture.encoding.quality,
         ) as out,
     ):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-SHORT, LONG, RATIONAL, DOUBLE = 3, 4, 5, 12
-_CODES = {SHORT: "H", LONG: "I", DOUBLE: "d"}
+ASCII, SHORT, LONG, DOUBLE = 2, 3, 4, 12
+_CODES = {ASCII: "B", SHORT: "H", LONG: "I", DOUBLE: "d"}
 
 Tags = Mapping[int, tuple[int, Sequence[float]]]
 """Tag: type and values."""

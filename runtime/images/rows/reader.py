@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
@@ -82,7 +82,6 @@ class RowReader:
         self._image = image = self._open()
         self._file_mode = _file_mode(image, path, samples)
         self.metadata, orientation = _told(path)
-        """Without a PNG's text behind its pixels."""
         self._turn = _TURNS.get(orientation, (False, False, False))
         self.height: int = image.height
         self.width: int = image.width
@@ -292,7 +291,8 @@ def _file_mode(image: Any, path: Path, samples: Samples | None) -> str:
 def _only_picture(path: Path, loader: str) -> tuple[int, Samples | None]:
     """The number of the page in a file that is no smaller copy of another, and, of a TIFF, what its
     samples are."""
-    samples = None
+    samples: Samples | None = None
+    found: Sequence[int]
     with path.open("rb") as file:
         if loader == "tiffload":
             try:

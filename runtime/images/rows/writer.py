@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError
+from dvmsr.runtime.images.annotations import PNG_SIGNATURE, annotate_tiff, beginning, chunk
 from dvmsr.runtime.images.exif import resolution
 from dvmsr.runtime.images.jpeg import iptc_blocks
 from dvmsr.runtime.images.metadata import EMPTY, Metadata
@@ -104,7 +106,7 @@ class RowWriter:
         self._thread.start()
         kind = (self._depth, _COLOUR_TYPES[self._mode], 0, 0, 0)
         header = struct.pack(">IIBBBBB", *self._size[::-1], *kind)
-        self._put(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header))
+        self._put(PNG_SIGNATURE + chunk(b"IHDR", header))
 
     def write(self, pixels: NDArray[Any]) -> None:
         """Add rows (any number, W, bands) below those before, uint8 or, if deep, uint16.
@@ -116,11 +118,11 @@ class RowWriter:
         unfiltered = np.zeros((rows, 1), np.uint8)
         samples = pixels.astype(f">u{self._depth // 8}").reshape(rows, -1).view(np.uint8)
         lines = np.concatenate([unfiltered, samples], 1)
-        self._put(_chunk(b"IDAT", self._deflate.compress(lines.tobytes())))
+        self._put(chunk(b"IDAT", self._deflate.compress(lines.tobytes())))
 
     def finish(self) -> None:
         """After the last row."""
-        self._put(_chunk(b"IDAT", self._deflate.flush()) + _chunk(b"IEND", b""))
+        self._put(chunk(b"IDAT", self._deflate.flush()) + chunk(b"IEND", b""))
 
     def stop(self) -> None:
         """Wait until all is written, or, before `finish`, for the failure that this makes."""
@@ -134,6 +136,11 @@ class RowWriter:
         """Raise what the encoder failed with."""
         if self._failure is None:
             return
+        if isinstance(self._failure, OSError):
+            raise DvmsrError(
+                f"{self._name} cannot be written ({self._failure.strerror}); make room or choose "
+                "another place"
+            )
         if not isinstance(self._failure, self._vips.Error):
             raise self._failure
         lines = str(self._failure.detail).splitlines()
@@ -167,20 +174,54 @@ class RowWriter:
             os.close(self._outlet)
 
 
+class _Output:
+    """A file of one of `BEGINNINGS` that libvips writes and that gets what it cannot say."""
+
+    def __init__(self, path: Path, format: str, metadata: Metadata) -> None:
+        self.failure: OSError | None = None
+        self._file = path.open("wb")
+        self._told = partial(beginning, format=format, metadata=metadata)
+        self._head: bytes | None = b""
+        """What came so far; None once the beginning is written."""
+
+    def write(self, data: bytes) -> int:
+        """What libvips calls; 0 says that it failed."""
+        try:
+            if self._head is None:
+                self._file.write(data)
+            elif made := self._told(self._head + data):
+                self._file.write(made)
+                self._head = None
+            else:
+                self._head += data
+        except OSError as error:
+            self.failure = error
+            return 0
+        return len(data)
+
+    def close(self) -> None:
+        """After all that libvips wrote."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self.failure = error
+        if self.failure is not None:
+            raise self.failure
+
+
 def _saving(
     path: Path, format: str, profile: bytes | None, metadata: Metadata, quality: int | None
 ) -> Callable[[Any], None]:
     """What encodes a picture of libvips."""
-    exif = metadata.exif
+    exif = b"" if format == "TIFF" else metadata.exif
     if format == "JPEG" and metadata.dpi and not exif:  # libvips tells it there or nowhere
         exif = resolution(metadata.dpi)
-    iptc = iptc_blocks(metadata.iptc) if format == "JPEG" else metadata.iptc
     blobs = {
         name: data
         for name, data in [
             ("exif-data", exif),
-            ("xmp-data", metadata.xmp),
-            ("iptc-data", iptc),
+            ("xmp-data", metadata.xmp if format == "JPEG" else b""),
+            ("iptc-data", iptc_blocks(metadata.iptc) if format == "JPEG" else b""),
             ("icc-profile-data", profile),
         ]
         if data
@@ -193,23 +234,26 @@ def _saving(
     def save(image: Any) -> None:
         across, down = metadata.dpi or (_NO_DPI, _NO_DPI)
         image = image.copy(xres=across / _MM_PER_INCH, yres=down / _MM_PER_INCH)
+        vips = import_vips()
         for name, data in blobs.items():
-            image.set_type(import_vips().GValue.blob_type, name, data)
-        file = os.fspath(path)
-        if format == "PNG":
-            image.pngsave(file, filter="all", keep=keep)
-        elif format == "TIFF":
+            image.set_type(vips.GValue.blob_type, name, data)
+        if format == "TIFF":
             size = image.width * image.height * image.bands * (2 if image.format == "ushort" else 1)
             compression = {"compression": "lzw", "predictor": "horizontal"}
-            image.tiffsave(file, bigtiff=size > _CLASSIC_TIFF, keep=keep, **compression)
-        else:
-            full = jpeg is None or jpeg.sampling == 0
-            image.jpegsave(file, Q=quality, subsample_mode="off" if full else "on", keep=keep)
+            big = size > _CLASSIC_TIFF
+            image.tiffsave(os.fspath(path), bigtiff=big, keep=keep, **compression)
+            with path.open("r+b") as file:
+                annotate_tiff(file, metadata)
+            return
+        output, target = _Output(path, format, metadata), vips.TargetCustom()
+        target.on_write(output.write)
+        try:
+            if format == "PNG":
+                image.pngsave_target(target, filter="all", keep=keep)
+            else:
+                sampling = "off" if jpeg is None or jpeg.sampling == 0 else "on"
+                image.jpegsave_target(target, Q=quality, subsample_mode=sampling, keep=keep)
+        finally:
+            output.close()
 
     return save
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG (PNG 1.2, section 3.2)."""
-    checksum = zlib.crc32(data, zlib.crc32(kind))
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)

@@ -359,7 +359,7 @@ def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
 def test_a_file_in_memory_is_decoded_as_one_on_disk(tmp_path: Path) -> None:
     path = save(tmp_path / "p.jpg", Image.fromarray(random_pixels(9, 7)))
     assert decode_image(io.BytesIO(path.read_bytes()), "it").tobytes() == read_image(path).tobytes()
-    with pytest.raises(DvmsrError, match="it is damaged or .*; get a complete copy"):
+    with pytest.raises(DvmsrError, match=r"it is damaged or .*; get a complete copy"):
         decode_image(io.BytesIO(path.read_bytes()[:-100]), "it")
     with pytest.raises(DvmsrError, match="it is empty"):
         decode_image(io.BytesIO(b""), "it")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import struct
 import subprocess
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,16 @@ from PIL import Image, ImageCms
 from processes import LIMIT, next_line
 from profiles import WIDE
 from small_model import Models, random_pixels
+from tiffs import ASCII, DOUBLE, SHORT, write_tiff
 
 from dvmsr import checkpoint
 from dvmsr.errors import UsageError
 from dvmsr.runtime import Upscaler
+from dvmsr.runtime.images import annotations
 from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.jpeg import iptc_marker
 from dvmsr.runtime.images.rows import vips
+from dvmsr.runtime.images.tiff import Tiff
 from dvmsr.runtime.infer import by_rows
 
 requires_vips = pytest.mark.skipif(not vips.installed(), reason="needs the extra large")
@@ -225,14 +231,152 @@ def test_metadata_goes_by_rows(
             assert b'tiff:ImageWidth="40"' in written
             exif = image.getexif()
             assert exif.get(0x0112, 1) == 1
-            if target != "o.tif":
-                assert (exif[271], exif[282]) == ("Leica", 200)
-                assert exif.get_ifd(0x8769)[0xA002] == 40
-    told = "o.tif: TIFF that is written by rows cannot hold EXIF data, left out"
-    assert told in capsys.readouterr().err
+            assert (exif[271], exif[282]) == ("Leica", 200)
+            assert exif.get_ifd(0x8769)[0xA002] == 40
+    assert "left out" not in capsys.readouterr().err
     with Image.open("p.jpg") as before, Image.open("o.jpg") as after:
         assert after.quantization == before.quantization
         assert after.layer == before.layer
+
+
+def chunks_of(path: str) -> list[tuple[bytes, bytes]]:
+    """Of a PNG: kinds and contents before and behind the pixels, in the order of the alphabet."""
+    data, found, place = Path(path).read_bytes(), [], 8
+    while place < len(data):
+        length, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if kind != b"IDAT":
+            found.append((kind, data[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return sorted(found)
+
+
+PNG_CHUNKS: dict[str, tuple[tuple[bytes, bytes], ...]] = {
+    "nothing": (),
+    "linear": ((b"gAMA", (100_000).to_bytes(4, "big")),),
+    "chromaticities": ((b"cHRM", bytes(range(32))), (b"gAMA", (45_455).to_bytes(4, "big"))),
+    "srgb": ((b"sRGB", b"\0"),),
+    "hdr": ((b"cICP", bytes([9, 16, 0, 1])), (b"mDCV", bytes(24)), (b"cLLI", bytes(8))),
+    "resolution": ((b"pHYs", struct.pack(">IIB", 3937, 3937, 1)),),
+    "narrow-pixels": ((b"pHYs", struct.pack(">IIB", 1, 2, 0)),),
+    "text": (
+        (b"tEXt", b"Title\0Sea"),
+        (b"zTXt", b"prompt\0\0" + zlib.compress(b"a cat " * 300_000)),
+        (b"iTXt", "Titre\0\0\0fr\0Titre\0Été".encode()),
+    ),
+    "xmp": ((b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta/>"),),
+}
+
+
+@requires_vips
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [(name, False) for name in PNG_CHUNKS] + [("text", True), ("xmp", True)],
+    ids=[*PNG_CHUNKS, "text-behind", "xmp-behind"],
+)
+def test_a_png_says_by_rows_what_it_says_in_memory(
+    model: tuple[str, ...], infer: Infer, name: str, bits: int, behind: bool
+) -> None:
+    """Nothing is lost, and nothing is made up."""
+    ours = b"".join(annotations.chunk(*one) for one in PNG_CHUNKS[name])
+    size = struct.pack(">IIBBBBB", 9, 7, bits, 2, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + bytes(range(27)) * (bits // 8) for _ in range(7)))
+    parts = [ours, annotations.chunk(b"IDAT", pixels)]
+    body = b"".join(reversed(parts) if behind else parts)
+    head = b"\x89PNG\r\n\x1a\n" + annotations.chunk(b"IHDR", size)
+    Path("p.png").write_bytes(head + body + annotations.chunk(b"IEND", b""))
+    assert infer("p.png", "-o", "rows.png", "--strip", "4", *model) == 0
+    expected = [(b"IEND", b""), (b"IHDR", struct.pack(">IIBBBBB", 18, 14, bits, 2, 0, 0, 0))]
+    expected += PNG_CHUNKS[name]
+    if name == "resolution":
+        expected[-1] = (b"pHYs", struct.pack(">IIB", 7874, 7874, 1))
+    assert chunks_of("rows.png") == sorted(expected)
+    if bits == 8:
+        assert infer("p.png", "-o", "whole.png", *model) == 0
+        assert chunks_of("whole.png") == sorted(expected)
+
+
+def segments_of(path: str) -> list[bytes]:
+    """Of a JPEG: markers and contents that are not about its compression."""
+    data, found, place = Path(path).read_bytes(), [], 2
+    while data[place + 1] != 0xDA:
+        length = int.from_bytes(data[place + 2 : place + 4], "big")
+        if data[place + 1] >= 0xE0:
+            found.append(data[place : place + 2 + length])
+        place += 2 + length
+    return sorted(found)
+
+
+@requires_vips
+@pytest.mark.parametrize("resolution", [None, (100, 100)], ids=["no-dpi", "dpi"])
+def test_a_jpeg_says_by_rows_what_it_says_in_memory(
+    model: tuple[str, ...], infer: Infer, resolution: tuple[int, int] | None
+) -> None:
+    guid = b"0" * 32
+    xmp = b"<x:xmpmeta><a xmpNote:HasExtendedXMP='" + guid + b"'/></x:xmpmeta>"
+    more = b"http://ns.adobe.com/xmp/extension/\0" + guid + bytes([0, 0, 156, 64, 0, 0, 0, 0])
+    more += b"<x:xmpmeta/>".ljust(40_000)
+    extra = b"\xff\xe1" + (len(more) + 2).to_bytes(2, "big") + more + iptc_marker(b"\x1c\x02\x05")
+    options = {} if resolution is None else {"dpi": resolution}
+    noise("p.jpg", 9, 7, xmp=xmp, extra=extra, comment=b"by hand", **options)
+    assert infer("p.jpg", "-o", "rows.jpg", "--strip", "4", *model) == 0
+    assert infer("p.jpg", "-o", "whole.jpg", *model) == 0
+    rows, whole = segments_of("rows.jpg"), segments_of("whole.jpg")
+    resolutions = (b"JFIF\0", b"Exif\0")  # libvips says it there, Pillow here
+    said = [{s[4:30] for s in told if s[4:9] not in resolutions} for told in (rows, whole)]
+    assert said[0] == said[1]
+    for part in (xmp, more, b"by hand", b"\x1c\x02\x05"):
+        assert sum(part in segment for segment in rows) == 1
+        assert sum(part in segment for segment in whole) == 1
+    with Image.open("rows.jpg") as one, Image.open("whole.jpg") as other:
+        assert one.info.get("dpi") == other.info.get("dpi")
+        assert one.info.get("dpi") == (resolution and (200, 200))
+
+
+@requires_vips
+@pytest.mark.parametrize("target", ["o.png", "o.tif", "o.webp"])
+def test_extended_xmp_is_left_out_with_a_warning(
+    model: tuple[str, ...], infer: Infer, capsys: pytest.CaptureFixture[str], target: str
+) -> None:
+    more = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40 + b"<x/>"
+    xmp = b"<x:xmpmeta><a xmpNote:HasExtendedXMP='" + b"0" * 32 + b"'/></x:xmpmeta>"
+    noise("p.jpg", 9, 7, xmp=xmp, extra=b"\xff\xe1" + (len(more) + 2).to_bytes(2, "big") + more)
+    assert infer("p.jpg", "-o", target, *model) == 0
+    assert f"{target}: {target[2:].upper().replace('TIF', 'TIFF')} cannot hold extended XMP" in (
+        capsys.readouterr().err
+    )
+    assert b"<x:xmpmeta><a/></x:xmpmeta>" in Path(target).read_bytes()
+
+
+@requires_vips
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("point", [1, 2], ids=["area", "point"])
+def test_a_map_stays_as_large_as_it_was(
+    model: tuple[str, ...], infer: Infer, bits: int, order: str, point: int
+) -> None:
+    """Scale 2, in memory and by rows; tie points lie at (10, 20)."""
+    tags = {
+        33550: (DOUBLE, [10.0, 12.0, 3.0]),
+        33922: (DOUBLE, [10.0, 20.0, 0.0, 5e5, 5.4e6, 0.0]),
+        34735: (SHORT, [1, 1, 0, 2, 1025, 0, 1, point, 3072, 0, 1, 32632]),
+        42113: (ASCII, list(b"-9999\0")),
+    }
+    pixels = np.arange(7 * 9 * 3).reshape(7, 9, 3)
+    write_tiff(Path("p.tif"), pixels, bits, 2, order=order, more=tags)
+    ways = [("rows.tif", "--strip", "4")] + [("whole.tif",)] * (bits == 8)
+    for target, *options in ways:
+        assert infer("p.tif", "-o", target, *options, *model) == 0
+        with Path(target).open("rb") as file:
+            found = Tiff(file).directory()
+        shift = 0.5 * (point == 2)
+        assert found[33550].numbers == (5, 6, 3)
+        assert found[33922].numbers == (20 + shift, 40 + shift, 0, 5e5, 5.4e6, 0)
+        assert found[34735].numbers == tuple(tags[34735][1])
+        assert found[42113].data == b"-9999\0"
+        assert not {282, 283, 296} & set(found)
+        with Image.open(target) as image:
+            assert image.info["compression"] == "tiff_lzw"
 
 
 @requires_vips

@@ -151,7 +151,7 @@ def test_says_that_a_file_is_cut_off(tmp_path: Path, name: str, part: float) -> 
     CASES[name](path)
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(DvmsrError, match="is (damaged or .*; get a complete copy|not a .* image)"):
+    with pytest.raises(DvmsrError, match=r"is (damaged or .*; get a complete copy|not a .* image)"):
         list(open_rows(path, tmp_path).strips(8))
 
 
@@ -161,7 +161,7 @@ def test_refuses_what_it_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(DvmsrError, match="holds 2 frames or pages; split it"):
         open_rows(path, tmp_path)
     Image.new("F", (3, 3)).save(path)
-    with pytest.raises(DvmsrError, match="has 32-bit floating-point gray samples, .*; convert it"):
+    with pytest.raises(DvmsrError, match=r"has 32-bit floating-point gray samples, .*; convert it"):
         open_rows(path, tmp_path)
     picture("RGB").save(tmp_path / "p.bmp")
     assert not reads(tmp_path / "p.bmp")
