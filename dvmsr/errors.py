@@ -6,6 +6,7 @@ lines print it to stderr without a traceback (`dvmsr.utils.cli.app`); anything t
 """
 
 import signal
+from typing import TypeVar
 
 SIGNALLED = 128
 """Plus the number of a signal that ends the process: its exit code."""
@@ -63,3 +64,13 @@ def explain(error: DvmsrError | OSError | MemoryError, name: str) -> DvmsrError:
     if isinstance(error, MemoryError):
         return DvmsrError(f"{name} needs more memory than there is; make it smaller")
     return DvmsrError(f"{error.filename or name} cannot be used ({error.strerror}); check the path")
+
+
+Error = TypeVar("Error", bound=BaseException)
+
+
+def bare(error: Error) -> Error:
+    """It alone: its traceback, and errors that it followed, keep alive all that the code which
+    raised them had in hand, pixels and open files."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

@@ -106,7 +106,7 @@ def run(runner: Runner, options: Options) -> None:
         notice(f"{len(failures)} of {len(outcomes)} images failed: {names}")
         sys.exit(DvmsrError.exit_code)
     if failures:
-        sys.exit(failures[0].error.exit_code)
+        sys.exit(failures[0].exit_code)
 
 
 def enlarge_all(
@@ -159,7 +159,8 @@ def enlarge_all(
             if isinstance(outcome, Result):
                 yield tell(outcome)
             else:
-                yield tell(Failure(str(job.source), explain(outcome, str(job.source))))
+                error = explain(outcome, str(job.source))
+                yield tell(Failure(str(job.source), str(error), error.exit_code))
         if counts[SKIPPED]:
             display.line(f"{counts[SKIPPED]} of {len(jobs)} images skipped, their results exist")
         if len(results) > 1:

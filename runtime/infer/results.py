@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.errors import DvmsrError
 from dvmsr.runtime.infer.manifest import BEGUN, DONE, FAILED, SKIPPED
 
 if TYPE_CHECKING:
@@ -58,11 +57,13 @@ class Failure:
     """One image that was not."""
 
     input: str
-    error: DvmsrError
+    error: str
+    """One sentence."""
+    exit_code: int
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON-ready values."""
-        return {"input": self.input, "status": FAILED, "error": str(self.error)}
+        """All but the exit code as JSON-ready values."""
+        return {"input": self.input, "status": FAILED, "error": self.error}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.errors import EXPECTED, explain
+from dvmsr.errors import EXPECTED, bare, explain
 from dvmsr.runtime.images.codec import extension_of
 from dvmsr.runtime.infer.job import FileJob, Job
 from dvmsr.runtime.storage.places import Place, Stream
@@ -100,7 +100,7 @@ class Copies:
             yield
         except EXPECTED as error:
             last = True
-            failure = explain(error, _called(job.source, "input"))
+            failure = bare(explain(error, _called(job.source, "input")))
             raise type(failure)(self.renamed(str(failure))) from None
         finally:
             files = self._files.pop(job, None) if last else None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from typing import NoReturn
@@ -169,3 +171,41 @@ def test_what_is_being_saved_is_told_after_an_interrupt(request: pytest.FixtureR
 def test_a_bug_is_no_outcome() -> None:
     with pytest.raises(ZeroDivisionError):
         list(pipeline([0], lambda n: 1 // n, lambda n, loaded: loaded, lambda n, made: made))
+
+
+@pytest.mark.parametrize("stage", ["load", "work", "save"])
+def test_two_thousand_failures_keep_nothing_alive(stage: str) -> None:
+    """Neither pixels nor files that the code which failed had in hand; without the collector of
+    cycles, whom bytes do not wake."""
+    alive: weakref.WeakSet[object] = weakref.WeakSet()
+    most = 0
+
+    class Pixels:
+        pass
+
+    def attempt(name: str, number: int) -> int:
+        pixels = Pixels()
+        alive.add(pixels)
+        if name == stage:
+            try:
+                raise OSError(5, "damaged")
+            except OSError:
+                raise DvmsrError(f"{number}") from None
+        return number
+
+    gc.disable()
+    try:
+        told = []
+        outcomes = pipeline(
+            range(2000),
+            lambda number: attempt("load", number),
+            lambda number, loaded: attempt("work", loaded),
+            lambda number, made: attempt("save", made),
+        )
+        for _, outcome in outcomes:
+            told.append(outcome)
+            most = max(most, len(alive))
+    finally:
+        gc.enable()
+    assert [str(error) for error in told] == [str(number) for number in range(2000)]
+    assert most <= 6

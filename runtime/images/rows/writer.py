@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import EXPECTED, DvmsrError, bare
 from dvmsr.runtime.images.annotations import PNG_SIGNATURE, annotate_tiff, beginning, chunk
 from dvmsr.runtime.images.exif import resolution
 from dvmsr.runtime.images.jpeg import iptc_blocks
@@ -168,6 +168,8 @@ class RowWriter:
             source = self._vips.Source.new_from_descriptor(self._outlet)
             load = self._vips.Image.pngload_source
             self._save(load(source, access="sequential", fail_on="error"))
+        except (self._vips.Error, *EXPECTED) as error:
+            self._failure = bare(error)  # whose frames hold this object
         except BaseException as error:
             self._failure = error
         finally:

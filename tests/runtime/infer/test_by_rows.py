@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 import subprocess
@@ -553,3 +554,43 @@ def test_frames_that_cannot_be_counted_are_a_sentence(
     Path("a.gif").write_bytes(whole[: second + 30])
     assert infer("a.gif", *model) == 1
     assert "a.gif is damaged or truncated" in capsys.readouterr().err
+
+
+@requires_vips
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what is open as Linux tells it")
+@pytest.mark.parametrize("options", [("--strip", "8"), ()], ids=["rows", "memory"])
+def test_two_thousand_damaged_pictures_leave_neither_files_open_nor_pixels(
+    model: tuple[str, ...], infer: Infer, options: tuple[str, ...]
+) -> None:
+    noise("large.png", 900, 600)
+    noise("whole.png", 30, 20)
+    Path("in").mkdir()
+    Path("in/0.png").write_bytes(Path("large.png").read_bytes()[:10_000])
+    for number in range(1, 2000):
+        os.link("in/0.png", f"in/{number}.png")
+    code = (
+        "import gc, os, resource, sys\n"
+        "from dvmsr.runtime.cli import main\n"
+        "gc.disable()\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(len(os.listdir('/proc/self/fd')), peak)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "in", "whole.png", "-o", "out", *options, *model],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    lines = ran.stderr.splitlines()
+    failed = [line for line in lines if line.startswith("error: ")]
+    assert len(failed) == 2000
+    assert {line.split(" ", 2)[2] for line in failed} == {
+        "is damaged or truncated; get a complete copy of it"
+    }
+    assert Path("out/whole_x2.png").exists()
+    files, kilobytes = map(int, ran.stdout.split())
+    assert files < 20
+    assert kilobytes < 500_000  # of pixels alone there were 3.2 GB
