@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
+from processes import LIMIT
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
@@ -209,3 +212,33 @@ def test_a_cmyk_profile_that_is_damaged_is_left_out(tmp_path: Path) -> None:
     (rows,) = reader.strips(5)
     with Image.open(path) as image:
         assert np.array_equal(rows, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a file that is open cannot be cut there")
+@pytest.mark.parametrize("name", ["p.jpg", "p.png", "p.tif", "p.webp"])
+def test_a_file_that_becomes_shorter_meanwhile_is_no_end_of_the_process(
+    tmp_path: Path, name: str
+) -> None:
+    """A mapped file would end it by SIGBUS."""
+    path = tmp_path / name
+    pixels = np.random.default_rng(0).integers(0, 256, (900, 600, 3), np.uint8)
+    Image.fromarray(pixels).save(path, quality=95)
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from dvmsr.errors import DvmsrError\n"
+        "from dvmsr.runtime.images.rows.reader import open_rows\n"
+        "path = Path(sys.argv[1])\n"
+        "strips = open_rows(path, path.parent).strips(8)\n"
+        "next(strips)\n"
+        "os.truncate(path, 30_000)\n"
+        "try:\n    rows = sum(len(strip) for strip in strips)\n"
+        "except DvmsrError as error:\n    print(error)\n"
+        "else:\n    print(rows, 'rows')\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    damaged = f"{path} is damaged or truncated; get a complete copy of it\n"
+    assert ran.stdout == ("892 rows\n" if name == "p.webp" else damaged)  # read at once
