@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -15,6 +14,7 @@ from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx.parity import Parity
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 from dvmsr.runtime.parity.difference import measure

@@ -310,7 +310,7 @@ def run_process(code: str, *arguments: str, **options: Any) -> subprocess.Popen[
 def test_ctrl_c_stops_the_network(folder: Path) -> None:
     """Within the run: it would take half a minute."""
     announce = (
-        "import onnxruntime\n"
+        "from dvmsr.runtime.backends.onnxrt.library import onnxruntime\n"
         "run = onnxruntime.InferenceSession.run\n"
         "def announced(*arguments):\n"
         "    print('running', flush=True)\n"

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, first_line, run_session
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.utils.paths import check_encodable, check_input, exists

@@ -8,12 +8,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.kernels import cpu, cuda
 from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
 from dvmsr.utils import signals
 
