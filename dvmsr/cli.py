@@ -8,7 +8,7 @@ import typer
 from dvmsr.runtime.commands import bench, parity
 from dvmsr.train.command import distill, train
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
+from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, TrustEngine, Version
 
 EXAMPLES = """\b
 Examples:
@@ -53,6 +53,7 @@ def evaluate(
         typer.Option(metavar="FOLDER", help="Write pictures there: bicubic, models, original."),
     ] = None,
     overwrite: Overwrite = False,
+    trust_engine: TrustEngine = False,
 ) -> None:
     """Measure PSNR and SSIM as the papers do.
 
@@ -69,7 +70,7 @@ def evaluate(
     """
     from dvmsr.eval.evaluate import run
 
-    run(folders, model, backend, scale, csv, as_json, side_by_side, overwrite)
+    run(folders, model, backend, scale, csv, as_json, side_by_side, overwrite, trust_engine)
 
 
 def compare(
@@ -102,6 +103,7 @@ def compare(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    trust_engine: TrustEngine = False,
 ) -> None:
     """Show what methods make of a picture, in one HTML file that works offline.
 
@@ -126,7 +128,8 @@ def compare(
     """
     from dvmsr.eval.compare import run
 
-    run(image, model, against or ["bicubic"], html, not low, crop, overwrite, as_json)
+    methods = against or ["bicubic"]
+    run(image, model, methods, html, not low, crop, overwrite, as_json, trust_engine)
 
 
 def info(

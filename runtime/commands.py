@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.utils.cli.options import AsJson, Overwrite, Threads
+from dvmsr.utils.cli.options import AsJson, Overwrite, Threads, TrustEngine
 
 
 def parity(
@@ -39,6 +39,7 @@ def parity(
         ),
     ] = None,
     threads: Threads = None,
+    trust_engine: TrustEngine = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +63,7 @@ def parity(
     """
     from dvmsr.runtime.parity.parity import run
 
-    run(a, b, images or [], limits, layers, heat_map, threads, overwrite, as_json)
+    run(a, b, images or [], limits, layers, heat_map, threads, trust_engine, overwrite, as_json)
 
 
 def bench(
@@ -95,6 +96,7 @@ def bench(
         int, typer.Option(min=0, max=10_000, metavar="N", help="Rounds before those that count.")
     ] = 3,
     threads: Threads = None,
+    trust_engine: TrustEngine = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.json", help="Write all figures there."),
@@ -123,6 +125,6 @@ def bench(
     from dvmsr.runtime.bench.bench import run
 
     run(
-        *(models, size or [], batch or [], rounds, warmup, threads),
+        *(models, size or [], batch or [], rounds, warmup, threads, trust_engine),
         *(output, plot, overwrite, as_json),
     )

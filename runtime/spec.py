@@ -17,11 +17,14 @@ def split(spec: str) -> tuple[str, str]:
     return model, backend
 
 
-def load(spec: str, threads: int | None = None) -> Upscaler:
+def load(spec: str, threads: int | None = None, trust_engine: bool = False) -> Upscaler:
     """The model on its backend.
+
+    Args:
+        trust_engine: as of `Upscaler.from_file`.
 
     Raises:
         DvmsrError: as `Upscaler.from_file`.
     """
     model, backend = split(spec)
-    return Upscaler.from_file(model, backend, threads)
+    return Upscaler.from_file(model, backend, threads, trust_engine=trust_engine)

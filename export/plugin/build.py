@@ -219,7 +219,8 @@ def _run(command: list[str], environment: dict[str, str], major: int, log: str =
 
 
 def _failure(log: str, major: int) -> DvmsrError:
-    if "headers were not found" in log:
+    said = " ".join(log.split())  # CMake breaks its lines
+    if "headers were not found" in said:
         if major != FETCHED_MAJOR:
             return MissingComponentError(
                 f"compiling the plugin for TensorRT {major} needs its headers, and none were "
@@ -230,6 +231,12 @@ def _failure(log: str, major: int) -> DvmsrError:
             "compiling the plugin needs TensorRT's headers, and none were found or could be "
             "downloaded; name the folder of TensorRT with --tensorrt-root, or install "
             "libnvinfer-headers-dev"
+        )
+    if altered := re.search(r"(\S+) has an unknown SHA-256", said):
+        return DvmsrError(
+            f"{altered[1]}, which was downloaded for TensorRT's headers, is not the file that "
+            "dvmsr knows, and nothing of it was used; name the folder of TensorRT with "
+            "--tensorrt-root, or install libnvinfer-headers-dev"
         )
     unknown = re.search(r"unsupported gpu architecture '\w+_(\w+)'", log, re.I)
     if unknown:

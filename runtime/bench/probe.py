@@ -30,13 +30,13 @@ class Probe:
     """Peak memory on the GPU; None on a processor."""
 
 
-def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
+def probe(spec: str, threads: int | None, shape: Shape, trust_engine: bool = False) -> Probe:
     """Load a model in a new process and run it once on an input of that shape.
 
     Raises:
         DvmsrError: if that fails.
     """
-    arguments = [spec, str(threads or 0), "x".join(map(str, shape))]
+    arguments = [spec, str(threads or 0), "x".join(map(str, shape)), str(int(trust_engine))]
     command = child_python.command(__name__, *arguments)
     result = signals.run(command)
     if result.returncode:
@@ -48,13 +48,13 @@ def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
 
 def main() -> None:
     """In the new process: print a `Probe` as JSON, or one line that says what failed."""
-    spec, threads, shape = sys.argv[1:]
+    spec, threads, shape, trust = sys.argv[1:]
     batch, height, width = map(int, shape.split("x"))
     start = time.perf_counter()
     from dvmsr.runtime.spec import load
 
     try:
-        network = load(spec, int(threads) or None).network
+        network = load(spec, int(threads) or None, bool(int(trust))).network
         seconds = time.perf_counter() - start
         loaded = peak_resident()
         network(np.full((batch, 3, height, width), 0.5, np.float32))

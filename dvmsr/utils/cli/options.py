@@ -22,6 +22,14 @@ Version = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TrustEngine = Annotated[
+    bool,
+    typer.Option(
+        "--trust-engine",
+        help="Run the code for the processor that an engine carries (--embed-plugin, "
+        "--version-compatible): whoever made it acts with your rights.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", show_default="the backend's choice, usually all cores"),

@@ -149,6 +149,14 @@ class EngineInfo:
                 kept += ["--compute-capability", capability]
         return shlex.join([*kept, "-o", str(path.absolute())])
 
+    @property
+    def host_code(self) -> str | None:
+        """What in the plan is code for the processor, which loading it would run; None if nothing
+        is."""
+        if self.plugin is not None and self.plugin.embedded:
+            return "the plugin library"
+        return "a runtime of TensorRT" if self.version_compatible else None
+
     def facts(self) -> dict[str, str]:
         """The engine in words, for `dvmsr info`."""
         plugin = "none, the operators are ONNX bodies"
