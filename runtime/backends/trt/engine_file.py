@@ -24,6 +24,7 @@ from typing import Any
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.utils import rights
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.paths import check_input, exists, unreadable
 
@@ -256,7 +257,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
+        rights.create_private(target)
         shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            rights.take_over(source, file.fileno())
 
 
 def read_info(path: Path) -> EngineInfo:
