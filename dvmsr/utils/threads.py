@@ -1,29 +1,53 @@
 """How many threads to compute with."""
 
+import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 
 from dvmsr.errors import UsageError
+from dvmsr.utils import control_groups
 
 
 def cores() -> int:
-    """How many processors this process may use."""
+    """How many processors this process may use: of those that are there, as many as its control
+    groups give it the time of, rounded up."""
+    return min([_processors(), *(max(1, math.ceil(share)) for share in _quotas())])
+
+
+def _processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def bounded(threads: int | None) -> int | None:
-    """The number that was asked for, but at most one per processor; None stays None.
+def _quotas() -> Iterator[float]:
+    """Processor time per time that each control group above this process allows, where it limits
+    it."""
+    for folder in control_groups.folders("cpu"):
+        with suppress(OSError, ValueError):  # of the first version, or its limit is "max"
+            quota, period = map(int, (folder / "cpu.max").read_text().split())
+            yield quota / period
+        with suppress(OSError, ValueError):
+            quota = int((folder / "cpu.cfs_quota_us").read_text())
+            period = int((folder / "cpu.cfs_period_us").read_text())
+            if quota > 0:  # -1 where there is no limit
+                yield quota / period
 
-    More would take turns on the same processors, many times slower. Warns where that changes the
-    number.
+
+def bounded(threads: int | None) -> int | None:
+    """The number that was asked for, but at most one per processor. None stays None, unless the
+    time of fewer processors is given than there are, which backends do not see.
+
+    More would take turns on the same processors, many times slower. Warns where that changes a
+    number that was asked for.
 
     Raises:
         UsageError: if it is not a positive integer.
     """
     if threads is None:
-        return None
+        return cores() if cores() < _processors() else None
     if not isinstance(threads, int) or threads < 1:
         raise UsageError(f"the number of threads must be a positive integer, not {threads!r}")
     if threads > cores():

@@ -23,6 +23,7 @@ from dvmsr.runtime.backends.trt.plugin_library import DESCRIPTION, PluginLibrary
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice, stderr_console
 from dvmsr.utils.locks import hold
+from dvmsr.utils.threads import cores
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
 """Machine code for every generation that has Tensor cores, PTX of the last for those to come."""
@@ -186,7 +187,7 @@ def _compile(
     configure = [cmake, "-S", str(source), "-B", str(objects), *generator, *options]
     log = _run(configure, environment, major)
     # More would not help: there are as many kernel files.
-    jobs = str(min(8, os.cpu_count() or 1))
+    jobs = str(min(8, cores()))
     log += _run([cmake, "--build", str(objects), "--parallel", jobs], environment, major, log)
     shutil.rmtree(objects)
     built = sorted(path.name for path in folder.glob("libdvmsr_trt*.so"))

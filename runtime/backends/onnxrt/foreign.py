@@ -19,6 +19,7 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, first_line, run_session
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.utils.paths import check_encodable, check_input, exists
+from dvmsr.utils.threads import bounded
 
 PEAKS = (1, 255)
 """The brightest value that such a network may take and give."""
@@ -62,6 +63,7 @@ class ForeignUpscaler:
         self.path = path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
+        options.intra_op_num_threads = bounded(None) or 0  # which leaves it to ONNX Runtime
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(path), options, providers=["CPUExecutionProvider"]
