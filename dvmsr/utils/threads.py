@@ -1,12 +1,12 @@
-"""How many threads to compute with."""
+"""How many threads to compute with, and what is said where none can be started."""
 
 import math
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
-from dvmsr.errors import UsageError
+from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.utils import control_groups
 
 
@@ -34,6 +34,34 @@ def _quotas() -> Iterator[float]:
             period = int((folder / "cpu.cfs_period_us").read_text())
             if quota > 0:  # -1 where there is no limit
                 yield quota / period
+
+
+NO_MORE = (
+    "no further thread or process can be started; end other programs, or raise their number "
+    "(ulimit -u, or pids.max of the control group)"
+)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether this is the system's refusal to start a thread or a process."""
+    if isinstance(error, BlockingIOError):  # of fork
+        return True
+    return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """In the block threads or processes are started.
+
+    Raises:
+        DvmsrError: if the system refuses one.
+    """
+    try:
+        yield
+    except (RuntimeError, BlockingIOError) as error:
+        if is_refused(error):
+            raise DvmsrError(NO_MORE) from None
+        raise
 
 
 def bounded(threads: int | None) -> int | None:

@@ -13,10 +13,12 @@ from typing import NoReturn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from no_threads import refuse_threads
 from processes import LIMIT
 
 from dvmsr.errors import DvmsrError
 from dvmsr.utils.pipeline import pipeline
+from dvmsr.utils.threads import NO_MORE
 
 
 @settings(max_examples=25, deadline=None)
@@ -169,3 +171,16 @@ def test_what_is_being_saved_is_told_after_an_interrupt(request: pytest.FixtureR
 def test_a_bug_is_no_outcome() -> None:
     with pytest.raises(ZeroDivisionError):
         list(pipeline([0], lambda n: 1 // n, lambda n, loaded: loaded, lambda n, made: made))
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_every_item_fails_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    def stage(*_: object) -> NoReturn:
+        raise AssertionError("it was called")
+
+    refuse_threads(monkeypatch, after=threads)
+    outcomes = dict(pipeline("ab", load=stage, work=stage, save=stage))
+    assert outcomes.keys() == {"a", "b"}
+    assert {str(outcome) for outcome in outcomes.values()} == {NO_MORE}

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from made_up_groups import VERSION_1, VERSION_2, Groups
+from no_threads import refuse_threads
 
-from dvmsr.errors import UsageError
+from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.utils import threads
 
 
@@ -54,3 +56,11 @@ def test_threads_to_compute_with(groups: Groups) -> None:
         assert threads.bounded(8) == 2
     with pytest.raises(UsageError, match="must be a positive integer, not 0"):
         threads.bounded(0)
+
+
+def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_threads(monkeypatch)
+    with pytest.raises(DvmsrError, match=r"no further thread .* \(ulimit -u"), threads.starting():
+        threading.Thread(target=print).start()
+    with pytest.raises(RuntimeError, match="a bug"), threads.starting():
+        raise RuntimeError("a bug")

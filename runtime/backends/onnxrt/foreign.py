@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, first_line, run_session
+from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, open_session, run_session
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.utils.paths import check_encodable, check_input, exists
 from dvmsr.utils.threads import bounded
@@ -53,7 +53,7 @@ class ForeignUpscaler:
 
     Raises:
         UsageError: if there is no such file.
-        MissingComponentError, DvmsrError: as `run_session`.
+        DvmsrError: as `open_session` and `run_session`.
         IncompatibleModelError: if it is not of that kind.
     """
 
@@ -64,14 +64,7 @@ class ForeignUpscaler:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = bounded(None) or 0  # which leaves it to ONNX Runtime
-        try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise IncompatibleModelError(
-                f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"
-            ) from None
+        self._session = open_session(os.fspath(path), options, path)
         self._size = self._declared_size()
         sample = natural_image((1, *self._size))
         results = {p: self._run(sample, p) for p in ((peak,) if peak else PEAKS)}

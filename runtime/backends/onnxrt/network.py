@@ -16,8 +16,10 @@ from dvmsr.runtime.backends.base import Network
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
 from dvmsr.utils import signals
+from dvmsr.utils.threads import NO_MORE, starting
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
@@ -122,19 +124,40 @@ class OnnxNetwork(Network):
 
     def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
         """Load the file, or a model made of it."""
-        provider = _CUDA if self.backend == "cuda" else "CPUExecutionProvider"
-        try:
-            session = onnxruntime.InferenceSession(model, self._options, providers=[provider])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            if provider == _CUDA and "NOT_IMPLEMENTED" in str(error):  # by the CPU, in its place
-                raise _without_cuda() from None
-            raise IncompatibleModelError(
-                f"{self.path} cannot be loaded by ONNX Runtime ({first_line(error)}); "
-                "export it again"
-            ) from None
+        provider = _CUDA if self.backend == "cuda" else _CPU
+        session = open_session(model, self._options, self.path, provider)
         if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
             raise _without_cuda()
         return session
+
+
+def open_session(
+    model: str | bytes, options: onnxruntime.SessionOptions, path: Path, provider: str = _CPU
+) -> onnxruntime.InferenceSession:
+    """`InferenceSession` of a model that comes from `path`, on that provider alone.
+
+    Raises:
+        IncompatibleModelError: if ONNX Runtime cannot load it.
+        MissingComponentError: if the provider is one that does not load.
+        DvmsrError: if memory or threads are wanting.
+    """
+    try:
+        # Otherwise it tries again without the provider, which it tells on standard output.
+        return onnxruntime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        if "pthread_create" in str(error):
+            raise DvmsrError(f"{path} cannot be loaded: {NO_MORE}") from None
+        if "bad_alloc" in str(error) or isinstance(error, MemoryError):
+            raise DvmsrError(
+                f"{path} needs more memory to be loaded than there is; end other programs"
+            ) from None
+        if provider == _CUDA and (
+            "NOT_IMPLEMENTED" in str(error) or isinstance(error, (ValueError, RuntimeError))
+        ):
+            raise _without_cuda() from None
+        raise IncompatibleModelError(
+            f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"
+        ) from None
 
 
 def run_session(
@@ -146,7 +169,8 @@ def run_session(
     """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt.
 
     Raises:
-        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`.
+        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, or no thread can
+            be started.
     """
     options = onnxruntime.RunOptions()
     outcome: list[list[NDArray[Any]] | BaseException] = []
@@ -162,7 +186,8 @@ def run_session(
 
     thread = threading.Thread(target=run)
     try:
-        thread.start()  # waits, too, so an interrupt may come here
+        with starting():
+            thread.start()  # waits, too, so an interrupt may come here
         signals.wait(done.wait)
     except BaseException:
         options.terminate = True
