@@ -40,12 +40,14 @@ def measure(
     warmup: int,
     threads: int | None,
     trust_engine: bool = False,
+    time_limit: float | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
     """All models in turns on one input shape; ratios are to the first.
 
     Args:
         specs, upscalers: the models as named, and loaded.
+        threads, trust_engine, time_limit: with which they were.
         progress: called `len(specs) * (rounds + warmup + 1)` times.
 
     Raises:
@@ -55,7 +57,7 @@ def measure(
     probes = []
     for spec, upscaler in zip(specs, upscalers, strict=True):
         memory.check(upscaler.config, upscaler.backend, batch * height, width, "the input")
-        probes.append(probe(spec, threads, shape, trust_engine))
+        probes.append(probe(spec, threads, shape, trust_engine, time_limit))
         progress()
     image = natural_image((1, height, width)).repeat(batch, axis=0)
     contestants = [partial(upscaler.network.seconds, image) for upscaler in upscalers]
@@ -78,6 +80,7 @@ def run(
     warmup: int,
     threads: int | None,
     trust_engine: bool,
+    time_limit: float,
     output: Path | None,
     plot: Path | None,
     overwrite: bool,
@@ -89,13 +92,14 @@ def run(
     results: list[Measurement] = []
     with warnings_to():
         threads = bounded(threads)
-        upscalers = [load(spec, threads, trust_engine) for spec in specs]
+        upscalers = [load(spec, threads, trust_engine, time_limit) for spec in specs]
         shapes = _shapes(upscalers, asked, batches)
         runs = len(shapes) * len(specs) * (rounds + warmup + 1)
         with progress_bar("measuring", runs) as advance:
             for shape in shapes:
                 results += measure(
-                    specs, upscalers, shape, rounds, warmup, threads, trust_engine, advance
+                    *(specs, upscalers, shape, rounds, warmup),
+                    *(threads, trust_engine, time_limit, advance),
                 )
     report = {
         "machine": machine.describe(),

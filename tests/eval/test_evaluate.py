@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -293,6 +294,7 @@ def test_table_json_and_csv_agree(
 def test_models_of_one_file_name_keep_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         scale = 2
+        network = SimpleNamespace()
 
         def __call__(self, image: np.ndarray) -> np.ndarray:
             return image

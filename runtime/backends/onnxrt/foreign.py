@@ -50,6 +50,7 @@ class ForeignUpscaler:
     Args:
         path: an ONNX file with one input (1, 3, h, w) and one output (1, 3, s*h, s*w), RGB, FP32.
         peak: the brightest value, 1 or 255; None finds it and says so in a warning.
+        time_limit: most seconds for one run; None for any.
 
     Raises:
         UsageError: if there is no such file.
@@ -57,10 +58,13 @@ class ForeignUpscaler:
         IncompatibleModelError: if it is not of that kind.
     """
 
-    def __init__(self, path: Path, peak: int | None = None) -> None:
+    def __init__(
+        self, path: Path, peak: int | None = None, time_limit: float | None = None
+    ) -> None:
         check_encodable(path)
         check_input(path)
         self.path = path
+        self._time_limit = time_limit
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         options.intra_op_num_threads = bounded(None) or 0  # which leaves it to ONNX Runtime
@@ -118,7 +122,8 @@ class ForeignUpscaler:
         """(1, 3, h, w) in [0, 1] -> whatever comes out, in [0, 1]."""
         feeds: dict[str, NDArray[Any]] = {self._session.get_inputs()[0].name: planes * peak}
         names = [self._session.get_outputs()[0].name]
-        result: NDArray[np.float32] = run_session(self._session, names, feeds, self.path)[0]
+        result: NDArray[np.float32]
+        (result,) = run_session(self._session, names, feeds, self.path, self._time_limit)
         return result / np.float32(peak)
 
     def _best_peak(

@@ -1,7 +1,9 @@
 """A network in an ONNX file, run by ONNX Runtime on the CPU or a GPU."""
 
+import math
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +18,7 @@ from dvmsr.runtime.backends.base import Network
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
 from dvmsr.utils import signals
+from dvmsr.utils import time_limit as time_limits
 from dvmsr.utils.threads import NO_MORE, starting
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -92,7 +95,8 @@ class OnnxNetwork(Network):
                 f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
                 f"{image.shape[3]}x{image.shape[2]}; export it without --static"
             )
-        (output,) = run_session(self._session, ["output"], self._feeds(image), self.path)
+        feeds = self._feeds(image)
+        (output,) = run_session(self._session, ["output"], feeds, self.path, self.time_limit)
         return output.astype(np.float32, copy=False)
 
     def layers(self) -> list[str]:
@@ -102,7 +106,7 @@ class OnnxNetwork(Network):
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         session = self._open(self._layer_tools().with_outputs(self.path, names))
-        values = run_session(session, names, self._feeds(image), self.path)
+        values = run_session(session, names, self._feeds(image), self.path, self.time_limit)
         return dict(zip(names, values, strict=True))
 
     def _signature(self) -> tuple[list[str], list[str]]:
@@ -165,12 +169,16 @@ def run_session(
     outputs: Sequence[str],
     feeds: dict[str, NDArray[Any]],
     path: Path,
+    time_limit: float | None = None,
 ) -> list[NDArray[Any]]:
     """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt.
 
+    Args:
+        time_limit: most seconds that it may take.
+
     Raises:
-        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, or no thread can
-            be started.
+        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, or takes longer,
+            or no thread can be started.
     """
     options = onnxruntime.RunOptions()
     outcome: list[list[NDArray[Any]] | BaseException] = []
@@ -184,15 +192,23 @@ def run_session(
         finally:
             done.set()
 
-    thread = threading.Thread(target=run)
+    def is_done(seconds: float) -> bool:
+        if done.wait(min(seconds, end - time.monotonic())):
+            return True
+        if time.monotonic() < end:
+            return False
+        raise time_limits.exceeded(path, time_limit or 0)
+
+    thread = threading.Thread(target=run, daemon=True)
+    end = math.inf if time_limit is None else time.monotonic() + time_limit
     try:
         with starting():
             thread.start()  # waits, too, so an interrupt may come here
-        signals.wait(done.wait)
-    except BaseException:
+        signals.wait(is_done)
+    except BaseException as error:
         options.terminate = True
         if thread.ident is not None:
-            done.wait()
+            done.wait(signals.GRACE if isinstance(error, DvmsrError) else None)
         raise
     result = outcome[0]
     if isinstance(result, Exception):
