@@ -8,7 +8,15 @@ import typer
 from dvmsr.runtime.commands import bench, parity
 from dvmsr.train.command import distill, train
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
+from dvmsr.utils.cli.options import (
+    DEFAULT_TIME_LIMIT,
+    HELP,
+    AsJson,
+    Overwrite,
+    TimeLimit,
+    TrustEngine,
+    Version,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -53,6 +61,8 @@ def evaluate(
         typer.Option(metavar="FOLDER", help="Write pictures there: bicubic, models, original."),
     ] = None,
     overwrite: Overwrite = False,
+    time_limit: TimeLimit = DEFAULT_TIME_LIMIT,
+    trust_engine: TrustEngine = False,
 ) -> None:
     """Measure PSNR and SSIM as the papers do.
 
@@ -69,7 +79,10 @@ def evaluate(
     """
     from dvmsr.eval.evaluate import run
 
-    run(folders, model, backend, scale, csv, as_json, side_by_side, overwrite)
+    run(
+        *(folders, model, backend, scale, csv, as_json, side_by_side, overwrite),
+        *(trust_engine, time_limit),
+    )
 
 
 def compare(
@@ -102,6 +115,8 @@ def compare(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    time_limit: TimeLimit = DEFAULT_TIME_LIMIT,
+    trust_engine: TrustEngine = False,
 ) -> None:
     """Show what methods make of a picture, in one HTML file that works offline.
 
@@ -126,7 +141,10 @@ def compare(
     """
     from dvmsr.eval.compare import run
 
-    run(image, model, against or ["bicubic"], html, not low, crop, overwrite, as_json)
+    run(
+        *(image, model, against or ["bicubic"], html, not low, crop, overwrite, as_json),
+        *(trust_engine, time_limit),
+    )
 
 
 def info(

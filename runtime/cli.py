@@ -7,7 +7,7 @@ import typer
 
 from dvmsr.runtime.backends.table import NAMES
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Threads, Version
+from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Threads, TrustEngine, Version
 from dvmsr.weights.registry import BUNDLED, DEFAULT
 
 EXAMPLES = """\b
@@ -72,8 +72,13 @@ def infer(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="A TensorRT engine: --model FILE --backend tensorrt."),
+        typer.Option(
+            metavar="FILE",
+            help="A TensorRT engine: --model FILE --backend tensorrt. An engine is executable "
+            "code: take one only from whom you trust.",
+        ),
     ] = None,
+    trust_engine: TrustEngine = False,
     backend: Annotated[
         str,
         typer.Option(
@@ -209,7 +214,7 @@ def infer(
     from dvmsr.runtime.infer import options as told
     from dvmsr.utils.console import warnings_to
 
-    computing = told.read_model(model, engine, backend, threads, strip, memory)
+    computing = told.read_model(model, engine, backend, threads, strip, memory, trust_engine)
     options = told.Options(
         inputs=inputs,
         output=output,

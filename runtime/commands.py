@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.utils.cli.options import AsJson, Overwrite, Threads
+from dvmsr.utils.cli.options import (
+    DEFAULT_TIME_LIMIT,
+    AsJson,
+    Overwrite,
+    Threads,
+    TimeLimit,
+    TrustEngine,
+)
 
 
 def parity(
@@ -39,6 +46,8 @@ def parity(
         ),
     ] = None,
     threads: Threads = None,
+    time_limit: TimeLimit = DEFAULT_TIME_LIMIT,
+    trust_engine: TrustEngine = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +71,10 @@ def parity(
     """
     from dvmsr.runtime.parity.parity import run
 
-    run(a, b, images or [], limits, layers, heat_map, threads, overwrite, as_json)
+    run(
+        *(a, b, images or [], limits, layers, heat_map),
+        *(threads, trust_engine, time_limit, overwrite, as_json),
+    )
 
 
 def bench(
@@ -95,6 +107,8 @@ def bench(
         int, typer.Option(min=0, max=10_000, metavar="N", help="Rounds before those that count.")
     ] = 3,
     threads: Threads = None,
+    time_limit: TimeLimit = DEFAULT_TIME_LIMIT,
+    trust_engine: TrustEngine = False,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="FILE.json", help="Write all figures there."),
@@ -123,6 +137,6 @@ def bench(
     from dvmsr.runtime.bench.bench import run
 
     run(
-        *(models, size or [], batch or [], rounds, warmup, threads),
+        *(models, size or [], batch or [], rounds, warmup, threads, trust_engine, time_limit),
         *(output, plot, overwrite, as_json),
     )

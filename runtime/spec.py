@@ -17,11 +17,22 @@ def split(spec: str) -> tuple[str, str]:
     return model, backend
 
 
-def load(spec: str, threads: int | None = None) -> Upscaler:
+def load(
+    spec: str,
+    threads: int | None = None,
+    trust_engine: bool = False,
+    time_limit: float | None = None,
+) -> Upscaler:
     """The model on its backend.
+
+    Args:
+        threads, trust_engine: as of `Upscaler.from_file`.
+        time_limit: as of `Network`.
 
     Raises:
         DvmsrError: as `Upscaler.from_file`.
     """
     model, backend = split(spec)
-    return Upscaler.from_file(model, backend, threads)
+    upscaler = Upscaler.from_file(model, backend, threads, trust_engine=trust_engine)
+    upscaler.network.time_limit = time_limit
+    return upscaler

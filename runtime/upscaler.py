@@ -75,6 +75,7 @@ class Upscaler:
         threads: int | None = None,
         strip: int | None = None,
         memory_limit: int | None = None,
+        trust_engine: bool = False,
     ) -> Upscaler:
         """Load a model.
 
@@ -91,10 +92,14 @@ class Upscaler:
                 checkpoints, and files exported for that); None takes what is fast and fits.
             memory_limit: bytes that an image may take, about; None means half of what is free for
                 models that stream, and else all that is free.
+            trust_engine: whether code for the processor in a TensorRT engine may run: that of a
+                plugin that it embeds, or of TensorRT in a version-compatible one. All engines run
+                code on the GPU.
 
         Raises:
             UsageError: if there is no such model, backend or number of threads, or they do not
-                fit, or the model does not stream and is to.
+                fit, or the model does not stream and is to, or an engine carries code that is not
+                trusted.
             DvmsrError: if the file cannot be read.
             IncompatibleModelError: if it is not a model of this network, or an engine for another
                 GPU, TensorRT or plugin.
@@ -105,7 +110,7 @@ class Upscaler:
         chosen = table.choose(backend, os.fspath(model), path)
         if not chosen.on_gpu:
             path = registry.find_model(model, streaming=True)
-        network = chosen.load(path, chosen.name, threads)
+        network = chosen.load(path, chosen.name, threads, trust_engine)
         return cls(network, chosen.name, str(path), strip, memory_limit)
 
     @property

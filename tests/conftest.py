@@ -1,4 +1,5 @@
-"""Settings that must be in place before torch starts its threads."""
+"""Settings that must be in place before torch starts its threads, and before a process that a test
+starts imports onnxruntime by itself."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # no spinning beside other processes
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     # A shell's `pytest &` ignores Ctrl-C, as would all processes that are to be interrupted here.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import dvmsr
 from dvmsr.kernels import cpu, nvcc
@@ -19,16 +21,43 @@ from dvmsr.kernels import cpu, nvcc
 
 def requirements(extra: str = "") -> set[str]:
     """Names of the packages that dvmsr, or one of its extras, requires."""
-    wanted = f'extra == "{extra}"' if extra else ""
-    return {
-        re.split(r"[\s;<>=!~(\[]", requirement)[0].lower()
-        for requirement in metadata.requires("dvmsr") or []
-        if requirement.replace("'", '"').partition(";")[2].strip() == wanted
-    }
+    without = {r.name for r in _requirements("")}
+    return {r.name for r in _requirements(extra)} - (without if extra else set())
+
+
+def _requirements(extra: str) -> list[Requirement]:
+    """What this Python gets, with an extra or none."""
+    everything = map(Requirement, metadata.requires("dvmsr") or [])
+    return [r for r in everything if not r.marker or r.marker.evaluate({"extra": extra})]
 
 
 def test_base_installation_is_light() -> None:
     assert requirements() == {"numpy", "pillow", "onnxruntime", "typer", "rich"}
+
+
+@pytest.mark.parametrize(
+    ("package", "floor"),
+    [
+        ("torch", "2.10"),
+        ("onnx", "1.21"),
+        ("pyvips-binary", "8.18.3"),
+        ("pillow", "13" if sys.version_info >= (3, 11) else "12.3"),
+        ("av", "18" if sys.version_info >= (3, 11) else "17.1"),
+    ],
+)
+def test_no_version_with_a_known_hole_in_what_reads_files(package: str, floor: str) -> None:
+    """By the extras and the base; what is installed here, too."""
+    below = str(Version(floor)) + ".dev0"
+    found = [
+        requirement
+        for extra in metadata.metadata("dvmsr").get_all("Provides-Extra") or []
+        for requirement in _requirements(extra)
+        if requirement.name == package
+    ]
+    assert found
+    assert not any(r.specifier.contains(below, prereleases=True) for r in found)
+    with suppress(metadata.PackageNotFoundError):
+        assert Version(metadata.version(package)) >= Version(floor)
 
 
 @pytest.mark.parametrize(

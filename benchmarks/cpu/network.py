@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from measure import race, write
 
@@ -27,6 +26,7 @@ import rlfn
 
 from dvmsr.export import export_onnx
 from dvmsr.kernels import cpu
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.bench import machine
 from dvmsr.runtime.bench.probe import probe
 from dvmsr.runtime.upscaler import Upscaler

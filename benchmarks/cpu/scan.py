@@ -15,7 +15,6 @@ import argparse
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from measure import race, write
@@ -23,6 +22,7 @@ from onnx import TensorProto, helper
 
 from dvmsr.export.onnx import bodies
 from dvmsr.ops import selective_scan
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 from dvmsr.runtime.bench import machine
 

@@ -66,6 +66,8 @@ def run(
     crop: str | None,
     overwrite: bool,
     as_json: bool,
+    trust_engine: bool = False,
+    time_limit: float | None = None,
 ) -> None:
     """The command: compute, write the page, print the figures."""
     box = None if crop is None else _parse_crop(crop)
@@ -75,7 +77,9 @@ def run(
     with warnings_to():
         picture = read_image(image)
         pixels = to_rgb(_cropped(picture, box, image), str(image))
-        methods, scale = load_methods([*_split(against), model])
+        methods, scale = load_methods(
+            [*_split(against), model], trust_engine=trust_engine, time_limit=time_limit
+        )
         name = f"the part of {image}" if box else str(image)
         pictures = compare(pixels, methods, scale, name, has_original)
         height, width = pictures[1].pixels.shape[:2]

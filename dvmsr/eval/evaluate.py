@@ -67,7 +67,11 @@ class Failure:
 
 
 def load_methods(
-    models: Sequence[str], backend: str = "auto", scale: int | None = None
+    models: Sequence[str],
+    backend: str = "auto",
+    scale: int | None = None,
+    trust_engine: bool = False,
+    time_limit: float | None = None,
 ) -> tuple[list[Method], int]:
     """The models by name, and the scale that they share.
 
@@ -75,7 +79,8 @@ def load_methods(
         models: `bicubic`, or whatever `dvmsr.runtime.Upscaler.from_file` takes: a checkpoint, an
             ONNX file or the name of a bundled model; or another program's ONNX file, see
             `dvmsr.runtime.backends.onnxrt.foreign`.
-        backend: of `Upscaler.from_file`.
+        backend, trust_engine: of `Upscaler.from_file`.
+        time_limit: most seconds for one run of an ONNX file; None for any.
         scale: the scale to insist on; needed only for bicubic alone, where it is 4 by default.
 
     Raises:
@@ -91,7 +96,7 @@ def load_methods(
     for model in models:
         if model == BICUBIC:
             continue
-        upscaler, is_foreign = _load(model, backend)
+        upscaler, is_foreign = _load(model, backend, trust_engine, time_limit)
         foreign |= is_foreign
         enlargers[model] = upscaler
         scales[model] = upscaler.scale
@@ -115,7 +120,9 @@ def short_names(models: Sequence[str]) -> list[str]:
     ]
 
 
-def _load(model: str, backend: str) -> tuple[Upscaler | ForeignUpscaler, bool]:
+def _load(
+    model: str, backend: str, trust_engine: bool, time_limit: float | None
+) -> tuple[Upscaler | ForeignUpscaler, bool]:
     """The model, and whether it is another program's."""
     from dvmsr.runtime import Upscaler
     from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler, split
@@ -123,10 +130,12 @@ def _load(model: str, backend: str) -> tuple[Upscaler | ForeignUpscaler, bool]:
     path, peak = split(model)
     if peak is None:
         try:
-            return Upscaler.from_file(model, backend=backend), False
+            upscaler = Upscaler.from_file(model, backend, trust_engine=trust_engine)
+            upscaler.network.time_limit = time_limit
+            return upscaler, False
         except ForeignFileError:
             pass
-    return ForeignUpscaler(Path(path), peak), True
+    return ForeignUpscaler(Path(path), peak, time_limit), True
 
 
 def evaluate(
@@ -226,12 +235,14 @@ def run(
     as_json: bool,
     side_by_side: Path | None,
     overwrite: bool = False,
+    trust_engine: bool = False,
+    time_limit: float | None = None,
 ) -> None:
     """The command: evaluate, write, print; ends the process if an image or a file failed."""
     if csv_file is not None:
         check_target(csv_file, overwrite)
     with warnings_to():
-        methods, scale = load_methods(models, backend, scale)
+        methods, scale = load_methods(models, backend, scale, trust_engine, time_limit)
         datasets = [find_dataset(folder, scale) for folder in folders]
         names = [dataset.name for dataset in datasets]
         for name in names:

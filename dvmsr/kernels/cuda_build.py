@@ -18,6 +18,7 @@ from dvmsr.kernels import driver, nvcc
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice
 from dvmsr.utils.locks import hold
+from dvmsr.utils.threads import cores
 
 ENVIRONMENT = "DVMSR_CUDA_LIBRARY"
 NAME = "libdvmsr_cuda.so"
@@ -144,7 +145,7 @@ def _compile(compiler: nvcc.Nvcc, codes: Sequence[str], target: Path) -> None:
             _run([*command, "-c", str(source), "-o", made], target, compiler)
             return made
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             objects = list(pool.map(compile_one, units()))
         linked = folder / NAME
         _run([*command, "-shared", *objects, "-o", str(linked)], target, compiler)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.utils import signals
+from dvmsr.utils import rights, signals
 from dvmsr.utils.paths import exists, is_dir, is_file
 
 
@@ -71,8 +71,9 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     """The name of a temporary file to be written in the block, which then becomes `path`.
 
     It lies beside the target, or beside the file that the target is a link to, has a short name
-    of its own, and is flushed to the disk before it is renamed. If the block raises, it is
-    removed and the target is as before.
+    of its own, and is flushed to the disk before it is renamed. In place of an existing file it is
+    its owner's alone until then, and has that file's rights afterwards (`rights.take_over`). If
+    the block raises, it is removed and the target is as before.
 
     Raises:
         UsageError: if the target exists and may not be overwritten.
@@ -83,8 +84,12 @@ def replacing(path: Path, overwrite: bool) -> Iterator[Path]:
     temporary = target.with_name(f".dvmsr-{secrets.token_hex(8)}.tmp")
     try:
         with signals.temporary(temporary):
+            if overwrite and exists(target):
+                rights.create_private(temporary)
             yield temporary
             with temporary.open("rb+") as file:
+                if overwrite and exists(target):
+                    rights.take_over(target, file.fileno())
                 os.fsync(file.fileno())
             with signals.finishing:
                 if overwrite:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from dvmsr.errors import EXPECTED, DvmsrError, bare
-from dvmsr.utils import signals
+from dvmsr.utils import signals, threads
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -36,7 +36,8 @@ def pipeline(
 
     `load` and `save` run in a thread each, `work` in the caller's. While it works on an item, the
     next is loaded and the one before saved. What a stage raises of `dvmsr.errors.EXPECTED` ends
-    that item alone. Anything else ends everything, after what is worked out is saved.
+    that item alone. Anything else ends everything, after what is worked out is saved. Where the
+    threads cannot be started, every item fails for that.
 
     Args:
         load: item -> what work needs.
@@ -46,6 +47,13 @@ def pipeline(
             of memory.
     """
     with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as saver:
+        try:
+            with threads.starting():
+                for pool in (loader, saver):
+                    pool.submit(bool).result()
+        except DvmsrError as error:
+            yield from ((item, error) for item in items)
+            return
         saving: deque[tuple[Item, Future[Saved | _Failed]]] = deque()
 
         def begin(item: Item) -> Future[Loaded | _Failed]:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dvmsr.errors import SIGNALLED
+from dvmsr.utils import threads
 
 GRACE = 3.0
 """Seconds from a signal until the process ends wherever it is."""
@@ -63,7 +64,11 @@ _watch: _Watch | None = None
 def handled() -> Iterator[None]:
     """In the block signals are noted, and it ends with `Ended` if one came, whatever was made of
     that. Ignored ones (nohup, `command &`) stay ignored. Within another such block, or in another
-    thread than the main one, nothing changes."""
+    thread than the main one, nothing changes.
+
+    Raises:
+        DvmsrError: if no thread can be started.
+    """
     global _watch
     if _watch is not None or threading.current_thread() is not threading.main_thread():
         yield
@@ -162,10 +167,16 @@ def last_words(say: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A child process, in a group of its own, which a signal or an exception ends."""
-    with subprocess.Popen(
-        command, text=True, errors="replace", start_new_session=True, **options
-    ) as process:
+    """A child process, in a group of its own, which a signal or an exception ends.
+
+    Raises:
+        DvmsrError: if no process can be started.
+    """
+    with threads.starting():
+        started = subprocess.Popen(
+            command, text=True, errors="replace", start_new_session=True, **options
+        )
+    with started as process:
         _children.add(process)
         try:
             if told():
@@ -183,6 +194,7 @@ def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[s
 
     Raises:
         Ended: if a signal has come.
+        DvmsrError: if no process can be started.
     """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with child(command, **pipes, **options) as process:
@@ -201,11 +213,17 @@ class _Watch:
         self._before = {n: usual for n, usual in self._before.items() if usual != signal.SIG_IGN}
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
+        self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
+        try:
+            with threads.starting():
+                self._thread.start()
+        except BaseException:
+            os.close(self._reader)
+            os.close(self._writer)
+            raise
         self._usual_fd = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in self._before:
             signal.signal(number, self._note)
-        self._thread = threading.Thread(target=self._run, name="signals", daemon=True)
-        self._thread.start()
 
     def close(self) -> None:
         for number, usual in self._before.items():

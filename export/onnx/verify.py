@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -15,9 +14,11 @@ from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx.parity import Parity
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 from dvmsr.runtime.parity.difference import measure
+from dvmsr.utils.threads import bounded
 
 SHAPES = ((2, 40, 56), (1, 61, 43))
 """Batch, height and width of the inputs to a dynamic model; the second has an odd token count."""
@@ -85,7 +86,7 @@ def _backends(progress: Callable[[str], None]) -> list[str]:
 
 def _load(path: Path, backend: str) -> OnnxNetwork:
     try:
-        return open_onnx(path, backend, threads=None)
+        return open_onnx(path, backend, bounded(None))
     except IncompatibleModelError as error:
         raise IncompatibleModelError(
             f"onnxruntime {onnxruntime.__version__} cannot run the exported model; "

@@ -23,6 +23,7 @@ from dvmsr.runtime.backends.trt.plugin_library import DESCRIPTION, PluginLibrary
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice, stderr_console
 from dvmsr.utils.locks import hold
+from dvmsr.utils.threads import cores
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
 """Machine code for every generation that has Tensor cores, PTX of the last for those to come."""
@@ -186,7 +187,7 @@ def _compile(
     configure = [cmake, "-S", str(source), "-B", str(objects), *generator, *options]
     log = _run(configure, environment, major)
     # More would not help: there are as many kernel files.
-    jobs = str(min(8, os.cpu_count() or 1))
+    jobs = str(min(8, cores()))
     log += _run([cmake, "--build", str(objects), "--parallel", jobs], environment, major, log)
     shutil.rmtree(objects)
     built = sorted(path.name for path in folder.glob("libdvmsr_trt*.so"))
@@ -219,7 +220,8 @@ def _run(command: list[str], environment: dict[str, str], major: int, log: str =
 
 
 def _failure(log: str, major: int) -> DvmsrError:
-    if "headers were not found" in log:
+    said = " ".join(log.split())  # CMake breaks its lines
+    if "headers were not found" in said:
         if major != FETCHED_MAJOR:
             return MissingComponentError(
                 f"compiling the plugin for TensorRT {major} needs its headers, and none were "
@@ -230,6 +232,12 @@ def _failure(log: str, major: int) -> DvmsrError:
             "compiling the plugin needs TensorRT's headers, and none were found or could be "
             "downloaded; name the folder of TensorRT with --tensorrt-root, or install "
             "libnvinfer-headers-dev"
+        )
+    if altered := re.search(r"(\S+) has an unknown SHA-256", said):
+        return DvmsrError(
+            f"{altered[1]}, which was downloaded for TensorRT's headers, is not the file that "
+            "dvmsr knows, and nothing of it was used; name the folder of TensorRT with "
+            "--tensorrt-root, or install libnvinfer-headers-dev"
         )
     unknown = re.search(r"unsupported gpu architecture '\w+_(\w+)'", log, re.I)
     if unknown:

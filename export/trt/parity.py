@@ -26,7 +26,7 @@ def check(engine: Path, source: Path, profile: Profile, progress: Callable[[str]
     from dvmsr.runtime.upscaler import Upscaler
 
     try:
-        ours = Upscaler.from_file(engine)
+        ours = Upscaler.from_file(engine, trust_engine=True)  # just built here
     except MissingComponentError as error:
         progress(f"warning: the engine was not compared with {source} ({error})")
         return

@@ -30,6 +30,8 @@ class Network(ABC):
     """Batch, height and width that it takes alone or is fastest at; None where any will do."""
     streams: bool = False
     """Whether it can compute an image strip by strip."""
+    time_limit: float | None = None
+    """Most seconds for one run of a graph that may have no end, an ONNX file's; None for any."""
     clock: str = "wall clock"
     """What `seconds` reads: `wall clock` or `CUDA events`."""
 

@@ -26,8 +26,9 @@ class Backend:
     name: str
     suffixes: tuple[str, ...]
     """Of the files that it takes."""
-    load: Callable[[Path, str, int | None], Network]
-    """A file, the backend's name and a number of threads, or None -> the network in the file."""
+    load: Callable[[Path, str, int | None, bool], Network]
+    """A file, the backend's name, a number of threads, or None, and whether code in an engine may
+    run -> the network in the file."""
     misfit: Callable[[str, str, Path], DvmsrError]
     """What to raise for another file: the backend's name, that of the model and its file."""
     on_gpu: bool = False
@@ -37,7 +38,7 @@ class Backend:
     """What the user is told when `auto` takes it."""
 
 
-def _load_onnx(path: Path, name: str, threads: int | None) -> Network:
+def _load_onnx(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
     from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
     return open_onnx(path, name, threads)
@@ -47,7 +48,7 @@ def _no_onnx(name: str, model: str, path: Path) -> DvmsrError:
     return UsageError(f"backend {name} runs ONNX files; make one with `dvmsr-export onnx {path}`")
 
 
-def _load_checkpoint(path: Path, name: str, threads: int | None) -> Network:
+def _load_checkpoint(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
     from dvmsr.runtime.backends.pytorch.network import TorchNetwork
 
     return TorchNetwork(path, threads)
@@ -57,10 +58,10 @@ def _no_checkpoint(name: str, model: str, path: Path) -> DvmsrError:
     return UsageError(f"backend {name} runs checkpoints, not {path}; leave out the backend")
 
 
-def _load_engine(path: Path, name: str, threads: int | None) -> Network:
+def _load_engine(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
     from dvmsr.runtime.backends.trt.engine import EngineNetwork
 
-    return EngineNetwork(path)
+    return EngineNetwork(path, trust_engine)
 
 
 def _no_engine(name: str, model: str, path: Path) -> DvmsrError:

@@ -39,12 +39,15 @@ def measure(
     rounds: int,
     warmup: int,
     threads: int | None,
+    trust_engine: bool = False,
+    time_limit: float | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> list[Measurement]:
     """All models in turns on one input shape; ratios are to the first.
 
     Args:
         specs, upscalers: the models as named, and loaded.
+        threads, trust_engine, time_limit: with which they were.
         progress: called `len(specs) * (rounds + warmup + 1)` times.
 
     Raises:
@@ -54,7 +57,7 @@ def measure(
     probes = []
     for spec, upscaler in zip(specs, upscalers, strict=True):
         memory.check(upscaler.config, upscaler.backend, batch * height, width, "the input")
-        probes.append(probe(spec, threads, shape))
+        probes.append(probe(spec, threads, shape, trust_engine, time_limit))
         progress()
     image = natural_image((1, height, width)).repeat(batch, axis=0)
     contestants = [partial(upscaler.network.seconds, image) for upscaler in upscalers]
@@ -76,6 +79,8 @@ def run(
     rounds: int,
     warmup: int,
     threads: int | None,
+    trust_engine: bool,
+    time_limit: float,
     output: Path | None,
     plot: Path | None,
     overwrite: bool,
@@ -87,12 +92,15 @@ def run(
     results: list[Measurement] = []
     with warnings_to():
         threads = bounded(threads)
-        upscalers = [load(spec, threads) for spec in specs]
+        upscalers = [load(spec, threads, trust_engine, time_limit) for spec in specs]
         shapes = _shapes(upscalers, asked, batches)
         runs = len(shapes) * len(specs) * (rounds + warmup + 1)
         with progress_bar("measuring", runs) as advance:
             for shape in shapes:
-                results += measure(specs, upscalers, shape, rounds, warmup, threads, advance)
+                results += measure(
+                    *(specs, upscalers, shape, rounds, warmup),
+                    *(threads, trust_engine, time_limit, advance),
+                )
     report = {
         "machine": machine.describe(),
         "threads": threads,

@@ -30,14 +30,24 @@ class Probe:
     """Peak memory on the GPU; None on a processor."""
 
 
-def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
-    """Load a model in a new process and run it once on an input of that shape.
+def probe(
+    spec: str,
+    threads: int | None,
+    shape: Shape,
+    trust_engine: bool = False,
+    time_limit: float | None = None,
+) -> Probe:
+    """Load a model in a new process, which ends with this one, and run it once on an input of that
+    shape.
+
+    Args:
+        threads, trust_engine, time_limit: as of `spec.load`.
 
     Raises:
         DvmsrError: if that fails.
     """
-    arguments = [spec, str(threads or 0), "x".join(map(str, shape))]
-    command = child_python.command(__name__, *arguments)
+    arguments = [spec, threads, shape, trust_engine, time_limit]
+    command = child_python.command(__name__, json.dumps(arguments))
     result = signals.run(command)
     if result.returncode:
         lines = result.stderr.strip().splitlines()
@@ -48,13 +58,12 @@ def probe(spec: str, threads: int | None, shape: Shape) -> Probe:
 
 def main() -> None:
     """In the new process: print a `Probe` as JSON, or one line that says what failed."""
-    spec, threads, shape = sys.argv[1:]
-    batch, height, width = map(int, shape.split("x"))
+    spec, threads, (batch, height, width), trust_engine, time_limit = json.loads(sys.argv[1])
     start = time.perf_counter()
     from dvmsr.runtime.spec import load
 
     try:
-        network = load(spec, int(threads) or None).network
+        network = load(spec, threads, trust_engine, time_limit).network
         seconds = time.perf_counter() - start
         loaded = peak_resident()
         network(np.full((batch, 3, height, width), 0.5, np.float32))

@@ -109,6 +109,7 @@ class Model:
     strip: int | None
     memory: int | None
     """Bytes."""
+    trust_engine: bool = False
 
 
 def read_extension(format: str | None) -> str | None:
@@ -147,6 +148,7 @@ def read_model(
     threads: int | None,
     strip: int | None,
     memory: str | None,
+    trust_engine: bool = False,
 ) -> Model:
     """Of `--model` or `--engine`, and what belongs to them.
 
@@ -160,7 +162,7 @@ def read_model(
             raise UsageError(f"{engine} is no engine, whose name ends in {ENGINE}; try --model")
         name, backend = engine, "tensorrt"
     limit = None if memory is None else parse_bytes("--memory", memory)
-    return Model(name or DEFAULT, backend, threads, strip, limit)
+    return Model(name or DEFAULT, backend, threads, strip, limit, trust_engine)
 
 
 def check_cluster(address: str | None, workers: int | None, options: Options) -> None:

@@ -81,7 +81,9 @@ class WorkersModel(Model):
         if limit is None and free is not None and not self.needs_gpu:
             limit = free * min(self.processors, threads.cores()) // threads.cores()
         try:
-            return Upscaler.from_file(self.name, self.backend, self.processors, self.strip, limit)
+            return Upscaler.from_file(
+                *(self.name, self.backend, self.processors, self.strip, limit, self.trust_engine)
+            )
         except DvmsrError as error:
             raise type(error)(f"the worker on {socket.gethostname()} says: {error}") from None
 

@@ -184,6 +184,8 @@ def run(
     layers: bool,
     heat_map: Path | None,
     threads: int | None,
+    trust_engine: bool,
+    time_limit: float,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -198,7 +200,7 @@ def run(
             raise UsageError(f"{heat_map} must end in .png")
         check_target(heat_map, overwrite)
     with warnings_to():
-        a, b = load(spec_a, threads), load(spec_b, threads)
+        a, b = (load(spec, threads, trust_engine, time_limit) for spec in (spec_a, spec_b))
         names = common_layers(a.network, b.network) if layers else []
         samples = find_samples(images, a.scale) or [lambda: synthetic_sample(_shape(a, b))]
         with progress_bar("comparing", len(samples)) as advance:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -293,11 +294,12 @@ def test_table_json_and_csv_agree(
 def test_models_of_one_file_name_keep_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         scale = 2
+        network = SimpleNamespace()
 
         def __call__(self, image: np.ndarray) -> np.ndarray:
             return image
 
-    monkeypatch.setattr("dvmsr.runtime.Upscaler.from_file", lambda model, backend: Model())
+    monkeypatch.setattr("dvmsr.runtime.Upscaler.from_file", lambda *_, **__: Model())
     methods, scale = load_methods(["run1/best.pth", "run2/best.pth", "bicubic", "run2/last.pth"])
     names = [method.name for method in methods]
     assert names == ["run1/best.pth", "run2/best.pth", "bicubic", "last.pth"]

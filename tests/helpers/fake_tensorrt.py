@@ -16,7 +16,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 NAME = "tensorrt"
 VERSION = "10.14.1.48"

@@ -25,8 +25,8 @@ from vectors import (
 )
 
 from dvmsr.kernels import cpu
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime as ort
 
-ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 pytestmark = pytest.mark.skipif(

@@ -19,7 +19,7 @@ from vectors import (
     scan_truth,
 )
 
-ort = pytest.importorskip("onnxruntime")
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime as ort
 
 SCANS = [ScanCase(1, 1, 1, 1), ScanCase(2, 65, 120, 16), ScanCase(1, 700, 20, 16, "slow decay")]
 CONVS = [ConvCase(1, 0, 5, 4), ConvCase(2, 33, 120, 4), ConvCase(3, 9, 16, 7)]

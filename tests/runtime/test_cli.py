@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 import onnx
 import pytest
+from no_threads import refuse_threads
 from PIL import Image
 from processes import wait_until
 from small_model import Models, random_pixels, reference
@@ -25,6 +27,7 @@ from dvmsr.runtime.images.codec import READABLE
 from dvmsr.runtime.infer.display import ProgressDisplay
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.steps import Steps
+from dvmsr.utils.threads import NO_MORE
 
 Infer = Callable[..., int]
 MODEL = ("--model", "m.onnx", "--backend", "portable")
@@ -300,6 +303,59 @@ def test_an_interrupt_leaves_a_report_of_what_is_done(
     assert captured.err.splitlines()[-1] == "interrupted"
 
 
+@pytest.mark.parametrize("threads", [0, 1, 2, 3, 4])
+def test_no_more_threads(
+    folder: Path, infer: Infer, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], threads: int,
+) -> None:  # fmt: skip
+    """For signals, reading, writing, and running the network: one sentence, and JSON once the
+    model is loaded."""
+    picture("a.png")
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, after=threads)
+        code = infer("a.png", "--json", *MODEL)
+    told = capsys.readouterr()
+    if threads == 4:
+        assert code == 0
+    else:
+        assert code == 1
+        assert told.err.splitlines()[-1].endswith(NO_MORE)
+        assert "Traceback" not in told.err
+    if threads:
+        (entry,) = json.loads(told.out)
+        assert entry["status"] == ("done" if threads == 4 else "failed")
+    assert names(folder) == {"a.png"} | ({"a_x2.png"} if threads == 4 else set())
+
+
+UNPRIVILEGED = (
+    "prlimit --nproc={0}:{0} setpriv --reuid={1} --regid={1} --clear-groups "
+    "--inh-caps=-all,+dac_override --ambient-caps=-all,+dac_override"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("setpriv") and shutil.which("prlimit")) or os.geteuid() != 0,
+    reason="needs to become another user, to whom `ulimit -u` applies",
+)
+@pytest.mark.parametrize("processes", [1, 2, 3, 4])
+def test_no_more_threads_for_the_system(folder: Path, processes: int) -> None:
+    """Of our own and of ONNX Runtime's pool."""
+    user = 50_000 + os.getpid() % 10_000 + 10_000 * processes
+    limits = UNPRIVILEGED.format(processes, user).split()
+    program = [sys.executable, "-c", "from dvmsr.runtime.cli import main; main()"]
+    result = subprocess.run(
+        [*limits, *program, picture("a.png"), *MODEL, "--threads", "2", "--json"],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].endswith(NO_MORE)
+    assert "Traceback" not in result.stderr
+    assert not result.stdout or json.loads(result.stdout)[0]["status"] == "failed"
+
+
 def run_process(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", f"{code}\nfrom dvmsr.runtime.cli import main; main()"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -310,7 +366,7 @@ def run_process(code: str, *arguments: str, **options: Any) -> subprocess.Popen[
 def test_ctrl_c_stops_the_network(folder: Path) -> None:
     """Within the run: it would take half a minute."""
     announce = (
-        "import onnxruntime\n"
+        "from dvmsr.runtime.backends.onnxrt.library import onnxruntime\n"
         "run = onnxruntime.InferenceSession.run\n"
         "def announced(*arguments):\n"
         "    print('running', flush=True)\n"

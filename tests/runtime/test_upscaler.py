@@ -344,7 +344,7 @@ def test_cuda_never_becomes_the_cpu(
     models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ONNX Runtime goes on without a provider that does not load."""
-    import onnxruntime
+    from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
     providers = ["CUDAExecutionProvider", *onnxruntime.get_available_providers()]
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)

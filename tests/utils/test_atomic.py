@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from engine_info import INFO, PLAN
 from small_model import CONFIG
 
 from dvmsr import checkpoint
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.trt.engine_file import write_engine
 from dvmsr.train.run.state import TrainState
 from dvmsr.utils.atomic import check_folder, check_target, replacing, write_atomically
 
@@ -29,8 +31,9 @@ EVERY_WRITER = pytest.mark.parametrize(
         (lambda path: checkpoint.save(DVMSR(CONFIG), path), ".safetensors"),
         (lambda path: export_onnx(DVMSR(CONFIG), path, verify=False, overwrite=True), ".onnx"),
         (STATE.save, ".pt"),
+        (lambda path: write_engine(path, PLAN, INFO, overwrite=True), ".engine"),
     ],
-    ids=["bytes", "checkpoint", "ONNX", "training state"],
+    ids=["bytes", "checkpoint", "ONNX", "training state", "engine"],
 )
 
 
@@ -110,6 +113,31 @@ def test_every_writer_follows_a_link_and_takes_a_long_name(
     assert link.is_symlink()
     assert real.read_bytes() != b"old"
     assert names(tmp_path / "disk") == [real.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+@EVERY_WRITER
+def test_every_writer_keeps_who_may_read(tmp_path: Path, write: Writer, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    (tmp_path / f"link{suffix}").symlink_to(path.name)
+    for mode, name in ((0o600, path.name), (0o640, f"link{suffix}")):
+        path.write_bytes(b"old")
+        path.chmod(mode)
+        write(tmp_path / name)
+        assert path.read_bytes() != b"old"
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
+def test_nobody_else_reads_what_is_being_written_in_place_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_bytes(b"old")
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_bytes(b"new")
+        assert stat.S_IMODE(temporary.stat().st_mode) == 0o600
+    with pytest.raises(OSError, match="wrong"), replacing(path, overwrite=True) as temporary:
+        raise OSError(0, "wrong", "other")
+    assert names(tmp_path) == ["p"]
 
 
 @EVERY_WRITER

@@ -15,10 +15,12 @@ from typing import NoReturn
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from no_threads import refuse_threads
 from processes import LIMIT
 
 from dvmsr.errors import DvmsrError
 from dvmsr.utils.pipeline import pipeline
+from dvmsr.utils.threads import NO_MORE
 
 
 @settings(max_examples=25, deadline=None)
@@ -209,3 +211,16 @@ def test_two_thousand_failures_keep_nothing_alive(stage: str) -> None:
         gc.enable()
     assert [str(error) for error in told] == [str(number) for number in range(2000)]
     assert most <= 6
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_every_item_fails_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    def stage(*_: object) -> NoReturn:
+        raise AssertionError("it was called")
+
+    refuse_threads(monkeypatch, after=threads)
+    outcomes = dict(pipeline("ab", load=stage, work=stage, save=stage))
+    assert outcomes.keys() == {"a", "b"}
+    assert {str(outcome) for outcome in outcomes.values()} == {NO_MORE}

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+from no_threads import refuse_threads
 
+from dvmsr.errors import DvmsrError
 from dvmsr.utils import signals
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends signals")
@@ -207,3 +209,21 @@ def test_children_end_with_their_own(tmp_path: Path, thread: bool) -> None:
 def test_run_gives_what_a_child_prints() -> None:
     done = signals.run([sys.executable, "-c", "import sys; print('a'); sys.exit('b')"])
     assert (done.returncode, done.stdout, done.stderr) == (1, "a\n", "b\n")
+
+
+def test_without_a_thread_nothing_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = [signal.getsignal(getattr(signal, name)) for name in NAMES]
+    refuse_threads(monkeypatch)
+    with pytest.raises(DvmsrError, match="no further thread"), signals.handled():
+        raise AssertionError("the block began")
+    assert [signal.getsignal(getattr(signal, name)) for name in NAMES] == usual
+    assert signals.told() == 0
+
+
+def test_a_child_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(DvmsrError, match="no further thread or process"):
+        signals.run(["true"])

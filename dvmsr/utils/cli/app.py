@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dvmsr.errors import INTERRUPTED, DvmsrError, UsageError, explain
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice
+from dvmsr.utils.threads import NO_MORE, is_refused
 
 if TYPE_CHECKING:
     import typer
@@ -47,7 +48,7 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None and not is_refused(error):
             notice(f"error: {explain(error, error.filename)}")
             sys.exit(DvmsrError.exit_code)
         notice(f"error: {_explain_nameless(error)}")
@@ -58,6 +59,9 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
         notice("error: there is not enough memory; end other programs or take smaller input")
         sys.exit(DvmsrError.exit_code)
     except Exception as error:
+        if is_refused(error):  # where nobody foresaw it
+            notice(f"error: {NO_MORE}")
+            sys.exit(DvmsrError.exit_code)
         if not hasattr(error, "show"):
             raise
         _show_usage_error(error)  # typer's own; its class has moved between versions
@@ -68,7 +72,9 @@ def run_app(build: Callable[[], typer.Typer]) -> None:
 
 
 def _explain_nameless(error: OSError) -> str:
-    """Of a failure that tells no file."""
+    """Of a failure that is no file's."""
+    if is_refused(error):
+        return NO_MORE
     try:
         os.getcwd()  # noqa: PTH109
     except OSError:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 import dvmsr
+from dvmsr.utils import time_limit
 
 
 def _print_version(wanted: bool) -> None:
@@ -22,6 +23,24 @@ Version = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DEFAULT_TIME_LIMIT = time_limit.DEFAULT
+TimeLimit = Annotated[
+    float,
+    typer.Option(
+        min=0.001,
+        max=1e9,
+        metavar="SECONDS",
+        help="Most for one run of an .onnx file, which may have no end.",
+    ),
+]
+TrustEngine = Annotated[
+    bool,
+    typer.Option(
+        "--trust-engine",
+        help="Run the code for the processor that an engine carries (--embed-plugin, "
+        "--version-compatible): whoever made it acts with your rights.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", show_default="the backend's choice, usually all cores"),

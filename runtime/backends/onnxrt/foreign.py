@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, first_line, run_session
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
+from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, open_session, run_session
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.utils.paths import check_encodable, check_input, exists
+from dvmsr.utils.threads import bounded
 
 PEAKS = (1, 255)
 """The brightest value that such a network may take and give."""
@@ -49,27 +50,25 @@ class ForeignUpscaler:
     Args:
         path: an ONNX file with one input (1, 3, h, w) and one output (1, 3, s*h, s*w), RGB, FP32.
         peak: the brightest value, 1 or 255; None finds it and says so in a warning.
+        time_limit: most seconds for one run; None for any.
 
     Raises:
         UsageError: if there is no such file.
-        MissingComponentError, DvmsrError: as `run_session`.
+        DvmsrError: as `open_session` and `run_session`.
         IncompatibleModelError: if it is not of that kind.
     """
 
-    def __init__(self, path: Path, peak: int | None = None) -> None:
+    def __init__(
+        self, path: Path, peak: int | None = None, time_limit: float | None = None
+    ) -> None:
         check_encodable(path)
         check_input(path)
         self.path = path
+        self._time_limit = time_limit
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
-        try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise IncompatibleModelError(
-                f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"
-            ) from None
+        options.intra_op_num_threads = bounded(None) or 0  # which leaves it to ONNX Runtime
+        self._session = open_session(os.fspath(path), options, path)
         self._size = self._declared_size()
         sample = natural_image((1, *self._size))
         results = {p: self._run(sample, p) for p in ((peak,) if peak else PEAKS)}
@@ -123,7 +122,8 @@ class ForeignUpscaler:
         """(1, 3, h, w) in [0, 1] -> whatever comes out, in [0, 1]."""
         feeds: dict[str, NDArray[Any]] = {self._session.get_inputs()[0].name: planes * peak}
         names = [self._session.get_outputs()[0].name]
-        result: NDArray[np.float32] = run_session(self._session, names, feeds, self.path)[0]
+        result: NDArray[np.float32]
+        (result,) = run_session(self._session, names, feeds, self.path, self._time_limit)
         return result / np.float32(peak)
 
     def _best_peak(

@@ -1,23 +1,28 @@
 """A network in an ONNX file, run by ONNX Runtime on the CPU or a GPU."""
 
+import math
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.kernels import cpu, cuda
 from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
 from dvmsr.utils import signals
+from dvmsr.utils import time_limit as time_limits
+from dvmsr.utils.threads import NO_MORE, starting
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
@@ -90,7 +95,8 @@ class OnnxNetwork(Network):
                 f"{self.path} takes batches of {batch} images of {width}x{height} pixels only, not "
                 f"{image.shape[3]}x{image.shape[2]}; export it without --static"
             )
-        (output,) = run_session(self._session, ["output"], self._feeds(image), self.path)
+        feeds = self._feeds(image)
+        (output,) = run_session(self._session, ["output"], feeds, self.path, self.time_limit)
         return output.astype(np.float32, copy=False)
 
     def layers(self) -> list[str]:
@@ -100,7 +106,7 @@ class OnnxNetwork(Network):
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         session = self._open(self._layer_tools().with_outputs(self.path, names))
-        values = run_session(session, names, self._feeds(image), self.path)
+        values = run_session(session, names, self._feeds(image), self.path, self.time_limit)
         return dict(zip(names, values, strict=True))
 
     def _signature(self) -> tuple[list[str], list[str]]:
@@ -122,19 +128,40 @@ class OnnxNetwork(Network):
 
     def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
         """Load the file, or a model made of it."""
-        provider = _CUDA if self.backend == "cuda" else "CPUExecutionProvider"
-        try:
-            session = onnxruntime.InferenceSession(model, self._options, providers=[provider])
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            if provider == _CUDA and "NOT_IMPLEMENTED" in str(error):  # by the CPU, in its place
-                raise _without_cuda() from None
-            raise IncompatibleModelError(
-                f"{self.path} cannot be loaded by ONNX Runtime ({first_line(error)}); "
-                "export it again"
-            ) from None
+        provider = _CUDA if self.backend == "cuda" else _CPU
+        session = open_session(model, self._options, self.path, provider)
         if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
             raise _without_cuda()
         return session
+
+
+def open_session(
+    model: str | bytes, options: onnxruntime.SessionOptions, path: Path, provider: str = _CPU
+) -> onnxruntime.InferenceSession:
+    """`InferenceSession` of a model that comes from `path`, on that provider alone.
+
+    Raises:
+        IncompatibleModelError: if ONNX Runtime cannot load it.
+        MissingComponentError: if the provider is one that does not load.
+        DvmsrError: if memory or threads are wanting.
+    """
+    try:
+        # Otherwise it tries again without the provider, which it tells on standard output.
+        return onnxruntime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        if "pthread_create" in str(error):
+            raise DvmsrError(f"{path} cannot be loaded: {NO_MORE}") from None
+        if "bad_alloc" in str(error) or isinstance(error, MemoryError):
+            raise DvmsrError(
+                f"{path} needs more memory to be loaded than there is; end other programs"
+            ) from None
+        if provider == _CUDA and (
+            "NOT_IMPLEMENTED" in str(error) or isinstance(error, (ValueError, RuntimeError))
+        ):
+            raise _without_cuda() from None
+        raise IncompatibleModelError(
+            f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"
+        ) from None
 
 
 def run_session(
@@ -142,11 +169,16 @@ def run_session(
     outputs: Sequence[str],
     feeds: dict[str, NDArray[Any]],
     path: Path,
+    time_limit: float | None = None,
 ) -> list[NDArray[Any]]:
     """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt.
 
+    Args:
+        time_limit: most seconds that it may take.
+
     Raises:
-        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`.
+        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, or takes longer,
+            or no thread can be started.
     """
     options = onnxruntime.RunOptions()
     outcome: list[list[NDArray[Any]] | BaseException] = []
@@ -160,14 +192,23 @@ def run_session(
         finally:
             done.set()
 
-    thread = threading.Thread(target=run)
+    def is_done(seconds: float) -> bool:
+        if done.wait(min(seconds, end - time.monotonic())):
+            return True
+        if time.monotonic() < end:
+            return False
+        raise time_limits.exceeded(path, time_limit or 0)
+
+    thread = threading.Thread(target=run, daemon=True)
+    end = math.inf if time_limit is None else time.monotonic() + time_limit
     try:
-        thread.start()  # waits, too, so an interrupt may come here
-        signals.wait(done.wait)
-    except BaseException:
+        with starting():
+            thread.start()  # waits, too, so an interrupt may come here
+        signals.wait(is_done)
+    except BaseException as error:
         options.terminate = True
         if thread.ident is not None:
-            done.wait()
+            done.wait(signals.GRACE if isinstance(error, DvmsrError) else None)
         raise
     result = outcome[0]
     if isinstance(result, Exception):

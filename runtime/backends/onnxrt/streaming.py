@@ -27,7 +27,7 @@ class StreamingNetwork(OnnxNetwork):
                 feeds = self._feeds(strip)
             feeds["input"] = strip.astype(self._dtype, copy=False)
             feeds[TOP], feeds[BOTTOM] = _flag(top), _flag(bottom)
-            rows, *after = run_session(self._session, names, feeds, self.path)
+            rows, *after = run_session(self._session, names, feeds, self.path, self.time_limit)
             feeds.update(zip((state.name for state in given), after, strict=True))
             yield rows.astype(np.float32, copy=False)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda
 from dvmsr.runtime.backends.base import PixelNetwork
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
@@ -47,7 +47,12 @@ class EngineNetwork(PixelNetwork):
 
     May be called by several threads, which take turns.
 
+    Args:
+        trust: whether code for the processor that the plan carries may run, with all rights of the
+            user. What the description beside the plan says does not decide that.
+
     Raises:
+        UsageError: if the plan carries such code and is not trusted.
         DvmsrError: if the engine cannot be read, or not enough GPU memory is free.
         MissingComponentError: if there is no GPU, TensorRT, plugin or CUDA library.
         IncompatibleModelError: if it is of another TensorRT, GPU or plugin, or damaged.
@@ -55,10 +60,17 @@ class EngineNetwork(PixelNetwork):
 
     clock = "CUDA events"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, trust: bool = False) -> None:
         self.path = path
         self.info: EngineInfo
         self.info, plan = read_engine(path)
+        self._host_code = trust and self.info.host_code is not None
+        if self.info.host_code and not trust:
+            raise UsageError(
+                f"{path} carries {self.info.host_code}, code that would run on the processor with "
+                "all your rights; if you trust whoever made the file, say so with --trust-engine "
+                "(trust_engine=True in Python)"
+            )
         self.config, self.precision = self.info.config, self.info.precision
         self.usual_shape = self.info.profile.opt
         try:
@@ -169,10 +181,8 @@ class EngineNetwork(PixelNetwork):
     def _deserialise(self, plan: bytes) -> Any:
         trt, info = self._trt, self.info
         runtime = trt.Runtime(self._log)
-        embedded = info.plugin is not None and info.plugin.embedded
-        # A version-compatible plan carries TensorRT's lean runtime.
-        runtime.engine_host_code_allowed = embedded or info.version_compatible
-        if info.plugin is not None and not embedded:
+        runtime.engine_host_code_allowed = self._host_code
+        if info.plugin is not None and not info.plugin.embedded:
             load_plugin(trt, self.path, info)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.utils import rights
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.paths import check_input, exists, unreadable
 
@@ -149,6 +150,14 @@ class EngineInfo:
                 kept += ["--compute-capability", capability]
         return shlex.join([*kept, "-o", str(path.absolute())])
 
+    @property
+    def host_code(self) -> str | None:
+        """What in the plan is code for the processor, which loading it would run; None if nothing
+        is."""
+        if self.plugin is not None and self.plugin.embedded:
+            return "the plugin library"
+        return "a runtime of TensorRT" if self.version_compatible else None
+
     def facts(self) -> dict[str, str]:
         """The engine in words, for `dvmsr info`."""
         plugin = "none, the operators are ONNX bodies"
@@ -248,7 +257,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
+        rights.create_private(target)
         shutil.copyfile(source, target)
+        with target.open("rb+") as file:
+            rights.take_over(source, file.fileno())
 
 
 def read_info(path: Path) -> EngineInfo:

@@ -68,7 +68,7 @@ def load_plugin(trt: ModuleType, path: Path, info: EngineInfo) -> None:
 
     Raises:
         MissingComponentError: if it is not on this machine or does not load.
-        IncompatibleModelError: if this machine's is another build.
+        IncompatibleModelError: if this machine's is another build, by the hash of its file.
     """
     assert info.plugin is not None
     library = plugin_library.require(info.plugin.tensorrt_major, sha256=info.plugin.sha256)

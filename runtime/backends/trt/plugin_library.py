@@ -121,15 +121,16 @@ def sources_sha256() -> str:
 
 
 def read_description(path: Path) -> PluginLibrary | None:
-    """The libraries that a `plugin.json` describes; None if it is damaged or they are gone."""
+    """The libraries that a `plugin.json` describes; None if it is damaged, or they are gone, or the
+    pure library is no longer the one described: its file is hashed."""
     try:
         library = PluginLibrary(**json.loads(path.read_bytes()))
         if library.architectures is not None:
             library = PluginLibrary(
                 **{**library.to_dict(), "architectures": tuple(library.architectures)}
             )
-        return library if Path(library.pure).is_file() else None
-    except (OSError, ValueError, TypeError, RecursionError):
+        return library if sha256(Path(library.pure)) == library.sha256 else None
+    except (DvmsrError, OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -19,6 +18,7 @@ from dvmsr.data.natural_image import natural_image
 from dvmsr.export.onnx.export import make_model
 from dvmsr.export.trt.build import BF16_OPSET
 from dvmsr.kernels import cpu
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.parity.limits import default_limits
 
 ARITHMETIC = ("Sub", "Add", "Conv", "MatMul", "LayerNormalization", "LeakyRelu")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -25,6 +24,7 @@ from vectors import (
 from dvmsr.export.onnx import bodies
 from dvmsr.export.onnx.export import DEFAULT_OPSET
 from dvmsr.export.onnx.graph import IR_VERSION, OPSETS
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 OUTPUTS = {"SelectiveScan": ("y", "h_last"), "CausalConv1d": ("y", "new_tail")}
 STATE_IS_FLOAT = {"SelectiveScan": True, "CausalConv1d": False}

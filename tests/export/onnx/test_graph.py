@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from networks import SMALL, random_network
@@ -17,6 +16,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.data.natural_image import natural_image
 from dvmsr.export.onnx.graph import build_model
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 CONFIGS = {
     "x2": SMALL,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -80,6 +81,10 @@ def test_compiles_once(sources: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert plugin_library.find(10) == library
     assert builds(sources) == ["89;90-real ON"]
     assert capsys.readouterr().err.count("compiling the plugin for TensorRT 10") == 1
+    Path(library.pure).write_bytes(b"what nobody compiled")
+    assert plugin_library.find(10) is None
+    again = plugin_build.build(10, ["89", "90-real"])
+    assert again.sha256 == plugin_library.sha256(Path(library.pure))
 
 
 @pytest.mark.slow
@@ -133,6 +138,38 @@ def test_missing_headers_are_named(sources: Path) -> None:
         plugin_build.build(10, ["89"])
     with pytest.raises(MissingComponentError, match=r"for TensorRT 11 .* found; .*in include/$"):
         plugin_build.build(11, ["89"])
+
+
+def test_a_downloaded_wheel_must_be_the_known_one(tmp_path: Path) -> None:
+    """The real script, and pip played by one that leaves another file under the wheel's name."""
+    script = nvcc.sources() / "tensorrt" / "fetch_headers.cmake"
+    wheel = "kernel_lens-2.0.1-py3-none-any.whl"
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\nmkdir -p kernel_lens/include/tensorrt\n"
+        "echo evil > kernel_lens/include/tensorrt/NvInferRuntime.h\n"
+        f"tar cf {wheel} kernel_lens\nrm -r kernel_lens\n"
+    )
+    python.chmod(0o755)
+    folder = tmp_path / "build"
+    folder.mkdir()
+    result = subprocess.run(
+        ["cmake", f"-Dpython={python}", f"-Dfolder={folder}", "-P", str(script)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode
+    assert f"{wheel} has an unknown SHA-256" in " ".join(result.stderr.split())
+    assert [path.name for path in folder.iterdir()] == [wheel]
+
+
+def test_an_unknown_wheel_is_named(sources: Path) -> None:
+    text = f"a.whl has an unknown SHA-256: {'0' * 64}, not {'1' * 64}"
+    (sources / "tensorrt" / "CMakeLists.txt").write_text(
+        f'project(x NONE)\nmessage(FATAL_ERROR "{text}")\n'
+    )
+    with pytest.raises(DvmsrError, match=r"^a\.whl, .* not the file that dvmsr knows.*; name"):
+        plugin_build.build(10, ["89"])
 
 
 def test_an_architecture_that_nvcc_does_not_know(sources: Path) -> None:

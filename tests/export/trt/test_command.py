@@ -444,7 +444,13 @@ class Played:
 @pytest.mark.parametrize("error", [1e-4, 1e-2])
 def test_an_engine_is_compared(small: Path, monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     both = {"x.engine": Played(error), str(small): Played(0)}
-    monkeypatch.setattr(Upscaler, "from_file", lambda path: both[str(path)])
+    trusted: list[Path] = []
+
+    def from_file(path: Path, trust_engine: bool = False) -> Played:
+        trusted.extend([path] * trust_engine)
+        return both[str(path)]
+
+    monkeypatch.setattr(Upscaler, "from_file", from_file)
     said: list[str] = []
     arguments = (Path("x.engine"), small, Profile((1, 16, 100), (1, 64, 128), (1, 80, 128)))
     if error > 1e-3:
@@ -455,12 +461,13 @@ def test_an_engine_is_compared(small: Path, monkeypatch: pytest.MonkeyPatch, err
     assert said == [
         f"engine against native at 1x80x128: max abs {error:.1e}, {-20 * np.log10(error):.1f} dB"
     ]
+    assert trusted == [Path("x.engine")]  # what was just built here may carry code
 
 
 def test_a_comparison_that_is_impossible_is_mentioned(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(path: Path) -> None:
+    def missing(path: Path, trust_engine: bool = False) -> None:
         raise MissingComponentError("no nvcc")
 
     monkeypatch.setattr(Upscaler, "from_file", missing)

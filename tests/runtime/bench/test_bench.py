@@ -81,7 +81,7 @@ def test_rates() -> None:
 
 def test_a_gpu_backend_brings_its_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time, memory and shape are used, and nothing of the backend's name is asked."""
-    monkeypatch.setattr(bench, "probe", lambda spec, threads, shape: Probe(1.0, 10, 30, 7))
+    monkeypatch.setattr(bench, "probe", lambda *_: Probe(1.0, 10, 30, 7))
     upscaler = Upscaler(Device(), "native", "net.engine")
     assert bench._shapes([upscaler], [], []) == [(2, 8, 12)]
     assert bench._shapes([upscaler], [(3, 4)], [1, 5]) == [(1, 3, 4), (5, 3, 4)]

@@ -489,7 +489,8 @@ def test_warns_of_little_space(
 
 
 STEP_BY_STEP = """
-import onnxruntime, sys
+import sys
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 run = onnxruntime.InferenceSession.run
 def announced(*arguments):
     print('running', flush=True)

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from dvmsr.utils.cli.app import run_app
+from dvmsr.utils.threads import NO_MORE
 
 INFER_IN_A_DELETED_FOLDER = """
 import os, sys
@@ -42,10 +43,13 @@ def test_a_deleted_current_folder(tmp_path: Path) -> None:
         (OSError("a library's own"), "reading or writing failed (a library's own)"),
         (OSError(errno.ENOSPC, "No space left on device"), "standard output has no space left"),
         (PermissionError(errno.EACCES, "Permission denied", "x.png"), "x.png cannot be used"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable", "nvcc"), NO_MORE),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), NO_MORE),
+        (RuntimeError("can't start new thread"), NO_MORE),
     ],
 )
 def test_no_operating_system_error_gives_a_traceback(
-    error: OSError,
+    error: Exception,
     message: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

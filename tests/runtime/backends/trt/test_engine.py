@@ -19,9 +19,10 @@ from engine_info import INFO
 from PIL import Image
 from small_model import CONFIG, Models, random_pixels
 
+from dvmsr import cli as dvmsr_cli
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda, driver
-from dvmsr.runtime import Upscaler, spec
+from dvmsr.runtime import Upscaler, cli, spec
 from dvmsr.runtime.backends.trt import engine, engine_file, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
 from dvmsr.runtime.backends.trt.engine_file import Profile
@@ -30,6 +31,18 @@ from dvmsr.runtime.parity import parity
 from dvmsr.runtime.parity.drift import common_layers
 from dvmsr.runtime.parity.samples import synthetic_sample
 
+CARRYING_CODE: list[dict[str, object]] = [
+    {"plugin": replace(INFO.plugin, embedded=True) if INFO.plugin else None},
+    {"version_compatible": True},
+]
+CARRYING = [
+    "dvmsr-infer in.png --engine x.engine -o out.png",
+    "parity x.engine m.onnx",
+    "bench x.engine",
+    "eval . --model x.engine",
+    "compare in.png --model x.engine --html page.html",
+]
+"""Commands that load an engine."""
 PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
 
 
@@ -273,15 +286,45 @@ def test_a_plugin_that_does_not_load(
         EngineNetwork(path)
 
 
-def test_host_code_only_from_engines_that_carry_a_plugin_or_runtime(
+def test_host_code_only_where_there_is_some_and_it_is_trusted(
     engines: dict[str, Path], models: Models
 ) -> None:
-    assert not EngineNetwork(engines["fp32"])._runtime.engine_host_code_allowed
-    assert INFO.plugin
-    path = write(engines["fp32"], models.onnx, plugin=replace(INFO.plugin, embedded=True))
-    assert EngineNetwork(path)._runtime.engine_host_code_allowed
-    path = write(engines["fp32"], models.onnx, version_compatible=True)
-    assert EngineNetwork(path)._runtime.engine_host_code_allowed
+    for trust in (False, True):
+        network = EngineNetwork(engines["fp32"], trust)
+        assert not network._runtime.engine_host_code_allowed
+    for carried in CARRYING_CODE:
+        path = write(engines["fp32"], models.onnx, **carried)
+        with pytest.raises(UsageError, match=r"fp32\.engine carries .* with --trust-engine"):
+            EngineNetwork(path)
+        assert EngineNetwork(path, trust=True)._runtime.engine_host_code_allowed
+
+
+@pytest.mark.parametrize("command", CARRYING, ids=lambda line: line.split()[0])
+def test_every_command_asks_for_trust(
+    engines: dict[str, Path], models: Models, folder: Path, command: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    write(folder / "x.engine", models.onnx, version_compatible=True)
+    Image.fromarray(random_pixels(16, 16)).save("in.png")
+    trusted: list[bool] = []
+
+    def opened(self: EngineNetwork, path: Path, trust: bool = False) -> None:
+        trusted.append(trust)
+        raise DvmsrError("far enough")
+
+    def run(*arguments: str) -> int:
+        name = "dvmsr" if arguments[0] != "dvmsr-infer" else arguments[0]
+        main = cli.main if name == "dvmsr-infer" else dvmsr_cli.main
+        monkeypatch.setattr("sys.argv", [name, *arguments[name == "dvmsr-infer" :]])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    assert run(*command.split()) == 2
+    assert "x.engine carries a runtime of TensorRT" in capsys.readouterr().err
+    monkeypatch.setattr(EngineNetwork, "__init__", opened)
+    assert run(*command.split(), "--trust-engine") == 1
+    assert trusted == [True]
 
 
 def test_the_command(engines: dict[str, Path], folder: Path, infer: Callable[..., int]) -> None:

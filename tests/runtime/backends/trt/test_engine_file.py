@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from engine_info import INFO, PLAN
@@ -43,11 +44,19 @@ def test_nothing_is_replaced_unasked(engine: Path) -> None:
     assert [path.name for path in engine.parent.iterdir()] == ["net.engine.json"]
 
 
+def no_links(source: Path, target: Path) -> NoReturn:
+    raise PermissionError(1, "Operation not permitted")
+
+
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("links", [True, False])
 def test_both_files_are_written_or_neither(
-    engine: Path, monkeypatch: pytest.MonkeyPatch, before: bool, failing: int
+    engine: Path, monkeypatch: pytest.MonkeyPatch, before: bool, failing: int, links: bool
 ) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    engine.chmod(0o600)
     if not before:
         for path in (engine, engine_file.info_path(engine)):
             path.unlink()
@@ -67,6 +76,7 @@ def test_both_files_are_written_or_neither(
     assert sorted(path.name for path in engine.parent.iterdir()) == names
     if before:
         assert read_engine(engine) == (INFO, PLAN)
+        assert engine.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_engine_made_meanwhile_is_kept(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -21,15 +22,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "dvmsr" / "tensorrt-plugin"
 
 
-def put(cache: Path, name: str, age: int = 0, **changes: object) -> PluginLibrary:
+def put(
+    cache: Path, name: str, age: int = 0, content: bytes = b"library", **changes: object
+) -> PluginLibrary:
     """A library as `plugin_build` leaves it."""
     folder = cache / name
     folder.mkdir(parents=True)
     pure = folder / "libdvmsr_trt10.so"
-    pure.write_bytes(b"library")
-    made = PluginLibrary(
-        str(pure), None, 10, "ab", ("89",), plugin_library.sources_sha256(), "13.0.88"
-    )
+    pure.write_bytes(content)
+    digest, sources = hashlib.sha256(content).hexdigest(), plugin_library.sources_sha256()
+    made = PluginLibrary(str(pure), None, 10, digest, ("89",), sources, "13.0.88")
     made = replace(made, **changes)  # type: ignore[arg-type]
     description = folder / plugin_library.DESCRIPTION
     description.write_text(json.dumps(made.to_dict()))
@@ -47,9 +49,9 @@ def test_finds_the_newest(cache: Path) -> None:
 
 
 def test_prefers_the_one_that_was_asked_for(cache: Path) -> None:
-    old = put(cache, "old", age=5, sha256="cd")
-    new = put(cache, "new", sha256="ef")
-    assert plugin_library.find(10, sha256="cd") == old
+    old = put(cache, "old", age=5)
+    new = put(cache, "new", content=b"newer")
+    assert plugin_library.find(10, sha256=old.sha256) == old
     assert plugin_library.find(10, sha256="none of them") == new
 
 
@@ -67,6 +69,9 @@ def test_ignores_what_is_damaged_or_gone(cache: Path) -> None:
     Path(put(cache, "gone").pure).unlink()
     put(cache, "broken")
     (cache / "broken" / "plugin.json").write_text("{")
+    altered = put(cache, "altered", content=b"other code")
+    Path(altered.pure).write_bytes(b"evil code.")
+    put(cache, "boast", content=b"evil code", sha256=hashlib.sha256(b"library").hexdigest())
     put(cache, "list")
     (cache / "list" / "plugin.json").write_text("[]")
     assert plugin_library.find(10) is None
