@@ -52,11 +52,16 @@ class OnnxNetwork(Network):
             self._options.intra_op_num_threads = threads
             # The library reads the same number here, when it is registered.
             self._options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+        if backend != "portable" and not self.header.has_operators:
+            raise IncompatibleModelError(
+                f"{path} has its operators written out in standard ones, so the backend {backend} "
+                "has nothing to run; use the backend portable, or export it without --inline"
+            )
         if backend == "native":
             _register_native_operators(self._options)
         elif backend == "cuda":
             _register_cuda_operators(self._options)
-        elif not self.header.has_bodies:
+        elif self.header.has_operators and not self.header.has_bodies:
             raise IncompatibleModelError(
                 f"{path} has no portable operator bodies; export it again or use the backend native"
             )

@@ -19,7 +19,7 @@ def test_reads_what_onnx_reads(models: Models, precision: str) -> None:
     header = read_header(path)
     assert header.config == CONFIG
     assert header.precision == precision
-    assert header.has_bodies
+    assert header.has_operators and header.has_bodies
     assert header.metadata == {p.key: p.value for p in onnx.load(path).metadata_props}
 
 
@@ -43,9 +43,14 @@ def test_a_file_without_bodies(models: Models, tmp_path: Path) -> None:
         (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "no ONNX file or damaged"),
         (b"\x3a\x00\x70\x01", "no ONNX file or damaged"),  # metadata that is a number
         (b"\x3a\x00\x72\x02\x0a\x05", "no ONNX file or damaged"),  # a cut metadata entry
+        (b"\x3a\x02\x0a\x05", "no ONNX file or damaged"),  # a cut node
+        (b"\x3a\x02\x08\x05", "no ONNX file or damaged"),  # a node that is a number
         (b"\x3a\x00", "an ONNX file of another program"),
     ],
-    ids=["empty", "text", "no graph", "cut", "endless number", "number", "cut entry", "other"],
+    ids=[
+        *("empty", "text", "no graph", "cut", "endless number", "number", "cut entry"),
+        *("cut node", "node", "other"),
+    ],
 )
 def test_refuses_what_is_not_ours(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "m.onnx"
