@@ -12,8 +12,8 @@ KIND := $(if $(shell command -v c++),native,portable)
 BASE := $(VENV)/.base-$(KIND)
 DEV := $(VENV)/.dev-$(KIND)
 
-# For tests alone: Ray, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
-OPTIONAL := ray,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
+# For tests alone: Ray, OpenVINO, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
+OPTIONAL := ray,openvino,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
 .PHONY: demo test quick proof bundled lint check clean
 .NOTPARALLEL:

@@ -68,6 +68,7 @@ def export_onnx(
     overwrite: bool = False,
     progress: Callable[[str], None] = notice,
     streaming: bool = False,
+    inline: bool = False,
 ) -> ExportReport:
     """Write a network as an ONNX file, and compare what ONNX Runtime makes of it with PyTorch.
 
@@ -85,6 +86,7 @@ def export_onnx(
         progress: receives a line per step; by default they go to stderr.
         streaming: a graph that computes one strip of rows, with what it carries to the next as
             inputs and outputs (`dvmsr.export.onnx.streaming_graph`); compared strip by strip.
+        inline: a file without functions, in standard operators alone (`dvmsr.export.onnx.inline`).
 
     Raises:
         UsageError: for a bad argument, a source that does not exist, or if the file to write
@@ -109,7 +111,7 @@ def export_onnx(
 
     if opset not in OPSETS:
         raise UsageError(f"the opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
-    model, reference = make_model(source, precision, opset, static_shape, streaming)
+    model, reference = make_model(source, precision, opset, static_shape, streaming, inline)
     if verify and static_shape is not None:
         batch, height, width = static_shape
         name = f"{path} cannot be verified: its input"
@@ -142,6 +144,7 @@ def make_model(
     opset: int = DEFAULT_OPSET,
     static_shape: tuple[int, int, int] | None = None,
     streaming: bool = False,
+    inline: bool = False,
 ) -> tuple[onnx.ModelProto, DVMSR]:
     """A network's ONNX model, and the network itself: FP32, on the CPU.
 
@@ -153,6 +156,7 @@ def make_model(
 
     from dvmsr import checkpoint
     from dvmsr.export.onnx.graph import build_model
+    from dvmsr.export.onnx.inline import without_functions
     from dvmsr.export.onnx.streaming_graph import build_streaming_model
     from dvmsr.model import DVMSR
 
@@ -168,6 +172,8 @@ def make_model(
         model = build_streaming_model(network.config, weights, precision, opset)
     else:
         model = build_model(network.config, weights, precision, opset, static_shape)
+    if inline:
+        model = without_functions(model)
     model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
     properties = metadata(network.config, precision, name, digest)
     if streaming:

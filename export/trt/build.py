@@ -293,6 +293,11 @@ def _precision(request: Request, path: Path) -> str:
             f"{path} takes strips of rows, which engines do not; name its checkpoint, or export it "
             "without --streaming"
         )
+    if request.plugin and not header.has_operators:
+        raise UsageError(
+            f"{path} has its operators written out, which leaves the plugin nothing to do; name a "
+            "file that was exported without --inline, or add --no-plugin"
+        )
     if request.precision not in (None, precision):
         raise UsageError(
             f"{path} computes in {precision}; name its checkpoint, or leave out "

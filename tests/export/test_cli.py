@@ -36,7 +36,9 @@ def test_default_names(
 ) -> None:
     assert run(monkeypatch, "onnx", str(source), "--no-verify") == 0
     assert run(monkeypatch, "onnx", str(source), "--no-verify", "--fp16") == 0
-    assert capsys.readouterr().out.split() == ["net.onnx", "net.fp16.onnx"]
+    assert run(monkeypatch, "onnx", str(source), "--no-verify", "--streaming", "--inline") == 0
+    names = ["net.onnx", "net.fp16.onnx", "net.streaming.inline.onnx"]
+    assert capsys.readouterr().out.split() == names
     assert Path("net.onnx").stat().st_size > Path("net.fp16.onnx").stat().st_size
 
 

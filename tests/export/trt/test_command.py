@@ -226,6 +226,16 @@ def test_a_model_of_strips_is_refused(
     assert "net.onnx takes strips of rows" in capsys.readouterr().err
 
 
+def test_a_model_without_functions_needs_no_plugin(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_onnx(random_network(), "net.onnx", inline=True, verify=False)
+    assert run(monkeypatch, "net.onnx", *RTX) == 2
+    assert "net.onnx has its operators written out" in capsys.readouterr().err
+    assert run(monkeypatch, "net.onnx", "--no-plugin", *RTX, "--max", "64x64") == 0
+    assert read_engine(Path("net.rtx.engine"))[0].plugin is None
+
+
 def change_version(node: onnx.NodeProto) -> None:
     (attribute,) = [a for a in node.attribute if a.name == "plugin_version"]
     attribute.s = b"2"
