@@ -399,15 +399,23 @@ def test_cuda_never_becomes_the_cpu(
         Upscaler.from_file(models.onnx, "cuda")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an ...", ""),
+        ("CUDA failure 35: driver too old\nat x.cc", r" \(CUDA failure 35: driver too old\)"),
+    ],
+)
 def test_operators_that_only_the_gpu_has_tell_of_a_missing_provider(
-    models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch
+    models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
 ) -> None:
-    """What ONNX Runtime says when it has fallen back to the CPU, which has no such operators."""
+    """What ONNX Runtime says when it goes on with the CPU, which has no such operators, and when
+    the provider itself fails."""
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an ...")
+        raise RuntimeError(said)
 
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr("onnxruntime.InferenceSession", fail)
-    with pytest.raises(MissingComponentError, match="CUDA provider does not load; "):
+    with pytest.raises(MissingComponentError, match=f"CUDA provider does not load{told}; "):
         Upscaler.from_file(models.onnx, "cuda")

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, first_line, run_session
+from dvmsr.runtime.backends.onnxrt.network import (
+    FATAL_ONLY,
+    first_line,
+    open_session,
+    run_session,
+)
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.utils.paths import check_encodable, check_input, exists
 
@@ -63,9 +68,7 @@ class ForeignUpscaler:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL_ONLY
         try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(os.fspath(path), options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise IncompatibleModelError(
                 f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"

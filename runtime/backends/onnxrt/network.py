@@ -18,7 +18,7 @@ from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
 from dvmsr.utils import signals
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_CUDA = "CUDAExecutionProvider"
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
     "the CUDA libraries that it needs"
@@ -127,12 +127,14 @@ class OnnxNetwork(Network):
 
     def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
         """Load the file, or a model made of it."""
-        provider = _CUDA if self.backend == "cuda" else "CPUExecutionProvider"
+        provider = _CUDA if self.backend == "cuda" else _CPU
         try:
-            session = onnxruntime.InferenceSession(model, self._options, providers=[provider])
+            session = open_session(model, self._options, provider)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             if provider == _CUDA and "NOT_IMPLEMENTED" in str(error):  # by the CPU, in its place
                 raise _without_cuda() from None
+            if provider == _CUDA and "CUDA" in str(error):
+                raise _without_cuda(f" ({first_line(error)})") from None
             raise IncompatibleModelError(
                 f"{self.path} cannot be loaded by ONNX Runtime ({first_line(error)}); "
                 "export it again"
@@ -140,6 +142,17 @@ class OnnxNetwork(Network):
         if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
             raise _without_cuda()
         return session
+
+
+def open_session(
+    model: str | bytes, options: onnxruntime.SessionOptions, provider: str = _CPU
+) -> onnxruntime.InferenceSession:
+    """`onnxruntime.InferenceSession`, whose constructor would otherwise say on standard output that
+    it tries again, with the same; raises for names of inputs and outputs that are no text, too."""
+    session = onnxruntime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+    for value in (*session.get_inputs(), *session.get_outputs()):
+        _ = value.name, value.shape
+    return session
 
 
 def run_session(
@@ -194,8 +207,10 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
     _register(options, library, f"{cpu.REMEDY}, or use the backend portable")
 
 
-def _without_cuda() -> MissingComponentError:
-    return MissingComponentError(f"ONNX Runtime's CUDA provider does not load; {_CUDA_REMEDY}")
+def _without_cuda(reason: str = "") -> MissingComponentError:
+    return MissingComponentError(
+        f"ONNX Runtime's CUDA provider does not load{reason}; {_CUDA_REMEDY}"
+    )
 
 
 def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:
@@ -218,4 +233,7 @@ def _register(options: onnxruntime.SessionOptions, library: Path, remedy: str) -
 
 
 def first_line(error: Exception) -> str:
+    """Of what ONNX Runtime says, also where it quotes names that are no text."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.decode(errors="backslashreplace").strip().splitlines()[0]
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small_model import CONFIG, Models
 
 from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
@@ -97,6 +98,24 @@ def test_a_damaged_graph_is_refused_when_loaded(models: Models, tmp_path: Path) 
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(IncompatibleModelError, match="cannot be loaded by ONNX Runtime"):
         OnnxNetwork(tmp_path / "m.onnx", "portable", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [(b"Transpose", 1), (b"patch_embed/norm", 1), (b"perm", 1), (b"output", -1), (b"height", -1)],
+)
+def test_names_that_are_no_text_are_told_in_a_sentence_alone(
+    models: Models, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: bytes, count: int
+) -> None:
+    """Of what ONNX Runtime says then Python makes an error that it takes for the provider's."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(models.onnx.read_bytes().replace(name, b"\xff" + name[1:], count))
+    for load in (lambda: OnnxNetwork(path, "portable", None), lambda: ForeignUpscaler(path)):
+        with pytest.raises(IncompatibleModelError) as caught:
+            load()
+        said = str(caught.value)
+        assert rf"\xff{name[1:].decode()}" in said and "codec" not in said
+    assert capfd.readouterr().out == ""
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
