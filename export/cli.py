@@ -13,14 +13,15 @@ from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
 from dvmsr.utils.sizes import parse_shape
+from dvmsr.weights.registry import BUNDLED_CHECKPOINTS
 
 EXAMPLES = """\b
 Examples:
-  dvmsr-export onnx student.safetensors
-  dvmsr-export onnx student.safetensors -o half.onnx --fp16
-  dvmsr-export onnx student.safetensors --streaming
+  dvmsr-export onnx student
+  dvmsr-export onnx mine.safetensors -o half.onnx --fp16
+  dvmsr-export onnx mine.safetensors --streaming
   dvmsr-export onnx official.pth --static 1x270x480 --json
-  dvmsr-export onnx student.safetensors --inline
+  dvmsr-export onnx student --inline
 """
 
 
@@ -48,7 +49,11 @@ def overview(version: Version = False) -> None:
 
 def onnx_command(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A .safetensors checkpoint, or an official .pth.")
+        Path,
+        typer.Argument(
+            help=f"A bundled model ({', '.join(BUNDLED_CHECKPOINTS)}), a .safetensors checkpoint, "
+            "or an official .pth."
+        ),
     ],
     output: Annotated[
         Path | None,

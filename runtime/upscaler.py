@@ -106,10 +106,11 @@ class Upscaler:
         name = os.fspath(model)
         asked = name if name in registry.BUNDLED else os.path.abspath(name)  # noqa: PTH100
         threads = bounded(threads)
-        path = registry.find_model(model)
+        weights = backend == "torch" and name in registry.BUNDLED_CHECKPOINTS
+        path = registry.find_checkpoint(name) if weights else registry.find_model(name)
         chosen = table.choose(backend, name, path)
-        if not chosen.on_gpu:
-            path = registry.find_model(model, streaming=True)
+        if not chosen.on_gpu and not weights:
+            path = registry.find_model(name, streaming=True)
         network = chosen.load(path, chosen.name, threads)
         upscaler = cls(network, chosen.name, str(path), strip, memory_limit)
         upscaler._asked = asked, backend, threads, strip, memory_limit

@@ -21,7 +21,7 @@ from dvmsr.runtime.parity.limits import default_limits
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import check_encodable, exists
-from dvmsr.weights.registry import check_checkpoint
+from dvmsr.weights.registry import find_checkpoint
 
 if TYPE_CHECKING:
     import onnx
@@ -75,7 +75,8 @@ def export_onnx(
     The file appears under its name only when it is complete and has passed.
 
     Args:
-        source: a checkpoint, or a network (its weights are read as FP32).
+        source: a checkpoint, the name of a bundled model, or a network (its weights are read as
+            FP32).
         path: the file to write, `.onnx`.
         precision: `fp32`, or `fp16` for a graph typed in half precision.
         opset: of the standard operators, 17 to 24; onnxruntime 1.20 reads up to 21.
@@ -99,7 +100,7 @@ def export_onnx(
     """
     path = Path(path)
     if isinstance(source, (str, os.PathLike)):
-        check_checkpoint(Path(source))
+        source = find_checkpoint(source)
     _check_arguments(path, precision, static_shape, overwrite)
     if streaming and static_shape is not None:
         raise UsageError("a streaming model takes strips of any size; leave out the static shape")

@@ -68,6 +68,16 @@ def test_a_checkpoint_runs_in_pytorch(models: Models, kind: str) -> None:
     np.testing.assert_array_equal(upscaler(pixels), reference(models.network, pixels))
 
 
+@pytest.mark.parametrize(
+    ("backend", "file"),
+    [("torch", "dvmsr_x4.safetensors"), ("portable", "dvmsr_x4.streaming.onnx")],
+)
+def test_the_bundled_model_runs_on_every_backend(backend: str, file: str) -> None:
+    upscaler = Upscaler.from_file("student", backend)
+    assert (upscaler.backend, Path(upscaler.model).name) == (backend, file)
+    assert pickle.loads(pickle.dumps(upscaler)).model == upscaler.model
+
+
 def test_tells_what_it_is(models: Models) -> None:
     upscaler = Upscaler.from_file(str(models.onnx), backend="portable")
     assert (upscaler.scale, upscaler.config) == (2, CONFIG)
