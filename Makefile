@@ -12,10 +12,10 @@ KIND := $(if $(shell command -v c++),native,portable)
 BASE := $(VENV)/.base-$(KIND)
 DEV := $(VENV)/.dev-$(KIND)
 
-# For tests alone: Ray, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
-OPTIONAL := ray,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
+# For tests alone: Ray, OpenVINO, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
+OPTIONAL := ray,openvino,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
-.PHONY: demo test quick proof lint check clean
+.PHONY: demo test quick proof bundled lint check clean
 .NOTPARALLEL:
 
 demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
@@ -31,6 +31,14 @@ quick: $(DEV) ## run the tests that are not marked slow
 
 proof: $(DEV) ## prove what takes longer than a test may; results go to benchmarks/results
 	PYTHON=$(BIN)/python benchmarks/proof/run.sh
+
+# In one go from a committed state, which the files then name: written one by one, each would change it.
+bundled: $(DEV) ## export all bundled ONNX files again from the bundled weights
+	@test -z "$$(git status --porcelain)" || { echo "There are changes: commit them, so that the files name what made them"; exit 1; }
+	@rm -rf build/bundled && mkdir -p build/bundled
+	cd build/bundled && for kind in "" --fp16 --streaming; do \
+	  ../../$(BIN)/dvmsr-export onnx ../../dvmsr/weights/dvmsr_x4.safetensors $$kind || exit; done
+	mv build/bundled/*.onnx dvmsr/weights/
 
 lint: $(DEV) ## check style and types
 	$(BIN)/ruff check .

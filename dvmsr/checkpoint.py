@@ -2,7 +2,8 @@
 
 A `.safetensors` file carries its configuration as JSON under `dvmsr.config` in its metadata. A
 `.pth` file is a state dict, or one under `params_ema` (preferred) or `params`; its configuration
-is read off the shapes of its tensors. Nothing that a file contains is ever executed.
+is read off the shapes of its tensors. What (Distributed)DataParallel and torch.compile put into the
+names of either is passed over. Nothing that a file contains is ever executed.
 """
 
 import hashlib
@@ -30,6 +31,11 @@ from dvmsr.weights.registry import check_checkpoint
 CONFIG_KEY = "dvmsr.config"
 
 _SHOWN = 3
+_WRAPPERS = {"module", "_orig_mod"}
+"""Parts of names that do not come from the network but from (Distributed)DataParallel and
+torch.compile around it or one of its modules."""
+_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""Of weights; narrower ones mean nothing without their scales."""
 _VIMM = r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\."
 
 Shapes = dict[str, tuple[int, ...]]
@@ -50,6 +56,8 @@ def load(path: str | os.PathLike[str], vimm_residual: bool | None = None) -> DVM
     """
     path = Path(path)
     tensors, config = _read(path)
+    _check_kinds(path, tensors)
+    tensors = _unwrapped(tensors)
     found = _shapes(tensors)
     config = config or _infer_config(found)
     expected = _expected_shapes(config) if config else None
@@ -183,6 +191,33 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
 
 def _is_weight(item: tuple[Any, Any]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], Tensor)
+
+
+def _check_kinds(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        IncompatibleModelError: if a tensor is not one of plain floating-point numbers.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_nested or tensor.layout != torch.strided:
+            kind = "nested" if tensor.is_nested else "sparse"
+        elif tensor.is_meta:
+            kind = "without values"
+        elif tensor.dtype not in _TYPES:
+            kind = f"of type {str(tensor.dtype).removeprefix('torch.')}"
+        else:
+            continue
+        raise IncompatibleModelError(
+            f"{path} holds {name} as a tensor that is {kind}; save dense floating-point weights"
+        )
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by their names in the bare network, if those differ from each other."""
+    parts = (name.split(".") for name in tensors)
+    names = [".".join(part for part in name if part not in _WRAPPERS) for name in parts]
+    distinct = len(set(names)) == len(names)
+    return dict(zip(names, tensors.values(), strict=True)) if distinct else tensors
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:

@@ -13,13 +13,15 @@ from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
 from dvmsr.utils.sizes import parse_shape
+from dvmsr.weights.registry import BUNDLED_CHECKPOINTS
 
 EXAMPLES = """\b
 Examples:
-  dvmsr-export onnx student.safetensors
-  dvmsr-export onnx student.safetensors -o half.onnx --fp16
-  dvmsr-export onnx student.safetensors --streaming
+  dvmsr-export onnx student
+  dvmsr-export onnx mine.safetensors -o half.onnx --fp16
+  dvmsr-export onnx mine.safetensors --streaming
   dvmsr-export onnx official.pth --static 1x270x480 --json
+  dvmsr-export onnx student --inline
 """
 
 
@@ -47,7 +49,11 @@ def overview(version: Version = False) -> None:
 
 def onnx_command(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A .safetensors checkpoint, or an official .pth.")
+        Path,
+        typer.Argument(
+            help=f"A bundled model ({', '.join(BUNDLED_CHECKPOINTS)}), a .safetensors checkpoint, "
+            "or an official .pth."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -66,6 +72,12 @@ def onnx_command(
             "--streaming", help="Compute strip by strip: images of any size in bounded memory."
         ),
     ] = False,
+    inline: Annotated[
+        bool,
+        typer.Option(
+            "--inline", help="Standard operators alone, for runtimes without ONNX functions."
+        ),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with PyTorch.")
     ] = True,
@@ -74,11 +86,16 @@ def onnx_command(
 ) -> None:
     """Write CHECKPOINT as an ONNX file and compare it with PyTorch.
 
-    The file runs in ONNX Runtime with the native operators that come with dvmsr, and without them
-    in any ONNX runtime, more slowly. If it differs from PyTorch by more than 2e-4 (FP32), or
+    The file runs in ONNX Runtime with the native operators that come with dvmsr, and without them,
+    more slowly, in runtimes that know ONNX functions; with --inline in others, such as OpenVINO,
+    too. If it differs from PyTorch by more than 2e-4 (FP32), or
     agrees to less than 60 dB (FP16), the exit code is 3 and no file is left.
     """
-    kind = (".fp16" if fp16 else "") + (".streaming" if streaming else "")
+    kind = (
+        (".fp16" if fp16 else "")
+        + (".streaming" if streaming else "")
+        + (".inline" if inline else "")
+    )
     report = export_onnx(
         checkpoint,
         output or Path(f"{checkpoint.stem}{kind}.onnx"),
@@ -88,5 +105,6 @@ def onnx_command(
         verify=verify,
         overwrite=overwrite,
         streaming=streaming,
+        inline=inline,
     )
     print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)

@@ -27,7 +27,8 @@ ImageLike = TypeVar("ImageLike", Image.Image, NDArray[Any])
 class Upscaler:
     """Enlarges images with a trained network; make one with `from_file`.
 
-    May be called by several threads at once.
+    May be called by several threads at once. Pickled, it is what `from_file` was asked for, and
+    opens its model again where it is unpickled.
     """
 
     def __init__(
@@ -52,6 +53,8 @@ class Upscaler:
         """Rows that are computed at once; None leaves it to `rows_at_once`."""
         self.memory_limit: int | None = memory_limit
         """Bytes that an image may take; None where that is not limited."""
+        self._asked: tuple[Any, ...] | None = None
+        """The arguments of `from_file`."""
         if (strip or memory_limit) and isinstance(network, PixelNetwork):
             raise UsageError(
                 f"{model} computes on a GPU; leave out the height of strips and the memory limit"
@@ -105,13 +108,27 @@ class Upscaler:
                 GPU, TensorRT or plugin.
             MissingComponentError: if the backend or its GPU is missing.
         """
+        name = os.fspath(model)
+        asked = name if name in registry.BUNDLED else os.path.abspath(name)  # noqa: PTH100
         threads = bounded(threads)
-        path = registry.find_model(model)
-        chosen = table.choose(backend, os.fspath(model), path)
-        if not chosen.on_gpu:
-            path = registry.find_model(model, streaming=True)
+        weights = backend == "torch" and name in registry.BUNDLED_CHECKPOINTS
+        path = registry.find_checkpoint(name) if weights else registry.find_model(name)
+        chosen = table.choose(backend, name, path)
+        if not chosen.on_gpu and not weights:
+            path = registry.find_model(name, streaming=True)
         network = chosen.load(path, chosen.name, threads, trust_engine)
-        return cls(network, chosen.name, str(path), strip, memory_limit)
+        upscaler = cls(network, chosen.name, str(path), strip, memory_limit)
+        upscaler._asked = asked, backend, threads, strip, memory_limit, trust_engine
+        return upscaler
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """
+        Raises:
+            UsageError: if it was not made by `from_file`.
+        """
+        if self._asked is None:
+            raise UsageError(f"{self.model} was not opened by from_file; pickle one that was")
+        return type(self).from_file, self._asked
 
     @property
     def scale(self) -> int:

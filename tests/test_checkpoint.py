@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,44 @@ def test_params_ema_is_preferred(tmp_path: Path) -> None:
     for content in ({"params": raw, "params_ema": averaged}, {"params": averaged}):
         torch.save(content, tmp_path / "a.pth")
         assert checkpoint.load(tmp_path / "a.pth").norm_f.bias.mean() == 1
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("pattern", "replacement"),
+    [
+        (r"^", "module."),
+        (r"^", "_orig_mod."),
+        (r"^", "module._orig_mod."),
+        (r"^", "_orig_mod.module.module."),
+        (r"(blocks\.\d+)\.", r"\1._orig_mod."),
+        (r"^(conv_first|norm_f)\.", r"\1.module."),
+    ],
+    ids=["DDP", "compile", "both", "DDP twice", "compiled blocks", "two wrapped modules"],
+)
+def test_names_are_read_as_parallel_and_compiled_networks_give_them(
+    tmp_path: Path, suffix: str, pattern: str, replacement: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    weights = {re.sub(pattern, replacement, k): v for k, v in small().state_dict().items()}
+    assert weights.keys() != small().state_dict().keys()
+    if suffix == ".pth":
+        torch.save({"params": weights}, path)
+    else:
+        save_file(weights, path)
+    assert_equal_weights(checkpoint.load(path), small())
+
+
+def test_names_that_would_become_equal_stay(tmp_path: Path) -> None:
+    weights = small().state_dict()
+    torch.save({**weights, "module.norm_f.bias": torch.zeros(8)}, tmp_path / "a.pth")
+    assert "unexpected 1 tensor (module.norm_f.bias)" in refusal(tmp_path / "a.pth")[1]
+
+
+@pytest.mark.parametrize("wrapper", [torch.nn.DataParallel, torch.compile])
+def test_what_pytorch_itself_wraps_is_read(tmp_path: Path, wrapper: Any) -> None:
+    torch.save(wrapper(small()).state_dict(), tmp_path / "a.pth")
+    assert_equal_weights(checkpoint.load(tmp_path / "a.pth"), small())
 
 
 def test_half_precision_weights_become_fp32(tmp_path: Path) -> None:
@@ -197,6 +237,41 @@ def test_differences_are_named(
     assert code == 5
     assert all(part in message for part in parts), message
     assert message.endswith("the closest preset is student")
+
+
+KINDS: dict[str, tuple[Callable[[torch.Tensor], torch.Tensor], str]] = {
+    "sparse": (torch.Tensor.to_sparse, "sparse"),
+    "compressed": (lambda w: w[None].to_sparse_csr(), "sparse"),
+    "meta": (lambda w: w.to("meta"), "without values"),
+    "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "of type qint8"),
+    "nested": (lambda w: torch.nested.nested_tensor([w, w]), "nested"),
+    "jagged": (lambda w: torch.nested.nested_tensor([w, w], layout=torch.jagged), "nested"),
+    "complex": (lambda w: w.to(torch.complex64), "of type complex64"),
+    "boolean": (lambda w: w > 0, "of type bool"),
+    "integers": (torch.Tensor.long, "of type int64"),
+    "8 bits": (lambda w: w.to(torch.float8_e4m3fn), "of type float8_e4m3fn"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, of what is in flux or old
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path: Path, kind: str) -> None:
+    make, told = KINDS[kind]
+    weights = small().state_dict()
+    torch.save({**weights, "norm_f.bias": make(weights["norm_f.bias"])}, tmp_path / "a.pth")
+    code, message = refusal(tmp_path / "a.pth")
+    assert code == 5 and f"holds norm_f.bias as a tensor that is {told}; save dense" in message
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E8M0", "F4", "BOOL", "I64", "C64", "F6_E2M3"])
+def test_other_types_of_a_safetensors_file_are_refused(tmp_path: Path, dtype: str) -> None:
+    entry = {"dtype": dtype, "shape": [8], "data_offsets": [0, 64]}
+    sizes = {"I64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6}
+    entry["data_offsets"] = [0, sizes.get(dtype, 8)]
+    header = json.dumps({"norm_f.bias": entry}).encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(sizes.get(dtype, 8)))
+    assert refusal(path)[0] == 5
 
 
 def test_closest_preset_is_the_one_that_fits_best(tmp_path: Path) -> None:

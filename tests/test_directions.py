@@ -66,9 +66,9 @@ MAY_IMPORT = {
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
     "runtime/memory runtime/parity",
     "export/plugin": "errors utils kernels runtime/backends/trt",
-    "export/trt": f"{LOW} weights export/onnx export/plugin runtime/backends runtime/parity "
-    "runtime/upscaler",
-    "export/cli": "errors utils export",
+    "export/trt": f"{LOW} weights data/natural_image export/onnx export/plugin runtime/backends "
+    "runtime/memory runtime/parity runtime/upscaler",
+    "export/cli": "errors utils weights export",
 }
 """What the files of a room may import besides each other. Of several lines that fit a file, the
 longest counts; a name stands for all that lies below it."""

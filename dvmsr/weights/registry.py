@@ -39,13 +39,25 @@ def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     return model_file(name, BUNDLED)
 
 
-def find_checkpoint(name: str) -> Path:
-    """The file of the weights of one of `BUNDLED_CHECKPOINTS`.
+def find_checkpoint(model: str | os.PathLike[str]) -> Path:
+    """The weights of one of `BUNDLED_CHECKPOINTS` by its name, or the checkpoint itself.
 
     Raises:
-        MissingComponentError: if it is not installed.
+        UsageError: if it is neither such a name nor that of a checkpoint, or does not exist.
+        DvmsrError: if that cannot be found out.
+        MissingComponentError: if the bundled file is not installed.
     """
-    return _bundled(name, BUNDLED_CHECKPOINTS[name])
+    name = os.fspath(model)
+    if name in BUNDLED_CHECKPOINTS:
+        return _bundled(name, BUNDLED_CHECKPOINTS[name])
+    path = Path(name)
+    if not path.suffix:
+        raise UsageError(
+            f"no checkpoint named {name}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
+            f"file ending in {', '.join(CHECKPOINTS)}"
+        )
+    check_checkpoint(path)
+    return path
 
 
 def _bundled(name: str, file: str) -> Path:

@@ -53,8 +53,8 @@ SelectiveScan <plugin_version, plugin_namespace>
     rest = Constant <value = int64[1] {{-1}}> ()
     chunk = Constant <value = int64[1] {{{CHUNK}}}> ()
     ones = Constant <value = int64[{CHUNK}] {{{_each("1")}}}> ()
-    two = Constant <value_float = 2.0> ()
-    minus_inf = Constant <value_float = -inf> ()
+    two = Constant <value = float {{2.0}}> ()
+    minus_inf = Constant <value = float {{-inf}}> ()
 
     length = Shape <start = 1, end = 2> (u)
     channels = Shape <start = 2> (u)

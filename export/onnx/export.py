@@ -21,7 +21,7 @@ from dvmsr.runtime.parity.limits import default_limits
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import check_encodable, exists
-from dvmsr.weights.registry import check_checkpoint
+from dvmsr.weights.registry import find_checkpoint
 
 if TYPE_CHECKING:
     import onnx
@@ -68,13 +68,15 @@ def export_onnx(
     overwrite: bool = False,
     progress: Callable[[str], None] = notice,
     streaming: bool = False,
+    inline: bool = False,
 ) -> ExportReport:
     """Write a network as an ONNX file, and compare what ONNX Runtime makes of it with PyTorch.
 
     The file appears under its name only when it is complete and has passed.
 
     Args:
-        source: a checkpoint, or a network (its weights are read as FP32).
+        source: a checkpoint, the name of a bundled model, or a network (its weights are read as
+            FP32).
         path: the file to write, `.onnx`.
         precision: `fp32`, or `fp16` for a graph typed in half precision.
         opset: of the standard operators, 17 to 24; onnxruntime 1.20 reads up to 21.
@@ -85,6 +87,7 @@ def export_onnx(
         progress: receives a line per step; by default they go to stderr.
         streaming: a graph that computes one strip of rows, with what it carries to the next as
             inputs and outputs (`dvmsr.export.onnx.streaming_graph`); compared strip by strip.
+        inline: a file without functions, in standard operators alone (`dvmsr.export.onnx.inline`).
 
     Raises:
         UsageError: for a bad argument, a source that does not exist, or if the file to write
@@ -97,7 +100,7 @@ def export_onnx(
     """
     path = Path(path)
     if isinstance(source, (str, os.PathLike)):
-        check_checkpoint(Path(source))
+        source = find_checkpoint(source)
     _check_arguments(path, precision, static_shape, overwrite)
     if streaming and static_shape is not None:
         raise UsageError("a streaming model takes strips of any size; leave out the static shape")
@@ -109,7 +112,7 @@ def export_onnx(
 
     if opset not in OPSETS:
         raise UsageError(f"the opset must be from {OPSETS[0]} to {OPSETS[-1]}, not {opset}")
-    model, reference = make_model(source, precision, opset, static_shape, streaming)
+    model, reference = make_model(source, precision, opset, static_shape, streaming, inline)
     if verify and static_shape is not None:
         batch, height, width = static_shape
         name = f"{path} cannot be verified: its input"
@@ -142,6 +145,7 @@ def make_model(
     opset: int = DEFAULT_OPSET,
     static_shape: tuple[int, int, int] | None = None,
     streaming: bool = False,
+    inline: bool = False,
 ) -> tuple[onnx.ModelProto, DVMSR]:
     """A network's ONNX model, and the network itself: FP32, on the CPU.
 
@@ -153,6 +157,7 @@ def make_model(
 
     from dvmsr import checkpoint
     from dvmsr.export.onnx.graph import build_model
+    from dvmsr.export.onnx.inline import without_functions
     from dvmsr.export.onnx.streaming_graph import build_streaming_model
     from dvmsr.model import DVMSR
 
@@ -168,6 +173,8 @@ def make_model(
         model = build_streaming_model(network.config, weights, precision, opset)
     else:
         model = build_model(network.config, weights, precision, opset, static_shape)
+    if inline:
+        model = without_functions(model)
     model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
     properties = metadata(network.config, precision, name, digest)
     if streaming:

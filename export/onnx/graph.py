@@ -101,7 +101,8 @@ def tensor(array: Any, kind: int, name: str = "") -> onnx.TensorProto:
     """Values in a type of `TensorProto`, rounded to the nearest."""
     if kind != TensorProto.BFLOAT16:
         dtype = helper.tensor_dtype_to_np_dtype(kind)
-        return numpy_helper.from_array(np.ascontiguousarray(array, dtype), name)
+        with np.errstate(over="ignore"):  # what infinity makes of the output shows when it is run
+            return numpy_helper.from_array(np.ascontiguousarray(array, dtype), name)
     bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
     upper = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16  # to the nearest, ties to even
     return helper.make_tensor(name, kind, bits.shape, upper.astype("<u2").tobytes(), raw=True)

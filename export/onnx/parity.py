@@ -10,7 +10,7 @@ class Parity:
     """How far one backend's output is from FP32 PyTorch's for one input."""
 
     backend: str
-    """`native` (the operators' C++ kernels) or `portable` (the function bodies)."""
+    """`native` (the operators' C++ kernels) or `portable` (their bodies in ONNX)."""
     shape: tuple[int, int, int]
     """Batch, height and width of the input."""
     max_abs: float

@@ -16,6 +16,7 @@ from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
+from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 from dvmsr.runtime.parity.difference import measure
 from dvmsr.utils.threads import bounded
@@ -43,7 +44,7 @@ def verify(
     images = [natural_image(shape) for shape in ([static_shape] if static_shape else SHAPES)]
     truths = [_reference_output(reference, image) for image in images]
     results = []
-    for backend in _backends(progress):
+    for backend in _backends(path, progress):
         network = _load(path, backend)
         for image, truth in zip(images, truths, strict=True):
             results.append(compare(backend, image, _output(network, image), truth))
@@ -77,7 +78,9 @@ def _output(network: OnnxNetwork, image: NDArray[np.float32]) -> NDArray[np.floa
     return np.concatenate(list(network.stream(strips)), 2)
 
 
-def _backends(progress: Callable[[str], None]) -> list[str]:
+def _backends(path: Path, progress: Callable[[str], None]) -> list[str]:
+    if not read_header(path).has_operators:
+        return ["portable"]
     if cpu.library_path() is None:
         progress(f"native operators not verified: dvmsr was built without them; {cpu.REMEDY}")
         return ["portable"]

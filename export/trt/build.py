@@ -30,7 +30,13 @@ from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginIn
 from dvmsr.utils import child_python, signals
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import exists
-from dvmsr.weights.registry import CHECKPOINTS, ENGINE, find_model
+from dvmsr.weights.registry import (
+    BUNDLED_CHECKPOINTS,
+    CHECKPOINTS,
+    ENGINE,
+    find_checkpoint,
+    find_model,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +62,7 @@ class Request:
     """What engine to build; see `dvmsr-export trt --help`."""
 
     model: Path
-    """A checkpoint or an exported ONNX file."""
+    """The name of a bundled model, a checkpoint or an exported ONNX file."""
     output: Path | None = None
     """By default the model's name with the precision, in the current folder."""
     precision: str | None = None
@@ -130,7 +136,6 @@ class _Model:
     """An ONNX model as TensorRT gets it: without operator bodies, or with the bodies inlined."""
 
     data: bytes
-    static_shape: Shape | None
     plugin_layers: int
     products: tuple[str, ...] | None
     """As of `engine_layers.Expected`."""
@@ -152,13 +157,13 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         DvmsrError: if building fails, or the engine would not be what was asked for.
     """
     _check_options(request)
-    path = find_model(request.model)
+    path = _find_model(request)
     precision = _precision(request, path)
     tensorrt = _require_tensorrt(request.target)
     device = driver.first()
     capabilities = _capabilities(request, device)
     _check_precision(precision, capabilities)
-    output = request.output or _default_output(request, path, precision)
+    output = request.output or _default_output(request, precision)
     if output.suffix != ENGINE:
         raise UsageError(f"{output} must end in {ENGINE}")
     library = None
@@ -172,8 +177,12 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         progress(f"{output} is up to date")
         return BuildReport(output, ready, False, None)
     engine_file.check_targets(output, request.overwrite)
-    model = _read_model(path, precision, request.plugin)
-    profile = _profile(request, model.static_shape)
+    exported = _exported(path, precision)
+    profile = _profile(request, _static_shape(exported))
+    with signals.temporary_folder() as folder:
+        computable = _written(folder / "model.onnx", _for_processor(exported, path, precision))
+        engine_parity.check_finite(computable, path, profile, progress)
+    model = _for_tensorrt(exported, request.plugin)
     if not request.plugin:
         progress(
             "warning: without the plugin every layer scans its tokens in a loop of TensorRT's, "
@@ -282,6 +291,15 @@ def _check_precision(precision: str, capabilities: tuple[str, ...]) -> None:
             )
 
 
+def _find_model(request: Request) -> Path:
+    """The file of the model; of a bundled one its weights where those that are exported are in
+    another precision."""
+    name = str(request.model)
+    if name in BUNDLED_CHECKPOINTS and request.precision not in (None, "fp32"):
+        return find_checkpoint(name)
+    return find_model(name)
+
+
 def _precision(request: Request, path: Path) -> str:
     """What was asked for, which an ONNX file must be already."""
     if path.suffix.lower() in CHECKPOINTS:
@@ -293,6 +311,11 @@ def _precision(request: Request, path: Path) -> str:
             f"{path} takes strips of rows, which engines do not; name its checkpoint, or export it "
             "without --streaming"
         )
+    if request.plugin and not header.has_operators:
+        raise UsageError(
+            f"{path} has its operators written out, which leaves the plugin nothing to do; name a "
+            "file that was exported without --inline, or add --no-plugin"
+        )
     if request.precision not in (None, precision):
         raise UsageError(
             f"{path} computes in {precision}; name its checkpoint, or leave out "
@@ -301,21 +324,32 @@ def _precision(request: Request, path: Path) -> str:
     return precision
 
 
-def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
-    """The model in memory, whatever it was read from."""
+def _exported(path: Path, precision: str) -> onnx.ModelProto:
+    """The ONNX model with its functions, whatever it is read from."""
     import onnx
+
+    if path.suffix.lower() in CHECKPOINTS:
+        opset = BF16_OPSET if precision == "bf16" else onnx_export.DEFAULT_OPSET
+        return onnx_export.make_model(path, precision, opset)[0]
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protocol buffers' own
+        raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
+
+
+def _for_processor(exported: onnx.ModelProto, path: Path, precision: str) -> bytes:
+    """The model as ONNX Runtime computes it on a processor: bfloat16, in range alike, as FP32."""
+    if precision == "bf16" and path.suffix.lower() in CHECKPOINTS:
+        exported, _ = onnx_export.make_model(path, "fp32")
+    return exported.SerializeToString()
+
+
+def _for_tensorrt(model: onnx.ModelProto, plugin: bool) -> _Model:
+    """The model as TensorRT gets it; it is changed."""
     import onnx.inliner
 
     from dvmsr.export.onnx import bodies
 
-    if path.suffix.lower() in CHECKPOINTS:
-        opset = BF16_OPSET if precision == "bf16" else onnx_export.DEFAULT_OPSET
-        model, _ = onnx_export.make_model(path, precision, opset)
-    else:
-        try:
-            model = onnx.load(path)
-        except Exception as error:  # protocol buffers' own
-            raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     custom = sum(node.domain == DOMAIN for node in model.graph.node)
     products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
@@ -327,7 +361,6 @@ def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
         model, custom = onnx.inliner.inline_local_functions(model), 0
     return _Model(
         data=model.SerializeToString(deterministic=True),
-        static_shape=_static_shape(model),
         plugin_layers=custom,
         products=None if plugin else products,
         metadata=metadata,
@@ -335,8 +368,11 @@ def _read_model(path: Path, precision: str, plugin: bool) -> _Model:
 
 
 def _static_shape(model: onnx.ModelProto) -> Shape | None:
-    """The only input that the model takes; None if it takes any."""
-    batch, _, height, width = model.graph.input[0].type.tensor_type.shape.dim
+    """The only input that the model takes; None if it takes any, or none of that kind."""
+    shapes = [value.type.tensor_type.shape.dim for value in model.graph.input]
+    if [len(shape) for shape in shapes] != [4]:
+        return None
+    batch, _, height, width = shapes[0]
     sizes = tuple(dimension.dim_value for dimension in (batch, height, width))
     return (sizes[0], sizes[1], sizes[2]) if all(sizes) else None
 
@@ -368,9 +404,9 @@ def _greatest(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return max(h for h, _ in sizes), max(w for _, w in sizes)
 
 
-def _default_output(request: Request, path: Path, precision: str) -> Path:
+def _default_output(request: Request, precision: str) -> Path:
     """`net.engine`, `net.fp16.engine`, `net.fp16.rtx.engine`"""
-    stem = path.stem.removesuffix(f".{precision}")
+    stem = request.model.stem.removesuffix(f".{precision}").removesuffix(f"-{precision}")
     parts = [stem, *([precision] if precision != "fp32" else [])]
     parts += ["rtx"] if request.target == "rtx" else []
     return Path(".".join(parts) + ENGINE)
@@ -471,11 +507,8 @@ def _run(
             "timing_cache": str(request.timing_cache) if request.timing_cache else None,
             "inspect": inspect,
         }
-        try:
-            (folder / "model.onnx").write_bytes(model.data)
-            (folder / "job.json").write_text(json.dumps(job))
-        except OSError as error:
-            raise (_full(folder) if error.errno == errno.ENOSPC else error) from None
+        _written(folder / "model.onnx", model.data)
+        _written(folder / "job.json", json.dumps(job).encode())
         environment = dict(os.environ)
         if request.target == "rtx":
             link_rtx(folder)
@@ -489,6 +522,15 @@ def _run(
                 "with `dvmsr-export plugin-path --build`"
             )
         return (folder / "plan").read_bytes(), said
+
+
+def _written(path: Path, data: bytes) -> Path:
+    """A file in a temporary folder."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise (_full(path.parent) if error.errno == errno.ENOSPC else error) from None
+    return path
 
 
 def link_rtx(folder: Path) -> None:

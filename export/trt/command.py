@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from dvmsr.utils.cli.options import AsJson, Overwrite
+from dvmsr.weights.registry import BUNDLED
 
 EXAMPLES = """\b
 Examples:
-  dvmsr-export trt student.safetensors --fp16
+  dvmsr-export trt student --fp16
   dvmsr-export trt half.onnx --max 1080x1920 --batch 1,1,4 -o half.engine
   dvmsr-export trt a.pth --fp16 --target rtx --compute-capability 8.6 --compute-capability 8.9
 """
@@ -19,7 +20,11 @@ Examples:
 
 def trt_command(
     model: Annotated[
-        Path, typer.Argument(help="A .safetensors or .pth checkpoint, or an exported .onnx file.")
+        Path,
+        typer.Argument(
+            help=f"A bundled model ({', '.join(BUNDLED)}), a .safetensors or .pth checkpoint, or "
+            "an exported .onnx file."
+        ),
     ],
     fp32: Annotated[
         bool, typer.Option("--fp32", help="Compute in FP32; the default for a checkpoint.")

@@ -32,16 +32,37 @@ class Backend:
     misfit: Callable[[str, str, Path], DvmsrError]
     """What to raise for another file: the backend's name, that of the model and its file."""
     on_gpu: bool = False
-    usable: Callable[[], bool] = lambda: True
-    """Whether `auto` may take it."""
-    drawback: str | None = None
-    """What the user is told when `auto` takes it."""
+    usable: Callable[[Path], bool] = lambda path: True
+    """Whether `auto` may take it for a file."""
+    drawback: Callable[[Path], str] | None = None
+    """What the user is told when `auto` takes it for a file."""
 
 
 def _load_onnx(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
     from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
     return open_onnx(path, name, threads)
+
+
+def _has_operators(path: Path) -> bool:
+    from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
+
+    try:
+        return read_header(path).has_operators
+    except DvmsrError:  # which loading it tells
+        return True
+
+
+def _why_portable(path: Path) -> str:
+    if not _has_operators(path):
+        return (
+            f"{path} has its operators written out in standard ones, which are several times "
+            "slower than the native ones; export it without --inline to have those"
+        )
+    return (
+        "dvmsr was built without its native operators and uses the portable ones, "
+        f"which are several times slower; {cpu.REMEDY}"
+    )
 
 
 def _no_onnx(name: str, model: str, path: Path) -> DvmsrError:
@@ -86,13 +107,10 @@ def _no_engine(name: str, model: str, path: Path) -> DvmsrError:
 
 _ROWS = (
     Backend(
-        *("native", (".onnx",), _load_onnx, _no_onnx), usable=lambda: cpu.library_path() is not None
+        *("native", (".onnx",), _load_onnx, _no_onnx),
+        usable=lambda path: cpu.library_path() is not None and _has_operators(path),
     ),
-    Backend(
-        *("portable", (".onnx",), _load_onnx, _no_onnx),
-        drawback="dvmsr was built without its native operators and uses the portable ones, "
-        f"which are several times slower; {cpu.REMEDY}",
-    ),
+    Backend(*("portable", (".onnx",), _load_onnx, _no_onnx), drawback=_why_portable),
     Backend("torch", CHECKPOINTS, _load_checkpoint, _no_checkpoint),
     Backend("cuda", (".onnx",), _load_onnx, _no_onnx, on_gpu=True),
     Backend("tensorrt", (ENGINE,), _load_engine, _no_engine, on_gpu=True),
@@ -117,9 +135,9 @@ def choose(name: str, model: str, path: Path) -> Backend:
         raise UsageError(f"no backend {name}; there are {', '.join(NAMES)}")
     suffix = path.suffix.lower()
     if name == "auto":
-        found = next(b for b in _ROWS if suffix in b.suffixes and b.usable())
+        found = next(b for b in _ROWS if suffix in b.suffixes and b.usable(path))
         if found.drawback:
-            warnings.warn(found.drawback, stacklevel=3)
+            warnings.warn(found.drawback(path), stacklevel=3)
         return found
     if suffix in BACKENDS[name].suffixes:
         return BACKENDS[name]

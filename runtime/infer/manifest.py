@@ -10,6 +10,7 @@ from typing import IO, Any
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.storage import places
+from dvmsr.utils.json_text import parse
 from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import check_input, exists, is_dir, unreadable
 
@@ -73,9 +74,11 @@ class Manifest:
             raise self._foreign(whole.count(b"\n") + 1)
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                row = json.loads(line)
+                row = parse(line)
                 name, status = row["input"], row["status"]
                 output = row["output"] if status in (BEGUN, DONE) else None
+                if not isinstance(name, str) or not isinstance(output, str | None):
+                    raise TypeError
             except (ValueError, TypeError, LookupError):
                 raise self._foreign(number) from None
             if output is not None:

@@ -29,9 +29,16 @@ from dvmsr.utils import atomic, paths, signals
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _WEB = ("http", "https")
+_NO_STORES = (
+    *("asyncwrapper", "blockcache", "cached", "dask", "data", "dir", "filecache", "generic"),
+    *("libarchive", "reference", "simplecache", "tar", "zip"),
+)
+"""Drivers of fsspec for what lies in another place, which chains of URLs alone would name."""
 STREAM = "-"
 _STAMPS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 """By what drivers tell that an object has changed, the best first."""
+_INNER = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError)
+"""What a driver raises that was not meant to fail; its words tell a user nothing."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,10 @@ class Remote:
                     f"{self} has no room for its copy here; make some, or set TMPDIR to a folder "
                     "that has"
                 ) from None
-            reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+            kind = type(error).__name__
+            reason = " ".join(str(error).split())[:300].rstrip(".") or kind
+            if isinstance(error, _INNER):
+                reason = f"{kind} in its driver"
             raise DvmsrError(
                 f"{self} cannot be {done} ({reason}); check its name, your credentials and the "
                 "network"
@@ -289,21 +299,40 @@ def place(name: str) -> Place:
     """What a user's name or URL stands for; `file://` is a file here, `-` a stream.
 
     Raises:
-        UsageError: for a URL that leads nowhere.
+        UsageError: for a name that leads nowhere.
     """
     if name == STREAM:
         return Stream()
     found = _URL.match(name)
+    if "\0" in (unquote(name) if found else name):
+        shown = name.replace("\0", "%00")
+        raise UsageError(f"{shown} holds a character of code 0, which no name has; correct it")
     if not found:
         return Path(name)
-    if found[1].lower() in ("file", "local"):
-        parts = urlsplit(name)
-        if parts.netloc not in ("", "localhost"):
-            raise UsageError(f"{name} names the machine {parts.netloc}; write file:///path")
-        return Path(url2pathname(parts.path))
+    scheme, rest = found[1].lower(), name[found.end() :]
+    if scheme in ("file", "local"):
+        host, path = _split(name)
+        if host not in ("", "localhost"):
+            raise UsageError(f"{name} names the machine {host}; write file:///path")
+        if not path:
+            raise UsageError(f"{name} names no file; write file:///path")
+        return Path(url2pathname(path))
     if "::" in name:
         raise UsageError(f"{name} is a chain of URLs; name the store alone")
-    return Remote(name)
+    if scheme in _NO_STORES:
+        raise UsageError(f"{name} names no store; name the place where the picture lies")
+    if not rest.strip("/") or (scheme in _WEB and not _split(name)[0]):
+        raise UsageError(f"{name} names nothing in a store; write more of it")
+    return Remote(f"{scheme}://{rest}")
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Machine and path of a URL."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"{url} is no valid URL ({error}); correct it") from None
+    return parts.netloc, parts.path
 
 
 def stored(name: str) -> Stored:
@@ -372,7 +401,7 @@ def matches(pattern: str) -> list[tuple[Stored, PurePath]]:
     its path from the folder where the pattern begins, or nothing where that would lead out of it.
     """
     found = place(pattern)
-    parts = found.parts if isinstance(found, Path) else pattern.split("/")
+    parts = found.parts if isinstance(found, Path) else str(found).split("/")
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     if isinstance(found, Path):
         names = sorted(glob.glob(str(found), recursive=True))  # noqa: PTH207

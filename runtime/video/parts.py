@@ -14,6 +14,7 @@ from typing import IO, Any
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.utils.atomic import replacing, write_atomically
 from dvmsr.utils.console import notice
+from dvmsr.utils.json_text import parse
 from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import exists
 
@@ -101,7 +102,7 @@ class Parts:
         return path.open("rb+")
 
     def _read(self, settings: dict[str, Any]) -> None:
-        before = json.loads((self.folder / _SETTINGS).read_bytes())
+        before = parse((self.folder / _SETTINGS).read_bytes())
         changed = [name for name, value in settings.items() if before[name] != value]
         if changed:
             raise UsageError(
@@ -157,7 +158,7 @@ class Parts:
 def _finished(file: Path, times: Path) -> Segment | None:
     """The segment of two files; None if they are not as they were written."""
     try:
-        known = json.loads(times.read_bytes())
+        known = parse(times.read_bytes())
         segment = Segment(file, known["pts"], known["end"])
         return segment if known["sha256"] == _digest(segment) else None
     except (FileNotFoundError, ValueError, LookupError, TypeError):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 from networks import random_network
 
@@ -14,6 +15,7 @@ from dvmsr import checkpoint
 from dvmsr.export import cli
 from dvmsr.export.onnx import verify
 from dvmsr.export.onnx.parity import Parity
+from dvmsr.weights.registry import find_model
 
 
 @pytest.fixture
@@ -36,8 +38,23 @@ def test_default_names(
 ) -> None:
     assert run(monkeypatch, "onnx", str(source), "--no-verify") == 0
     assert run(monkeypatch, "onnx", str(source), "--no-verify", "--fp16") == 0
-    assert capsys.readouterr().out.split() == ["net.onnx", "net.fp16.onnx"]
+    assert run(monkeypatch, "onnx", str(source), "--no-verify", "--streaming", "--inline") == 0
+    names = ["net.onnx", "net.fp16.onnx", "net.streaming.inline.onnx"]
+    assert capsys.readouterr().out.split() == names
     assert Path("net.onnx").stat().st_size > Path("net.fp16.onnx").stat().st_size
+
+
+def test_the_bundled_model_goes_by_its_name(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "onnx", "student", "--no-verify") == 0
+    assert capsys.readouterr().out == "student.onnx\n"
+    bundled = onnx.load(find_model("student"))
+    made = onnx.load("student.onnx")
+    assert made.graph == bundled.graph
+    assert {p.key for p in made.metadata_props} == {p.key for p in bundled.metadata_props}
+    assert run(monkeypatch, "onnx", "teacher", "--no-verify") == 2
+    assert "no checkpoint named teacher; there is student" in capsys.readouterr().err
 
 
 def test_json(
@@ -125,5 +142,5 @@ def test_help_is_light_and_shows_examples() -> None:
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "dvmsr-export onnx student.safetensors" in result.stdout
+    assert "dvmsr-export onnx student\n" in result.stdout
     assert result.stdout.rstrip().endswith("[]")

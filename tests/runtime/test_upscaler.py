@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +68,63 @@ def test_a_checkpoint_runs_in_pytorch(models: Models, kind: str) -> None:
     np.testing.assert_array_equal(upscaler(pixels), reference(models.network, pixels))
 
 
+@pytest.mark.parametrize(
+    ("backend", "file"),
+    [("torch", "dvmsr_x4.safetensors"), ("portable", "dvmsr_x4.streaming.onnx")],
+)
+def test_the_bundled_model_runs_on_every_backend(backend: str, file: str) -> None:
+    upscaler = Upscaler.from_file("student", backend)
+    assert (upscaler.backend, Path(upscaler.model).name) == (backend, file)
+    assert pickle.loads(pickle.dumps(upscaler)).model == upscaler.model
+
+
 def test_tells_what_it_is(models: Models) -> None:
     upscaler = Upscaler.from_file(str(models.onnx), backend="portable")
     assert (upscaler.scale, upscaler.config) == (2, CONFIG)
     assert (upscaler.backend, upscaler.precision) == ("portable", "fp32")
     assert upscaler.model == str(models.onnx)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "safetensors", "student"])
+def test_pickled_it_opens_its_model_again(
+    models: Models, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, suffix: str
+) -> None:
+    path = Path(getattr(models, suffix, suffix))
+    monkeypatch.chdir(path.parent)
+    upscaler = Upscaler.from_file(path.name, "auto", 1, memory_limit=1 << 30)
+    opened = pickle.dumps(upscaler)
+    monkeypatch.chdir(tmp_path)
+    pixels = random_pixels(6, 9)
+    for again in (pickle.loads(opened), copy.deepcopy(upscaler), pickle.loads(opened)):
+        assert again.network is not upscaler.network
+        assert (again.backend, again.memory_limit) == (upscaler.backend, 1 << 30)
+        assert pickle.dumps(again) == opened
+        np.testing.assert_array_equal(again(pixels), upscaler(pixels))
+
+
+def test_pickled_it_keeps_strips_and_backend(streaming_file: Path) -> None:
+    upscaler = Upscaler.from_file(streaming_file, "portable", strip=5)
+    again = pickle.loads(pickle.dumps(upscaler))
+    assert (again.backend, again.strip) == ("portable", 5)
+
+
+def test_a_pickled_one_misses_its_file_where_that_is_not(models: Models, tmp_path: Path) -> None:
+    path = tmp_path / "gone.onnx"
+    path.write_bytes(models.onnx.read_bytes())
+    opened = pickle.dumps(Upscaler.from_file(path, "portable"))
+    path.unlink()
+    with pytest.raises(UsageError, match=r"gone\.onnx does not exist; check the name"):
+        pickle.loads(opened)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_process_pool_takes_it(models: Models, method: str) -> None:
+    upscaler = Upscaler.from_file(models.onnx, threads=1)
+    pixels = random_pixels(6, 9)
+    with ProcessPoolExecutor(1, get_context(method)) as pool:
+        result = pool.submit(upscaler, pixels).result(timeout=100)
+    np.testing.assert_array_equal(result, upscaler(pixels))
 
 
 def test_pillow_and_numpy_agree(upscaler: Upscaler) -> None:
@@ -176,6 +231,8 @@ def test_refuses_to_pass_on_nan() -> None:
     broken = Upscaler(Broken(), "native", "b.onnx")
     with pytest.raises(DvmsrError, match=r"b\.onnx .* not finite"):
         broken(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"b\.onnx was not opened by from_file"):
+        pickle.dumps(broken)
 
 
 def test_a_file_for_one_size_takes_only_that(models: Models) -> None:
@@ -352,15 +409,23 @@ def test_cuda_never_becomes_the_cpu(
         Upscaler.from_file(models.onnx, "cuda")
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an ...", ""),
+        ("CUDA failure 35: driver too old\nat x.cc", r" \(CUDA failure 35: driver too old\)"),
+    ],
+)
 def test_operators_that_only_the_gpu_has_tell_of_a_missing_provider(
-    models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch
+    models: Models, emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
 ) -> None:
-    """What ONNX Runtime says when it has fallen back to the CPU, which has no such operators."""
+    """What ONNX Runtime says when it goes on with the CPU, which has no such operators, and when
+    the provider itself fails."""
 
     def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Could not find an ...")
+        raise RuntimeError(said)
 
     monkeypatch.setattr("onnxruntime.get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr("onnxruntime.InferenceSession", fail)
-    with pytest.raises(MissingComponentError, match="CUDA provider does not load; "):
+    with pytest.raises(MissingComponentError, match=f"CUDA provider does not load{told}; "):
         Upscaler.from_file(models.onnx, "cuda")

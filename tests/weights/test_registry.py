@@ -25,6 +25,21 @@ def test_a_name_is_a_bundled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert registry.find_model("student-fp16", streaming=True) == half
 
 
+def test_weights_have_names_too(tmp_path: Path) -> None:
+    assert registry.find_checkpoint("student").name == "dvmsr_x4.safetensors"
+    (path := tmp_path / "m.PTH").touch()
+    assert registry.find_checkpoint(path) == registry.find_checkpoint(str(path)) == path
+    for name, message in {
+        "student-fp16": "no checkpoint named student-fp16; there is student, or name a file",
+        str(tmp_path / "m"): "there is student, or name a file ending in .safetensors",
+        "m.onnx": "m.onnx is no checkpoint; name a file ending in .safetensors",
+        "m.pth": "m.pth does not exist",
+    }.items():
+        with pytest.raises(UsageError) as caught:
+            registry.find_checkpoint(name)
+        assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["m.onnx", "M.PTH", "m.pt", "m.safetensors"])
 def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from shared import REPOSITORY
 
 import dvmsr
 from dvmsr import checkpoint
+from dvmsr.export.onnx.export import make_model
 from dvmsr.runtime import Upscaler
 from dvmsr.weights import registry
 
@@ -40,6 +43,35 @@ def test_files_agree(name: str, streaming: bool, crop: np.ndarray, expected: np.
         assert -10 * np.log10(np.mean(difference**2)) > 60
     else:
         assert difference.max() < 2e-4
+
+
+KINDS = {"": ("fp32", False), ".fp16": ("fp16", False), ".streaming": ("fp32", True)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_what_the_export_makes(kind: str) -> None:
+    """But for the operators' bodies, which stay as they are until the operators change."""
+    precision, streaming = KINDS[kind]
+    source = WEIGHTS / "dvmsr_x4.safetensors"
+    made, _ = make_model(source, precision, streaming=streaming)
+    bundled = onnx.load(WEIGHTS / f"dvmsr_x4{kind}.onnx")
+    assert bundled.graph == made.graph
+    told, expected = (
+        {p.key: p.value for p in model.metadata_props if p.key != "dvmsr.git_revision"}
+        for model in (bundled, made)
+    )
+    assert told == expected
+
+
+def test_files_are_of_one_state_and_one_command_makes_all() -> None:
+    files = sorted(WEIGHTS.glob("*.onnx"))
+    props = [onnx.load(path).metadata_props for path in files]
+    (revision,) = {p.value for each in props for p in each if p.key == "dvmsr.git_revision"}
+    assert re.fullmatch("[0-9a-f]{40}", revision)
+    assert [path.name for path in files] == sorted(f"dvmsr_x4{kind}.onnx" for kind in KINDS)
+    recipe = (REPOSITORY / "Makefile").read_text().partition("\nbundled:")[2].partition("\n\n")[0]
+    options = [word.replace(".", "--") for word in KINDS if word]
+    assert f'for kind in "" {" ".join(options)};' in recipe
 
 
 def test_the_card_tells_the_parameters_and_the_files() -> None:

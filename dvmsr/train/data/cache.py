@@ -25,6 +25,7 @@ from dvmsr.runtime.images.codec import decode_image
 from dvmsr.train.data.photographs import Photograph, in_threads, left_out, load_pair
 from dvmsr.train.data.sources import Source
 from dvmsr.utils.atomic import replacing, write_atomically
+from dvmsr.utils.json_text import parse
 from dvmsr.utils.locks import hold
 from dvmsr.utils.paths import is_file
 
@@ -118,7 +119,7 @@ class PixelCache:
             DvmsrError: if it is damaged, as do the photographs' `pixels` when they notice.
         """
         try:
-            index = json.loads((self.place / INDEX).read_bytes())
+            index = parse((self.place / INDEX).read_bytes())
             images: list[dict[str, Any]] = index["images"]
             lengths = [self._length(*image["size"]) for image in images if "size" in image]
             stored = (self.place / PIXELS).stat().st_size

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvmsr.errors import UsageError
+from dvmsr.errors import UsageError, summary
 from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.utils.paths import check_input, exists, is_dir, is_file, unreadable
 
@@ -84,13 +84,17 @@ def _sources_at(path: Path) -> Iterator[Source]:
         try:
             with tarfile.open(path, "r:") as archive:
                 members = [member for member in archive if member.isfile()]
-        except (tarfile.TarError, OSError) as error:
+        except Exception as error:  # damaged headers can make tarfile raise anything
             raise UsageError(
-                f"{path} is not an uncompressed tar archive ({error}); decompress it or get a "
-                "complete copy"
+                f"{path} is not an uncompressed tar archive ({summary(error)}); decompress it or "
+                "get a complete copy"
             ) from None
         for member in sorted(members, key=lambda member: member.name):
             if _is_image(member.name.rpartition("/")[2]):
+                if member.sparse is not None:
+                    raise UsageError(
+                        f"{path} holds {member.name} with holes; pack it again without --sparse"
+                    )
                 yield Source(path, member.name, member.offset_data, member.size)
 
 

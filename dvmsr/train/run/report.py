@@ -15,6 +15,7 @@ from dvmsr.errors import DvmsrError
 from dvmsr.utils import signals
 from dvmsr.utils.atomic import write_atomically
 from dvmsr.utils.console import stderr_console
+from dvmsr.utils.json_text import parse
 from dvmsr.utils.memory import peak_resident
 from dvmsr.utils.paths import exists, unreadable
 
@@ -56,8 +57,8 @@ class RunLog:
 
 def _step(row: bytes) -> float:
     try:
-        return float(json.loads(row)["step"])
-    except (ValueError, TypeError, KeyError):  # cut off by a crash, or no row of ours
+        return float(parse(row)["step"])
+    except (ValueError, TypeError, KeyError, OverflowError):  # cut off by a crash, or not ours
         return math.inf
 
 

@@ -22,8 +22,7 @@ from dvmsr.utils import time_limit as time_limits
 from dvmsr.utils.threads import NO_MORE, starting
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-_CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
     "the CUDA libraries that it needs"
@@ -57,11 +56,16 @@ class OnnxNetwork(Network):
             self._options.intra_op_num_threads = threads
             # The library reads the same number here, when it is registered.
             self._options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+        if backend != "portable" and not self.header.has_operators:
+            raise IncompatibleModelError(
+                f"{path} has its operators written out in standard ones, so the backend {backend} "
+                "has nothing to run; use the backend portable, or export it without --inline"
+            )
         if backend == "native":
             _register_native_operators(self._options)
         elif backend == "cuda":
             _register_cuda_operators(self._options)
-        elif not self.header.has_bodies:
+        elif self.header.has_operators and not self.header.has_bodies:
             raise IncompatibleModelError(
                 f"{path} has no portable operator bodies; export it again or use the backend native"
             )
@@ -140,6 +144,8 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """`InferenceSession` of a model that comes from `path`, on that provider alone.
 
+    It raises for names of inputs and outputs that are no text, too.
+
     Raises:
         IncompatibleModelError: if ONNX Runtime cannot load it.
         MissingComponentError: if the provider is one that does not load.
@@ -147,7 +153,12 @@ def open_session(
     """
     try:
         # Otherwise it tries again without the provider, which it tells on standard output.
-        return onnxruntime.InferenceSession(model, options, providers=[provider], enable_fallback=0)
+        session = onnxruntime.InferenceSession(
+            model, options, providers=[provider], enable_fallback=0
+        )
+        for value in (*session.get_inputs(), *session.get_outputs()):
+            _ = value.name, value.shape
+        return session
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         if "pthread_create" in str(error):
             raise DvmsrError(f"{path} cannot be loaded: {NO_MORE}") from None
@@ -155,10 +166,10 @@ def open_session(
             raise DvmsrError(
                 f"{path} needs more memory to be loaded than there is; end other programs"
             ) from None
-        if provider == _CUDA and (
-            "NOT_IMPLEMENTED" in str(error) or isinstance(error, (ValueError, RuntimeError))
-        ):
+        if provider == _CUDA and "NOT_IMPLEMENTED" in str(error):  # by the CPU, in its place
             raise _without_cuda() from None
+        if provider == _CUDA and ("CUDA" in str(error) or isinstance(error, ValueError)):
+            raise _without_cuda(f" ({first_line(error)})") from None
         raise IncompatibleModelError(
             f"{path} cannot be loaded by ONNX Runtime ({first_line(error)}); export it again"
         ) from None
@@ -230,8 +241,10 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
     _register(options, library, f"{cpu.REMEDY}, or use the backend portable")
 
 
-def _without_cuda() -> MissingComponentError:
-    return MissingComponentError(f"ONNX Runtime's CUDA provider does not load; {_CUDA_REMEDY}")
+def _without_cuda(reason: str = "") -> MissingComponentError:
+    return MissingComponentError(
+        f"ONNX Runtime's CUDA provider does not load{reason}; {_CUDA_REMEDY}"
+    )
 
 
 def _register_cuda_operators(options: onnxruntime.SessionOptions) -> None:
@@ -254,4 +267,7 @@ def _register(options: onnxruntime.SessionOptions, library: Path, remedy: str) -
 
 
 def first_line(error: Exception) -> str:
+    """Of what ONNX Runtime says, also where it quotes names that are no text."""
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.decode(errors="backslashreplace").strip().splitlines()[0]
     return (str(error).strip() or type(error).__name__).splitlines()[0]

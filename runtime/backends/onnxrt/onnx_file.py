@@ -19,6 +19,8 @@ DOMAIN = "dvmsr"
 DOMAIN_VERSION = 1
 
 _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTIONS = 7, 8, 14, 25
+_NODE, _NODE_DOMAIN = 1, 7
+"""Of a graph and a node."""
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 _REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
@@ -35,6 +37,8 @@ class OnnxHeader:
     config: DVMSRConfig
     precision: str
     """`fp32` or `fp16`: the type of input, output and activations."""
+    has_operators: bool
+    """Whether it holds dvmsr's operators, not what they do in standard operators alone."""
     has_bodies: bool
     """Whether the operators are also there as functions in standard operators."""
     streaming: bool
@@ -54,13 +58,15 @@ def read_header(path: Path) -> OnnxHeader:
     check_input(path)
     metadata: dict[str, str] = {}
     opsets: dict[str, int] = {}
-    has_graph = has_bodies = False
+    has_graph = has_operators = has_bodies = False
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             for field, value in _fields(file, size, frozenset({_METADATA, _OPSET_IMPORT})):
                 has_graph |= field == _GRAPH
                 has_bodies |= field == _FUNCTIONS
+                if field == _GRAPH and isinstance(value, int):
+                    has_operators |= _uses_operators(file, file.tell() + value)
                 if field == _METADATA:
                     key, text = _entry(value)
                     metadata[key] = _text(text)
@@ -82,11 +88,12 @@ def read_header(path: Path) -> OnnxHeader:
     except UsageError as error:
         raise IncompatibleModelError(f"{path} cannot be used: {error}; {_REMEDY}") from None
     precision, streaming = metadata.get("dvmsr.precision", "fp32"), "dvmsr.streaming" in metadata
-    return OnnxHeader(config, precision, has_bodies, streaming, metadata)
+    return OnnxHeader(config, precision, has_operators, has_bodies, streaming, metadata)
 
 
 def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a message; the bytes of fields that are not wanted are skipped.
+    """Field numbers and values of a message. Of fields that are not wanted, but have bytes, the
+    value is how many; the file is at their first.
 
     Raises:
         ValueError: if this is not a message of exactly `end` bytes.
@@ -104,8 +111,23 @@ def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[
         if field in wanted:
             yield field, file.read(size)
         else:
-            file.seek(size, os.SEEK_CUR)
-            yield field, b""
+            after = file.tell() + size
+            yield field, size
+            file.seek(after)
+
+
+def _uses_operators(file: BinaryIO, end: int) -> bool:
+    """Whether a node of the graph, which is read to its end, is one of dvmsr's."""
+    nodes = [node for field, node in _fields(file, end, frozenset({_NODE})) if field == _NODE]
+    return any(_domain(node) == DOMAIN for node in nodes)
+
+
+def _domain(node: int | bytes) -> str:
+    """Of a node's operator; empty for a standard one."""
+    if isinstance(node, int):
+        raise ValueError("not a message")
+    fields = _fields(io.BytesIO(node), len(node), frozenset({_NODE_DOMAIN}))
+    return _text(dict(fields).get(_NODE_DOMAIN, b""))
 
 
 def _varint(file: BinaryIO) -> int:

@@ -26,6 +26,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.utils import rights
 from dvmsr.utils.atomic import check_target, replacing
+from dvmsr.utils.json_text import parse
 from dvmsr.utils.paths import check_input, exists, unreadable
 
 FORMAT = 1
@@ -274,7 +275,7 @@ def read_info(path: Path) -> EngineInfo:
     check_input(path)
     described = info_path(path)
     try:
-        values = json.loads(described.read_bytes())
+        values = parse(described.read_bytes())
     except FileNotFoundError:
         raise IncompatibleModelError(
             f"{path} has no {described.name} beside it; copy that file too, "
@@ -282,7 +283,7 @@ def read_info(path: Path) -> EngineInfo:
         ) from None
     except OSError as error:
         raise unreadable(described, error) from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise _damaged(described) from None
     if isinstance(values, dict) and type(values.get("format")) is int and values["format"] > FORMAT:
         raise IncompatibleModelError(f"{described} was made by a newer dvmsr; upgrade dvmsr")

@@ -6,7 +6,6 @@ what it is. A pair compiled elsewhere is named by the environment variable DVMSR
 """
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.kernels import nvcc
+from dvmsr.utils.json_text import parse
 
 ENVIRONMENT = "DVMSR_TENSORRT_PLUGIN"
 DESCRIPTION = "plugin.json"
@@ -124,13 +124,13 @@ def read_description(path: Path) -> PluginLibrary | None:
     """The libraries that a `plugin.json` describes; None if it is damaged, or they are gone, or the
     pure library is no longer the one described: its file is hashed."""
     try:
-        library = PluginLibrary(**json.loads(path.read_bytes()))
+        library = PluginLibrary(**parse(path.read_bytes()))
         if library.architectures is not None:
             library = PluginLibrary(
                 **{**library.to_dict(), "architectures": tuple(library.architectures)}
             )
         return library if sha256(Path(library.pure)) == library.sha256 else None
-    except (DvmsrError, OSError, ValueError, TypeError, RecursionError):
+    except (DvmsrError, OSError, ValueError, TypeError):
         return None
 
 

@@ -207,6 +207,64 @@ def test_without_the_plugin(
     assert info.precision == precision
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "precision"),
+    [
+        ("student", [], "fp32"),
+        ("student", ["--fp16"], "fp16"),
+        ("student", ["--bf16"], "bf16"),
+        ("student-fp16", [], "fp16"),
+    ],
+)
+def test_the_bundled_model_goes_by_its_name(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch,
+    model: str, options: list[str], precision: str,
+) -> None:  # fmt: skip
+    assert run(monkeypatch, model, *options, *RTX, "--max", "64x64") == 0
+    suffix = "" if precision == "fp32" else f".{precision}"
+    info, _ = read_engine(Path(f"student{suffix}.rtx.engine"))
+    assert info.precision == precision
+    assert info.model["dvmsr.checkpoint"] == "dvmsr_x4.safetensors"
+    assert Path(info.command[2]).is_file()
+
+
+@pytest.mark.parametrize("kind", ["onnx", "checkpoint", "inline"])
+def test_a_model_that_computes_no_numbers_is_refused(
+    small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Before TensorRT, which is not asked."""
+    monkeypatch.setattr(version, "installed_version", lambda target="gpu": "1.7.1.116")
+    monkeypatch.setattr(engine_build, "_run", lambda *_: pytest.fail("TensorRT was asked"))
+    monkeypatch.setattr(plugin_build, "ensure", lambda *_: None)
+    network = random_network()
+    with torch.no_grad():  # a checkpoint may hold what is beyond half precision, but not NaN
+        network.conv_first.weight.mul_(1e6 if kind == "checkpoint" else torch.nan)
+    options = ["--fp16"] if kind == "checkpoint" else []
+    source = Path("net.safetensors" if kind == "checkpoint" else "net.onnx")
+    if kind == "checkpoint":
+        checkpoint.save(network, source)
+    else:
+        export_onnx(network, source, inline=kind == "inline", verify=False)
+        options = ["--no-plugin"] if kind == "inline" else []
+    assert run(monkeypatch, source, *options, *RTX) == 5
+    last = capsys.readouterr().err.splitlines()[-1]
+    precision = "fp16" if kind == "checkpoint" else "fp32"
+    assert f"{source} computes values in {precision} that are not finite, so no engine" in last
+    assert not list(Path().glob("*.engine*"))
+
+
+def test_a_model_that_a_processor_cannot_compute_is_left_to_tensorrt(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dvmsr.runtime.memory.available", lambda: 10)
+    export_onnx(random_network(), "net.onnx", verify=False)
+    said: list[str] = []
+    profile = Profile((1, 16, 16), (1, 16, 16), (1, 16, 16))
+    engine_parity.check_finite(Path("net.onnx"), small, profile, said.append)
+    (line,) = said
+    assert line.startswith(f"warning: the model was not computed on the processor first ({small} ")
+
+
 def test_a_model_of_one_size(
     rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +282,16 @@ def test_a_model_of_strips_is_refused(
     export_onnx(random_network(), "net.onnx", streaming=True, verify=False)
     assert run(monkeypatch, "net.onnx", *RTX) == 2
     assert "net.onnx takes strips of rows" in capsys.readouterr().err
+
+
+def test_a_model_without_functions_needs_no_plugin(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export_onnx(random_network(), "net.onnx", inline=True, verify=False)
+    assert run(monkeypatch, "net.onnx", *RTX) == 2
+    assert "net.onnx has its operators written out" in capsys.readouterr().err
+    assert run(monkeypatch, "net.onnx", "--no-plugin", *RTX, "--max", "64x64") == 0
+    assert read_engine(Path("net.rtx.engine"))[0].plugin is None
 
 
 def change_version(node: onnx.NodeProto) -> None:
@@ -347,15 +415,19 @@ def test_the_end_of_the_worker_has_a_category(
     assert type(raised.value) is kind
 
 
-@pytest.mark.parametrize("method", ["write_bytes", "write_text"], ids=["model", "job"])
+@pytest.mark.parametrize("name", ["model.onnx", "job.json"])
 def test_a_full_disk_before_the_worker(
-    method: str, rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch,
+    name: str, rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def full(path: Path, data: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    write = Path.write_bytes
 
-    monkeypatch.setattr(engine_build.Path, method, full)
+    def full(path: Path, data: bytes) -> int:
+        if path.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(engine_build.Path, "write_bytes", full)
     assert run(monkeypatch, small, *RTX) == 1
     assert "has no space left for building; make room, or set TMPDIR" in capsys.readouterr().err
     assert not list(Path().glob("*.engine*"))

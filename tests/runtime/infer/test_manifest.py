@@ -99,7 +99,18 @@ def test_is_not_begun_anew_by_accident(job: Job, tmp_path: Path) -> None:
     assert path.read_text().splitlines() == before
 
 
-@pytest.mark.parametrize("text", ["text\n", "[]\n", '{"input": "a"}\n', "3\n\n", "text", "{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("text\n", "[]\n", '{"input": "a"}\n', "3\n\n", "text", "{}"),
+        '{"input": ["a"], "status": "failed"}\n',
+        '{"input": ["a"], "status": "done", "output": "b"}\n',
+        '{"input": "a", "status": "begun", "output": ["b"]}\n',
+        '{"input": "a", "status": "done", "output": {}}\n',
+        f"{'[' * 100_000}\n",
+    ],
+    ids=lambda text: text[:50].strip(),
+)
 def test_refuses_another_file_and_leaves_it_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.jsonl"
     path.write_text(text)

@@ -86,13 +86,20 @@ def test_from_stores_to_files_and_back(store: object, tmp_path: Path) -> None:
     [
         ("file:///a/b%20c.png", "/a/b c.png"),
         ("FILE://localhost/a.png", "/a.png"),
-        ("a://", None),
+        ("a://b", None),
         ("a/b.png", "a/b.png"),
         ("c:d.png", "c:d.png"),
     ],
 )
 def test_names_of_files(name: str, path: str | None) -> None:
     assert place(name) == (Remote(name) if path is None else Path(path))
+
+
+def test_schemes_may_be_in_capitals(store: object) -> None:
+    assert place("HTTPS://Host/A.png?b") == Remote("https://Host/A.png?b")
+    expected = [("memory://bucket/in/a.png", "memory://bucket/x/a_x4.png")]
+    assert planned("MEMORY://bucket/in/a.png", output="Memory://bucket/x/") == expected
+    assert planned("MEMORY://bucket/in/*.png", output="Memory://bucket/x/") == expected
 
 
 def test_a_page_has_the_name_of_its_path(store: object) -> None:
@@ -117,6 +124,18 @@ def test_a_page_has_the_name_of_its_path(store: object) -> None:
         (["zip://a.png::memory://bucket/a.zip"], None, "is a chain of URLs"),
         (["what://bucket/a.png"], None, "what://bucket/a.png has an unknown scheme"),
         (["file://host/a.png"], None, "names the machine host; write file:///path"),
+        (["file:///etc/%00"], None, "file:///etc/%00 holds a character of code 0"),
+        (["a.png"], "file:///etc/%00.png", "file:///etc/%00.png holds a character of code 0"),
+        (["a\0.png"], None, "a%00.png holds a character of code 0"),
+        (["https://host/%00.png"], None, "https://host/%00.png holds a character of code 0"),
+        (["file://"], None, "file:// names no file; write file:///path"),
+        (["file://[::1/a.png"], None, "is no valid URL (Invalid IPv6 URL)"),
+        (["https://[1/a.png"], None, "is no valid URL (Invalid IPv6 URL)"),
+        (["https:///a.png"], None, "https:///a.png names nothing in a store"),
+        (["memory://"], None, "memory:// names nothing in a store"),
+        (["a.png"], "s3:///", "s3:/// names nothing in a store"),
+        *(([f"{kind}://a/b.png"], None, f"{kind}://a/b.png names no store; name the place")
+          for kind in ("dir", "DATA", "zip", "simplecache", "reference")),
         (["memory://bucket/in/a.png", "memory://bucket/in/b/../a.png"], "o", "would both be"),
     ],
 )  # fmt: skip
@@ -203,8 +222,13 @@ class NoCredentials(Exception):
         (PermissionError("Forbidden"), DvmsrError, "memory://b/a.png cannot be read (Forbidden)"),
         (FileNotFoundError("x"), UsageError, "memory://b/a.png does not exist; check the name"),
         (OSError(28, "No space left"), DvmsrError, "memory://b/a.png has no room for its copy"),
+        (
+            TypeError("__init__() missing 1 required positional argument: 'fo'"),
+            DvmsrError,
+            "memory://b/a.png cannot be read (TypeError in its driver); check its name",
+        ),
     ],
-    ids=["credentials", "network", "permission", "missing", "disk"],
+    ids=["credentials", "network", "permission", "missing", "disk", "inner words"],
 )
 def test_what_drivers_raise_becomes_a_sentence(
     monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[DvmsrError], message: str

@@ -84,7 +84,14 @@ def test_published_layouts_are_recognised(
 def test_missing_empty_and_broken_sources_are_named(tmp_path: Path) -> None:
     (tmp_path / "shard.tar").write_text("no archive")
     (tmp_path / "empty").mkdir()
+    for name, made in {"map.tar": "x,1,2", "holes.tar": "0,2,6,1"}.items():
+        with tarfile.open(tmp_path / name, "w", format=tarfile.PAX_FORMAT) as archive:
+            member = tarfile.TarInfo("a.png")
+            member.size, member.pax_headers = 3, {"GNU.sparse.map": made, "GNU.sparse.size": "7"}
+            archive.addfile(member, io.BytesIO(b"abc"))
     for name, message in {
+        "map.tar": r"map\.tar is not an uncompressed tar archive \(ValueError: .*complete copy",
+        "holes.tar": r"holes\.tar holds a\.png with holes; pack it again without --sparse",
         "nowhere": "nowhere does not exist",
         "empty": "no images in .*empty",
         "shard.tar": "get a complete copy",

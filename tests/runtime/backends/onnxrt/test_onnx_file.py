@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from small_model import CONFIG, Models
 
 from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
@@ -19,7 +20,7 @@ def test_reads_what_onnx_reads(models: Models, precision: str) -> None:
     header = read_header(path)
     assert header.config == CONFIG
     assert header.precision == precision
-    assert header.has_bodies
+    assert header.has_operators and header.has_bodies
     assert header.metadata == {p.key: p.value for p in onnx.load(path).metadata_props}
 
 
@@ -43,9 +44,14 @@ def test_a_file_without_bodies(models: Models, tmp_path: Path) -> None:
         (b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "no ONNX file or damaged"),
         (b"\x3a\x00\x70\x01", "no ONNX file or damaged"),  # metadata that is a number
         (b"\x3a\x00\x72\x02\x0a\x05", "no ONNX file or damaged"),  # a cut metadata entry
+        (b"\x3a\x02\x0a\x05", "no ONNX file or damaged"),  # a cut node
+        (b"\x3a\x02\x08\x05", "no ONNX file or damaged"),  # a node that is a number
         (b"\x3a\x00", "an ONNX file of another program"),
     ],
-    ids=["empty", "text", "no graph", "cut", "endless number", "number", "cut entry", "other"],
+    ids=[
+        *("empty", "text", "no graph", "cut", "endless number", "number", "cut entry"),
+        *("cut node", "node", "other"),
+    ],
 )
 def test_refuses_what_is_not_ours(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "m.onnx"
@@ -92,6 +98,24 @@ def test_a_damaged_graph_is_refused_when_loaded(models: Models, tmp_path: Path) 
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(IncompatibleModelError, match="cannot be loaded by ONNX Runtime"):
         OnnxNetwork(tmp_path / "m.onnx", "portable", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [(b"Transpose", 1), (b"patch_embed/norm", 1), (b"perm", 1), (b"output", -1), (b"height", -1)],
+)
+def test_names_that_are_no_text_are_told_in_a_sentence_alone(
+    models: Models, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: bytes, count: int
+) -> None:
+    """Of what ONNX Runtime says then Python makes an error that it takes for the provider's."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(models.onnx.read_bytes().replace(name, b"\xff" + name[1:], count))
+    for load in (lambda: OnnxNetwork(path, "portable", None), lambda: ForeignUpscaler(path)):
+        with pytest.raises(IncompatibleModelError) as caught:
+            load()
+        said = str(caught.value)
+        assert rf"\xff{name[1:].decode()}" in said and "codec" not in said
+    assert capfd.readouterr().out == ""
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
