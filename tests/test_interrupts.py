@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from clips import clip
+from clips import clip, gif_of_tiny_frames
 from networks import random_network
 from PIL import Image
 from processes import LIMIT, wait_until
@@ -85,6 +85,9 @@ CASES = {
     "infer, writing a picture": Case(f"small.png {MODEL}", at("os:fsync"), INFER),
     "infer, reading a GIF of very many frames": Case(
         f"frames.gif {MODEL}", at("PIL.GifImagePlugin:GifImageFile.seek", "pass"), INFER
+    ),
+    "infer, counting the frames of a GIF": Case(
+        f"frames.gif {MODEL}", at("dvmsr.runtime.images.frames:numbers", "pass"), INFER
     ),
     "infer, standard input that does not end": Case(
         f"- -o out.png {MODEL}", at("dvmsr.runtime.infer.batch:run", "pass"), INFER
@@ -174,20 +177,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
         for i in range(number):
             Image.fromarray(random_pixels(40 + i % 2, 40)).save(folder / name / f"{i}.png")
-    write_gif(folder / "frames.gif", 200_000)
+    (folder / "frames.gif").write_bytes(gif_of_tiny_frames(1_000_000))
     clip(folder / "clip.mp4", times=range(0, 40_000, 40))
     for tool in ("nvcc", "cmake"):
         write_compiler(folder / tool)
     return folder
-
-
-def write_gif(path: Path, frames: int) -> None:
-    """Of one pixel each, and as many as one likes."""
-    head = b"GIF89a" + b"\1\0\1\0\x80\0\0" + bytes(3) + b"\xff\xff\xff"
-    control = b"!\xf9\4\0\1\0\0\0"
-    parts = [b",\0\0\0\0\1\0\1\0\0\2\2%s\1\0" % bit for bit in (b"D", b"L")]
-    body = b"".join(control + part for part in parts) * (frames // 2)
-    path.write_bytes(head + body + b";")
 
 
 def write_compiler(path: Path) -> None:

@@ -220,3 +220,11 @@ def _averaged(chroma: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np
             ]
             result[row, column] = np.mean(values)
     return result
+
+
+def gif_of_tiny_frames(count: int) -> bytes:
+    """2x2 pixels each, 24 bytes a frame (GIF89a)."""
+    head = b"GIF89a" + b"\2\0\2\0\x80\0\0" + bytes(3) + b"\xff\xff\xff"
+    control = b"!\xf9\4\4\1\0\0\0"
+    parts = [b",\0\0\0\0\2\0\2\0\0\2\3%s\2\5\0" % first for first in (b"\4", b"D")]
+    return head + b"".join(control + part for part in parts) * (count // 2) + b";"

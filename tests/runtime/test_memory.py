@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from clips import gif_of_tiny_frames
 from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.config import PRESETS, DVMSRConfig
@@ -101,3 +102,38 @@ def test_strips_need_less_than_estimated(
     config = models.network.config
     assert int(result.stdout) < memory.estimate_strips(config, backend, 600, 500, 8)
     assert 5 * int(result.stdout) < memory.estimate(config, backend, 600, 500)
+
+
+def test_many_tiny_frames_need_more_than_their_pixels() -> None:
+    memory.check_frames(4, 20_000, 2, 2, "tiny.gif", 300 << 20)
+    with pytest.raises(DvmsrError, match=r"tiny\.gif has 1000000 frames of 2x2 pixels, .* 300\.0 MiB"):
+        memory.check_frames(4, 1_000_000, 2, 2, "tiny.gif", 300 << 20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_frames_take_no_more_than_estimated(tmp_path: Path) -> None:
+    """Of the fattest format, with 5,000 frames of 2x2 pixels."""
+    path = tmp_path / "p.gif"
+    path.write_bytes(gif_of_tiny_frames(5_000))
+    path.with_name("warm.gif").write_bytes(gif_of_tiny_frames(2))
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from PIL import Image\n"
+        "from dvmsr.runtime.images.picture import encode_picture, read_picture\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "Image.init(); path = Path(sys.argv[1])\n"
+        "read_picture(path.with_name('warm.gif'), lambda header: None)\n"
+        "before, checked = peak(), []\n"
+        "picture = read_picture(path, checked.append)\n"
+        "larger = picture.mapped(lambda frame: frame.resize((8, 8)))\n"
+        "encode_picture(larger, Path('o.gif'), 4)\n"
+        "print(peak() - before, checked[0].frames)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    taken, frames = map(int, ran.stdout.split())
+    assert frames == 5_000
+    with pytest.raises(DvmsrError, match="5000 frames"):
+        memory.check_frames(4, frames, 2, 2, "p.gif", taken)
