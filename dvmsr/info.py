@@ -6,6 +6,7 @@ from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import MissingComponentError
 from dvmsr.runtime.backends.trt import engine_file
+from dvmsr.utils.console import printable, say
 from dvmsr.utils.sizes import parse_size
 from dvmsr.weights.registry import ENGINE, model_file
 
@@ -52,7 +53,7 @@ def run(model: str, size: str, as_json: bool) -> None:
         print(json.dumps({"model": model, **analysis.to_dict(), "metadata": metadata}, indent=2))
         return
 
-    print(_layer_table(analysis))
+    say(_layer_table(analysis))
     facts = {
         "model": model,
         **{key.removeprefix("dvmsr."): value for key, value in metadata.items()},
@@ -68,7 +69,7 @@ def run(model: str, size: str, as_json: bool) -> None:
         facts["note"] = NOTES[model]
     indent = max(map(len, facts)) + 2
     for name, value in facts.items():
-        print(f"{name:{indent}}{value}")
+        say(f"{name:{indent}}{printable(str(value))}")
 
 
 def _layer_table(analysis: Analysis) -> str:

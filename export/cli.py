@@ -12,6 +12,7 @@ from dvmsr.export.plugin import cuda_command
 from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
+from dvmsr.utils.console import data
 from dvmsr.utils.sizes import parse_shape
 from dvmsr.weights.registry import BUNDLED_CHECKPOINTS
 
@@ -107,4 +108,7 @@ def onnx_command(
         streaming=streaming,
         inline=inline,
     )
-    print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        data(report.path)

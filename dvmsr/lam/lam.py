@@ -21,7 +21,7 @@ from dvmsr.lam.window import Box, parse_window, patch_around
 from dvmsr.runtime.images.arrays import from_planes, to_planes
 from dvmsr.runtime.images.codec import check_format, encode
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, warnings_to
+from dvmsr.utils.console import notice, say, warnings_to
 from dvmsr.utils.paths import exists
 from dvmsr.utils.progress import progress_bar
 from dvmsr.weights.registry import DEFAULT
@@ -186,4 +186,4 @@ def _print(found: Sequence[Explanation], window: Box, patch: Box) -> None:
     )
     width = max(len(explanation.name) for explanation in found)
     for explanation in found:
-        print(f"{explanation.name:{width}}  diffusion index {explanation.diffusion_index:.2f}")
+        say(f"{explanation.name:{width}}  diffusion index {explanation.diffusion_index:.2f}")

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 UNLIMITED_WIDTH = 10_000
+_COMMANDS = re.compile(
+    "[\\x00-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+"""Control characters, marks that turn the direction of writing, separators of lines, and what
+stands for bytes of a name that are no text."""
 _REMEMBERED = 100
 """Warnings; of two files at a time there are fewer."""
 
 
+def printable(text: str) -> str:
+    """One line that does to a terminal nothing but show: what would move the cursor, colour, turn
+    the direction or end the line, in the name of a file, say, is written as Python escapes it."""
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def stderr_console() -> Console:
     """A rich console on stderr, for notices and progress."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return _console(stderr=True, soft_wrap=True)
 
 
 def stdout_console() -> Console:
     """A rich console on stdout, for tables. It never cuts: a number cut off would be worse than a
     line that wraps."""
-    from rich.console import Console
+    return _console(width=UNLIMITED_WIDTH)
 
-    return Console(width=UNLIMITED_WIDTH, highlight=False)
+
+def _console(**options: Any) -> Console:
+    """One that shows strings as `printable` does."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Printable(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(printable(text), **options)
+
+    return Printable(highlight=False, **options)
+
+
+def say(text: str) -> None:
+    """Print lines for a person to stdout."""
+    print("\n".join(map(printable, text.split("\n"))))
+
+
+def data(value: object) -> None:
+    """Print a line to stdout that a script may read: at a terminal as `printable` does."""
+    print(printable(str(value)) if sys.stdout.isatty() else value)
 
 
 def notice(text: str) -> None:
     """Print one line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

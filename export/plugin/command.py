@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dvmsr.utils.cli.options import AsJson
+from dvmsr.utils.console import data
 
 EXAMPLES = """\b
 Examples:
@@ -87,6 +88,6 @@ def plugin_path(
         print(json.dumps(library.to_dict(), indent=2))
         return
     if not self_registering:
-        print(library.pure)
+        data(library.pure)
     if not pure and library.self_registering:
-        print(library.self_registering)
+        data(library.self_registering)

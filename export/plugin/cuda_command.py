@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from dvmsr.utils.console import data
+
 EXAMPLES = """\b
 Examples:
   dvmsr-export cuda-path --build
@@ -37,7 +39,7 @@ def cuda_path(
     if arch and not build:
         raise UsageError("--arch says how to compile; add --build")
     if build:
-        print(cuda_build.build(arch) if arch else cuda_build.require())
+        data(cuda_build.build(arch) if arch else cuda_build.require())
         return
     path = cuda_build.find()
     if path is None:
@@ -45,4 +47,4 @@ def cuda_path(
             "there is no library with the CUDA kernels for this machine's GPU yet; "
             "build it with `dvmsr-export cuda-path --build`"
         )
-    print(path)
+    data(path)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dvmsr.utils.cli.options import AsJson, Overwrite
+from dvmsr.utils.console import data
 from dvmsr.weights.registry import BUNDLED
 
 EXAMPLES = """\b
@@ -123,7 +124,10 @@ def trt_command(
         overwrite=overwrite,
     )
     report = build(request)
-    print(json.dumps(report.to_dict(), indent=2) if as_json else report.path)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        data(report.path)
 
 
 def _size(option: str, text: str | None) -> tuple[int, int] | None:

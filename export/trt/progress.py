@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dvmsr.utils.console import stderr_console
+from dvmsr.utils.console import printable, stderr_console
 
 
 class BuildDisplay:
@@ -39,7 +39,9 @@ class BuildDisplay:
             self._close(name)
             depth = self._depths.get(event["parent"] or "", -1) + 1
             self._depths[name] = depth
-            self._tasks[name] = self._progress.add_task("  " * depth + name, total=event["steps"])
+            self._tasks[name] = self._progress.add_task(
+                printable("  " * depth + name), total=event["steps"]
+            )
         elif event["event"] == "step" and name in self._tasks:
             self._progress.update(self._tasks[name], completed=event["step"] + 1)
         elif event["event"] == "finish":

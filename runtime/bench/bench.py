@@ -20,7 +20,7 @@ from dvmsr.runtime.images.codec import encode
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, stdout_console, warnings_to
+from dvmsr.utils.console import notice, say, stdout_console, warnings_to
 from dvmsr.utils.progress import progress_bar
 from dvmsr.utils.sizes import parse_size
 from dvmsr.utils.threads import bounded
@@ -163,7 +163,7 @@ def _shapes(
 
 def _print(results: Sequence[Measurement], report: dict[str, Any]) -> None:
     console = stdout_console()
-    print(headline(report))
+    say(headline(report))
     for shape in dict.fromkeys(result.shape for result in results):
         batch, height, width = shape
         print(f"\n{height}x{width} pixels, batch {batch}")

@@ -7,7 +7,7 @@ whose `info` holds at most the colour profile. What else a file holds is `pictur
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime.images import avif, frames, icc
+from dvmsr.runtime.images.libtiff import complaints
 from dvmsr.runtime.images.samples import Samples, describe
 from dvmsr.utils.paths import check_input, unreadable
 
@@ -35,6 +36,14 @@ FORMATS = {
     ".apng": "PNG",
 }
 """Pillow's name of the format that each file extension stands for."""
+
+NOT_READ = (
+    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".jxr", ".wdp", ".hdp"),
+    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".ico", ".icns", ".pcx", ".dds", ".qoi"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw"),
+    *(".orf", ".rw2", ".raf", ".pef", ".srw"),
+)
+"""File extensions of further pictures: photographs of telephones, raw ones, drawings."""
 
 MAX_PIXELS = 89_478_485
 """Pictures with more are refused before they are decoded."""
@@ -111,7 +120,14 @@ def decoding(file: BinaryIO, name: str) -> Iterator[Image.Image]:
             for told in avif.losses(file, "icc_profile" in image.info):
                 warnings.warn(f"{name}: {told}", stacklevel=4)
         try:
-            yield image
+            with complaints() if image.format == "TIFF" else nullcontext() as found:
+                yield image
+            if found:
+                warnings.warn(
+                    f"{name}: its data is damaged, and parts of the picture may be wrong; get a "
+                    "complete copy of it",
+                    stacklevel=4,
+                )
         except (DvmsrError, MemoryError):
             raise
         except Exception as error:  # damaged bytes can make Pillow raise anything
@@ -372,22 +388,25 @@ def _prepared(image: Image.Image, format: str, path: Path) -> tuple[Image.Image,
         image = image.convert("RGBA" if image.mode == "LA" else "RGB")
     info: dict[str, Any] = {"icc_profile": colours.profile} if held and colours.profile else {}
     if format == "GIF":
-        image, hole = _with_palette(image, path)
+        image, hole = _with_palette(image)
         info |= hole
     return image, info
 
 
-def _with_palette(image: Image.Image, path: Path) -> tuple[Image.Image, dict[str, Any]]:
+def _with_palette(image: Image.Image) -> tuple[Image.Image, dict[str, Any]]:
     """The picture with a palette of its own, and what `info` must hold for its transparency."""
     if "A" not in image.getbands():
         return (image, {}) if image.mode == "L" else (image.quantize(_GIF_COLOURS + 1), {})
     alpha = image.getchannel("A")
-    if any(alpha.histogram()[1:255]):
-        warnings.warn(f"{path}: GIF holds no half transparency, which is cut at half", stacklevel=4)
     holes = alpha.point(lambda value: 255 * (value < 128))
     result = image.convert("RGB").quantize(_GIF_COLOURS)
     result.paste(_GIF_COLOURS, mask=holes)
     return result, {"transparency": _GIF_COLOURS} if holes.getbbox() else {}
+
+
+def is_soft(image: Image.Image) -> bool:
+    """Whether some of its transparency is neither nothing nor all."""
+    return "A" in image.getbands() and any(image.getchannel("A").histogram()[1:255])
 
 
 def flatten(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from PIL import Image
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import frames
 from dvmsr.runtime.images.annotations import annotated
-from dvmsr.runtime.images.codec import check_format, decoding, encode, normalise_frame
+from dvmsr.runtime.images.codec import check_format, decoding, encode, is_soft, normalise_frame
 from dvmsr.runtime.images.metadata import (
     EMPTY,
     Metadata,
@@ -66,6 +66,8 @@ class Picture:
     metadata: Metadata = EMPTY
     timing: Timing | None = None
     """Of an animation."""
+    soft: bool = False
+    """Whether a frame, before it was enlarged, had half transparency."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -132,6 +134,7 @@ def decode_picture(
                 more |= says_more(image)
         if made[0].info.get("icc_profile") != profile:
             metadata = metadata.without_colour_chunks()
+        soft = any(map(is_soft, made))
         if count == 1 or not moving:
             if more:
                 warnings.warn(
@@ -139,9 +142,9 @@ def decode_picture(
                     "only",
                     stacklevel=2,
                 )
-            return Picture(tuple(made), metadata)
+            return Picture(tuple(made), metadata, soft=soft)
         timing = Timing(tuple(durations), _plays(image), bool(image.info.get("default_image")))
-        return Picture(_alike(made), metadata, timing)
+        return Picture(_alike(made), metadata, timing, soft)
 
 
 def _plays(image: Image.Image) -> int:
@@ -208,6 +211,8 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
             timing = replace(timing, durations=timing.durations[1:])
         if len(frames) > 1:
             options |= _animation(timing, format, path)
+    if format == "GIF" and picture.soft:
+        warnings.warn(f"{path}: GIF holds no half transparency, which is cut at half", stacklevel=2)
     first, *more = frames
     return annotated(encode(first, path, more, **options), format, metadata)
 

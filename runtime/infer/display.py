@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from dvmsr.utils import signals
-from dvmsr.utils.console import stderr_console
+from dvmsr.utils.console import printable, stderr_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +64,7 @@ class ProgressDisplay:
 
     def begin(self, name: str, width: int, height: int) -> None:
         """Name the image that is being processed, and its size."""
-        self._name = f"{name} {width}x{height}"
+        self._name = printable(f"{name} {width}x{height}")
         self._progress.update(self._task, description=self._name)
 
     def rows(self, done: int, height: int) -> None:
@@ -99,4 +99,4 @@ class ProgressDisplay:
 
     def line(self, text: str) -> None:
         """Print a line above the display."""
-        self._console.print(text, markup=False, emoji=False)
+        self._console.print(printable(text), markup=False, emoji=False)

@@ -8,7 +8,7 @@ from dvmsr.errors import UsageError
 from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.plan import TEMPLATE, check_template
-from dvmsr.runtime.storage.places import STREAM, Remote, place, stored
+from dvmsr.runtime.storage.places import STREAM, Remote, identity, place, stored
 from dvmsr.runtime.video.codecs import check_options
 from dvmsr.runtime.video.containers import WRITTEN, is_video
 from dvmsr.utils.sizes import parse_bytes
@@ -81,6 +81,13 @@ class Options:
         Raises:
             UsageError: if not.
         """
+        if self.manifest is not None:
+            own = identity(self.manifest)
+            for job in jobs:
+                if own in (identity(job.source), identity(job.target)):
+                    raise UsageError(
+                        f"{self.manifest} cannot be both the manifest and an image; rename one"
+                    )
         videos = [job for job in jobs if is_video(job.source)]
         if self.resume and self.manifest is None and not videos:
             raise UsageError("--resume goes on with a manifest; name it with --manifest")

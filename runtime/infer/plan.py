@@ -26,7 +26,8 @@ from dvmsr.utils.paths import is_file
 
 TEMPLATE = "{stem}_x{scale}{ext}"
 """Name of a result: the image's name without extension, the network's scale, the extension."""
-FIELDS = ("stem", "scale", "ext")
+FIELDS = ("stem", "suffix", "scale", "ext")
+"""`suffix` is the image's own extension, without its dot."""
 
 
 def plan(
@@ -104,15 +105,16 @@ def check_template(template: str) -> None:
         UsageError: if not.
     """
     try:
-        fields = [field for _, field, _, _ in string.Formatter().parse(template)]
-        known = all(field is None or field in FIELDS for field in fields)
-        name = template.format(stem="a", scale=4, ext=".png") if known else ""
+        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+        fields = [field for field, _, _ in parts]
+        known = all(part == (part[0], "", None) and part[0] in FIELDS for part in parts)
+        name = template.format(stem="a", suffix="b", scale=4, ext=".png") if known else ""
     except (ValueError, LookupError, AttributeError):
         known, name = False, ""
     if not known or "stem" not in fields:
         choices = ", ".join(f"{{{field}}}" for field in FIELDS)
         raise UsageError(
-            f"--name {template!r} must contain {{stem}} and no other field than {choices}"
+            f"--name {template!r} must contain {{stem}} and no other field than {choices}, just so"
         )
     if Path(name).name != name or not name.endswith(".png"):
         raise UsageError(f"--name {template!r} must be a file name that ends with {{ext}}")
@@ -126,7 +128,8 @@ def _target(
     image: Found, output: str | None, scale: int, template: str, extension: str | None
 ) -> Stored:
     suffix = _suffix(image.path, extension)
-    name = template.format(stem=image.path.stem, scale=scale, ext=suffix)
+    own = image.path.suffix.removeprefix(".")
+    name = template.format(stem=image.path.stem, suffix=own, scale=scale, ext=suffix)
     folder = image.path.parent if output is None else stored(output) / image.below
     return folder / name
 
@@ -156,7 +159,8 @@ def _refuse_collisions(jobs: list[Job]) -> None:
         if target in taken:
             raise UsageError(
                 f"{taken[target]} and {job.source} would both be written to {job.target}; "
-                "rename one or write them to different folders"
+                "tell them apart by --name '{stem}_{suffix}_x{scale}{ext}', rename one, or write "
+                "them to different folders"
             )
         if target == os.path.normcase(identity(job.source)):
             raise UsageError(

@@ -31,7 +31,7 @@ from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
-from dvmsr.utils.console import notice, stdout_console, warnings_to
+from dvmsr.utils.console import notice, say, stdout_console, warnings_to
 from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -268,13 +268,13 @@ def _finite(value: Any) -> Any:
 
 def _print(report: ParityReport) -> None:
     console = stdout_console()
-    print(f"a: {report.a}")
-    print(f"b: {report.b}")
+    say(f"a: {report.a}")
+    say(f"b: {report.b}")
     console.print(_image_table(report))
     if report.layers:
         console.print(_layer_table(report))
         where = report.first_drift or "none"
-        print(f"first layer with a relative difference beyond {report.drift_limit:g}: {where}")
+        say(f"first layer with a relative difference beyond {report.drift_limit:g}: {where}")
     if not report.broken:
         print(f"within the limits: {report.limits}")
 

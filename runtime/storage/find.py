@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS
+from dvmsr.runtime.images.codec import FORMATS, NOT_READ
 from dvmsr.runtime.storage.places import (
     Remote,
     Stored,
@@ -83,6 +83,14 @@ def _images_in(folder: Stored, leave_out: Stored | None) -> list[Found]:
         warnings.warn(
             f"{folder} has {videos} video{'s' * (videos > 1)}, passed over; videos count when they "
             "are named themselves",
+            stacklevel=2,
+        )
+    others = [file.path.suffix.lower() for file in shown if file.path.suffix.lower() in NOT_READ]
+    if others:
+        kinds = ", ".join(sorted(set(others)))
+        warnings.warn(
+            f"{folder} has {len(others)} picture{'s' * (len(others) > 1)} of kinds that are not "
+            f"read ({kinds}), passed over; convert them to PNG, JPEG or TIFF",
             stacklevel=2,
         )
     if not images:

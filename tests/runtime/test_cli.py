@@ -178,6 +178,13 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", "-o", "o.psd", *MODEL], 2, "o.psd must end in one of .png"),
         (["p.png", "-o", "no/o.png", *MODEL], 2, "no is not a folder; create it"),
         (["p.png", "q/p.png", "-o", "out", *MODEL], 2, "would both be written to out/p_x2.png"),
+        (
+            ["p.png", "-o", "o.png", "--manifest", "o.png", "--overwrite", *MODEL],
+            2,
+            "o.png cannot be both the manifest and an image",
+        ),
+        (["p.png", "--manifest", "./p.png", "--resume", *MODEL], 2, "cannot be both the manifest"),
+        (["p.png", "--name", "{stem:>100000000}{ext}", *MODEL], 2, "must contain {stem} and no"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

@@ -106,7 +106,7 @@ def test_strips_need_less_than_estimated(
 
 def test_many_tiny_frames_need_more_than_their_pixels() -> None:
     memory.check_frames(4, 20_000, 2, 2, "tiny.gif", 300 << 20)
-    with pytest.raises(DvmsrError, match=r"tiny\.gif has 1000000 frames of 2x2 pixels, .* 300\.0 MiB"):
+    with pytest.raises(DvmsrError, match=r"1000000 frames of 2x2 pixels, .* 300\.0 MiB"):
         memory.check_frames(4, 1_000_000, 2, 2, "tiny.gif", 300 << 20)
 
 

@@ -127,9 +127,28 @@ def test_half_transparency_of_a_gif(tmp_path: Path) -> None:
     for x, alpha in enumerate((100, 140, 255)):
         image.putpixel((x, 0), (10, 20, 30, alpha))
     with pytest.warns(UserWarning, match="GIF holds no half transparency, which is cut at half"):
-        data = encode_picture(Picture((image,)), Path("o.gif"), 1)
+        data = encode_picture(Picture((image,), soft=True), Path("o.gif"), 1)
     with Image.open(io.BytesIO(data)) as written:
         assert list(written.convert("RGBA").getchannel("A").tobytes()) == [0, 255, 255]
+
+
+def test_enlarged_edges_of_holes_are_no_half_transparency(tmp_path: Path) -> None:
+    """A GIF has none, however its alpha is enlarged; a PNG that has some tells."""
+    frame = Image.new("RGBA", (8, 8))
+    frame.paste((255, 0, 0, 255), (2, 2, 6, 6))
+    frame.save(tmp_path / "hard.gif")
+    frame.putpixel((0, 0), (1, 2, 3, 90))
+    frame.save(tmp_path / "soft.png")
+    for name, soft in (("hard.gif", False), ("soft.png", True)):
+        picture = read_picture(tmp_path / name, lambda header: None)
+        assert picture.soft == soft
+        larger = picture.mapped(lambda frame: frame.resize((32, 32), Image.Resampling.BICUBIC))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            encode_picture(larger, Path("o.gif"), 4)
+        assert [str(warning.message)[:36] for warning in told] == (
+            ["o.gif: GIF holds no half transparency"[:36]] if soft else []
+        )
 
 
 def test_pages_of_different_sizes(tmp_path: Path) -> None:

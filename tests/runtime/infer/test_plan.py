@@ -75,6 +75,41 @@ def test_videos_in_a_folder_are_told_of(files: Path) -> None:
         assert planned(["b"]) == [("b/x.png", "b/x_x4.png")]
 
 
+def test_pictures_that_are_not_read_are_told_of(files: Path) -> None:
+    for name in ("b/1.HEIC", "b/2.heic", "b/3.jxl", "b/.4.jxl", "b/5.txt"):
+        (files / name).touch()
+    told = r"^b has 3 pictures of kinds that are not read \(\.heic, \.jxl\), passed over; convert"
+    with pytest.warns(UserWarning, match=told):
+        assert planned(["b"]) == [("b/x.png", "b/x_x4.png")]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".jfi", ".dib", ".apng", ".JFIF"])
+def test_other_names_of_formats(files: Path, suffix: str) -> None:
+    (files / "empty" / f"p{suffix}").touch()
+    assert planned(["empty"]) == [(f"empty/p{suffix}", f"empty/p_x4{suffix}")]
+
+
+def test_a_name_may_carry_the_own_extension(files: Path) -> None:
+    (files / "a" / "x.jpg").touch()
+    jobs = plan(["a"], "o", 4, "{stem}_{suffix}_x{scale}{ext}", ".webp")
+    assert [job.target.name for job in jobs] == [
+        "x_jpg_x4.webp",
+        "x_png_x4.webp",
+        "y_tif_x4.webp",
+    ]
+    with pytest.raises(UsageError, match=r"tell them apart by --name '\{stem\}_\{suffix\}_x"):
+        plan(["a"], "o", 4, extension=".webp")
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{stem:>100000000}{ext}", "{stem!r}{ext}", "{stem}{scale:09}{ext}", "{stem}{ext:s}", "{stem}"],
+)
+def test_names_have_no_widths(template: str) -> None:
+    with pytest.raises(UsageError, match=r"must (contain .* just so|be a file name that ends)"):
+        plan(["photo.JPG"], None, 4, template)
+
+
 def test_names_carry_the_scale() -> None:
     assert planned(["photo.JPG"], scale=3) == [("photo.JPG", "photo_x3.JPG")]
 
