@@ -1,4 +1,4 @@
-"""Segments and the source's other streams to one file; nothing is encoded again."""
+"""Segments and the source's other streams to one file; nothing is encoded again at a loss."""
 
 import io
 import warnings
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dvmsr.errors import DvmsrError
+from dvmsr.runtime.video import sound
 from dvmsr.runtime.video.codecs import Encoding
 from dvmsr.runtime.video.encoding import encoding_to, tag
 from dvmsr.runtime.video.library import decoding, import_av, url
@@ -112,7 +113,10 @@ def _add_streams(
             made = copies[stream.index] = _attached(file, stream, video)
         else:
             try:
-                made = copies[stream.index] = file.add_stream_from_template(stream, opaque=True)
+                if sound.is_of_discs(stream):
+                    made = copies[stream.index] = sound.add(file, stream)
+                else:
+                    made = copies[stream.index] = file.add_stream_from_template(stream, opaque=True)
             except ValueError:
                 continue
         made.disposition = stream.disposition
@@ -222,8 +226,10 @@ def _other_packets(
         more = timelines[packet.stream_index].shift(time - shift, packet.duration or 0) - shift
         packet.pts = None if packet.pts is None else packet.pts + more
         packet.dts = None if packet.dts is None else packet.dts + more
-        packet.stream = copies[packet.stream_index]
-        yield float((time + more) * packet.time_base), packet
+        stream, copy = packet.stream, copies[packet.stream_index]
+        for written in sound.rewritten(packet) if sound.is_of_discs(stream) else (packet,):
+            written.stream = copy
+            yield float((time + more) * packet.time_base), written
 
 
 def _described(stream: Any) -> str:
