@@ -108,7 +108,9 @@ def infer(
     name: Annotated[
         str | None,
         typer.Option(
-            metavar="TEMPLATE", help="Names of the results.", show_default="{stem}_x{scale}{ext}"
+            metavar="TEMPLATE",
+            help="Names of the results; {suffix} is the image's own extension.",
+            show_default="{stem}_x{scale}{ext}",
         ),
     ] = None,
     format: Annotated[
