@@ -63,8 +63,8 @@ def data(value: object) -> None:
 
 
 def notice(text: str) -> None:
-    """Print one line to stderr."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Print one line to stderr, in one piece, as threads may print at once."""
+    print(f"{printable(text)}\n", end="", file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

@@ -5,6 +5,7 @@ whose `info` holds at most the colour profile. What else a file holds is `pictur
 """
 
 import io
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -66,6 +67,7 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 _MOST_TEXT = 16 << 20
 """Bytes of a PNG's colour profile, or one of its texts. Pillow's own limit calls files damaged that
 hold the work flow of a program that makes pictures."""
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs, it raises as well
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MOST_TEXT)
 _OR_LARGE = ", or pip install 'dvmsr[large]' for dvmsr-infer"
 _GIF_COLOURS = 255
