@@ -221,6 +221,7 @@ def normalise_frame(
             stacklevel=2,
         )
     profile, format = image.info.get("icc_profile"), image.format
+    gray = any(str(tile[3]).startswith("LA;16") for tile in getattr(image, "tile", ()))
     image.load()
     try:
         image = ImageOps.exif_transpose(image)
@@ -239,6 +240,8 @@ def normalise_frame(
         image = image.convert("L")
     elif image.mode in ("P", "RGBX", "YCbCr"):
         image = image.convert("RGB")
+    elif gray:  # Pillow makes colours of it
+        image = image.convert("LA")
     colours = icc.decide(image.mode, profile, srgb)
     for told in colours.warnings:
         warnings.warn(f"{name}: {told}", stacklevel=2)
