@@ -235,5 +235,5 @@ def _other_packets(
 def _described(stream: Any) -> str:
     """What to call a stream: `subtitle, dvd_subtitle`."""
     context = stream.codec_context
-    codec = stream.name if context is None else context.codec.canonical_name
+    codec = getattr(stream, "name", None) if context is None else context.codec.canonical_name
     return f"{stream.type}, {codec}" if codec else str(stream.type)

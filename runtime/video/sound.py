@@ -19,7 +19,9 @@ _CODECS = {"s16": "pcm_s16le", "s32": "pcm_s24le"}
 def is_of_discs(stream: Any) -> bool:
     """Whether a stream's sound is held by no container that results are written in."""
     context = stream.codec_context
-    return stream.type == "audio" and context.name in _DISCS and context.format.name in _CODECS
+    if stream.type != "audio" or context is None or context.name not in _DISCS:
+        return False
+    return context.format is not None and context.format.name in _CODECS
 
 
 def add(file: Any, stream: Any) -> Any:

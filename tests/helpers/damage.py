@@ -212,7 +212,11 @@ def enlarged(
             findings.faults.append(f"nothing is told of {name}")
         elif row["status"] == "failed":
             findings.outcomes[f"{kind} failed"] += 1
-            if name not in row["error"] or ";" not in row["error"] or "\n" in row["error"]:
+            if (
+                Path(name).stem not in row["error"]
+                or ";" not in row["error"]
+                or "\n" in row["error"]
+            ):
                 findings.faults.append(f"{name}: {row['error']}")
         else:
             findings.outcomes[f"{kind} done"] += 1
@@ -228,8 +232,8 @@ def _result_faults(path: Path, row: dict[str, Any], scale: int) -> list[str]:
     size = [scale * side for side in row["input_size"]]
     if row["output_size"] != size:
         return [f"{path.name}: {row['input_size']} became {row['output_size']}"]
-    if path.suffix in (".mp4", ".mkv"):
-        return []
+    if path.suffix in (".mp4", ".mov", ".mkv", ".webm"):
+        return _video_faults(path, size)
     try:
         with Image.open(path) as image:
             image.load()
@@ -238,6 +242,17 @@ def _result_faults(path: Path, row: dict[str, Any], scale: int) -> list[str]:
     except Exception as error:
         return [f"{path.name} cannot be read: {error}"]
     return []
+
+
+def _video_faults(path: Path, size: list[int]) -> list[str]:
+    import av
+
+    try:
+        with av.open(str(path)) as file:
+            frame = next(file.decode(video=0))
+            return [] if [frame.width, frame.height] == size else [f"{path.name} is {frame}"]
+    except (av.FFmpegError, StopIteration) as error:
+        return [f"{path.name} cannot be read: {error}"]
 
 
 LOAD = """

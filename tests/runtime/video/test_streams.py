@@ -138,3 +138,17 @@ def test_timeline(strict: bool, given: list[int], expected: list[int], jumped: i
     timeline = Timeline(MILLISECONDS, strict)
     assert [time + timeline.shift(time, 40) for time in given] == expected
     assert timeline.jumped == jumped
+
+
+def test_streams_of_no_known_codec_are_left_out_with_a_warning(
+    folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(clip("known.mkv", times=SHORT, sound="aac", subtitles=True)).read_bytes()
+    for known, unknown in ((b"S_TEXT/UTF8", b"S_TEXT/UTFX"), (b"A_AAC", b"A_AXX")):
+        assert known in data
+        data = data.replace(known, unknown)
+    Path("in.mkv").write_bytes(data)
+    assert infer("in.mkv", "-o", "o.mkv", *MODEL) == 0
+    told = capsys.readouterr().err
+    for kind in ("audio", "subtitle"):
+        assert f"of in.mkv ({kind}), which is left out" in told
