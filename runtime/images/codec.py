@@ -20,6 +20,7 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime.images import avif, frames, icc
 from dvmsr.runtime.images.libtiff import complaints
 from dvmsr.runtime.images.samples import Samples, describe
+from dvmsr.runtime.images.tiff import Damaged
 from dvmsr.utils.paths import check_input, unreadable
 
 FORMATS = {
@@ -203,7 +204,10 @@ def normalise(
         DvmsrError: if it has several frames, or pixels that 8-bit RGB cannot stand for.
     """
     file = getattr(image, "fp", None)
-    count = len(frames.numbers(image, file)) if file else getattr(image, "n_frames", 1)
+    try:
+        count = len(frames.numbers(image, file)) if file else getattr(image, "n_frames", 1)
+    except Damaged:
+        raise damaged(name) from None
     if count > 1 and image.format != "MPO":
         raise many_frames(name, count)
     return normalise_frame(image, name, srgb, remedy)
