@@ -117,11 +117,11 @@ def test_frames_take_no_more_than_estimated(tmp_path: Path) -> None:
     path.write_bytes(gif_of_tiny_frames(5_000))
     path.with_name("warm.gif").write_bytes(gif_of_tiny_frames(2))
     code = (
-        "import resource, sys\n"
+        "import sys\n"
         "from pathlib import Path\n"
         "from PIL import Image\n"
         "from dvmsr.runtime.images.picture import encode_picture, read_picture\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "from dvmsr.utils.memory import peak_resident as peak\n"
         "Image.init(); path = Path(sys.argv[1])\n"
         "read_picture(path.with_name('warm.gif'), lambda header: None)\n"
         "before, checked = peak(), []\n"

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from networks import SMALL, random_network
@@ -18,6 +17,7 @@ from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx.export import export_onnx, make_model
 from dvmsr.export.onnx.graph import OPSETS
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 from dvmsr.strips import states

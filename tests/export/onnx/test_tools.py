@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.inliner
-import onnxruntime
 import pytest
 from networks import random_network
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from small_model import ONNX_BACKENDS
 
 from dvmsr.data.natural_image import natural_image
@@ -21,7 +20,10 @@ from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx.export import export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.runtime import Upscaler
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
+
+QUANTIZATION = import_module(f"{onnxruntime.__name__}.quantization")
 
 KINDS = {
     "fp32": {},
@@ -54,8 +56,8 @@ def simplified(source: Path, target: Path) -> None:
     onnx.save(onnxsim.simplify(onnx.load(source))[0], target)
 
 
-def quantised(source: Path, target: Path, kind: QuantType = QuantType.QUInt8) -> None:
-    quantize_dynamic(source, target, weight_type=kind)
+def quantised(source: Path, target: Path, kind: QuantType = QUANTIZATION.QuantType.QUInt8) -> None:
+    QUANTIZATION.quantize_dynamic(source, target, weight_type=kind)
 
 
 def inlined(source: Path, target: Path) -> None:

@@ -78,7 +78,7 @@ def test_names_and_format(photos: list[str], infer: Infer) -> None:
     [
         (("--name", "x{ext}"), r"--name 'x{ext}' must contain {stem}"),
         (("--name", "{stem}"), r"--name '{stem}' must be a file name that ends with {ext}"),
-        (("--name", "{stem}{size}{ext}"), r"no other field than {stem}, {scale}, {ext}"),
+        (("--name", "{stem}{size}{ext}"), r"no other field than {stem}, {suffix}, {scale}, {ext}"),
         (("--name", "{stem.__class__}{ext}"), r"no other field than"),
         (("--name", "{stem"), r"--name '{stem' must contain"),
         (("--name", "../{stem}{ext}"), r"must be a file name"),

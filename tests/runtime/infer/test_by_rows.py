@@ -558,6 +558,7 @@ def test_frames_that_cannot_be_counted_are_a_sentence(
 
 
 @requires_vips
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what is open as Linux tells it")
 @pytest.mark.parametrize("options", [("--strip", "8"), ()], ids=["rows", "memory"])
 def test_two_thousand_damaged_pictures_leave_neither_files_open_nor_pixels(
@@ -572,11 +573,12 @@ def test_two_thousand_damaged_pictures_leave_neither_files_open_nor_pixels(
     code = (
         "import gc, os, resource, sys\n"
         "from dvmsr.runtime.cli import main\n"
+        "from dvmsr.utils.memory import peak_resident\n"
         "gc.disable()\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
         "try:\n    main()\n"
         "except SystemExit:\n    pass\n"
-        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "peak = peak_resident() // 1024\n"
         "print(len(os.listdir('/proc/self/fd')), peak)"
     )
     ran = subprocess.run(
