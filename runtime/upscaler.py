@@ -118,7 +118,7 @@ class Upscaler:
             path = registry.find_model(name, streaming=True)
         network = chosen.load(path, chosen.name, threads, trust_engine)
         upscaler = cls(network, chosen.name, str(path), strip, memory_limit)
-        upscaler._asked = asked, backend, threads, strip, memory_limit, trust_engine
+        upscaler._asked = (asked, backend, threads), trust_engine
         return upscaler
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -128,7 +128,8 @@ class Upscaler:
         """
         if self._asked is None:
             raise UsageError(f"{self.model} was not opened by from_file; pickle one that was")
-        return type(self).from_file, self._asked
+        first, trust_engine = self._asked
+        return type(self).from_file, (*first, self.strip, self.memory_limit, trust_engine)
 
     @property
     def scale(self) -> int:

@@ -260,8 +260,12 @@ class _Watch:
 
     def _end(self) -> None:
         words = threading.Thread(target=self._speak, daemon=True)
-        words.start()
-        words.join(_WORDS)
+        try:
+            words.start()
+        except RuntimeError:  # no thread is left
+            self._speak()
+        else:
+            words.join(_WORDS)
         os._exit(SIGNALLED + self.told)
 
     def _speak(self) -> None:

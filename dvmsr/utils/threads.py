@@ -2,6 +2,7 @@
 
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -62,6 +63,26 @@ def starting() -> Iterator[None]:
         if is_refused(error):
             raise DvmsrError(NO_MORE) from None
         raise
+
+
+def check(number: int) -> None:
+    """Whether so many further threads can be started at once, before a library needs them that
+    would end the process if not.
+
+    Raises:
+        DvmsrError: if the system refuses one.
+    """
+    over, started = threading.Event(), []
+    try:
+        for _ in range(number):
+            thread = threading.Thread(target=over.wait)
+            with starting():
+                thread.start()
+            started.append(thread)
+    finally:
+        over.set()
+        for thread in started:
+            thread.join()
 
 
 def bounded(threads: int | None) -> int | None:

@@ -4,6 +4,8 @@ For runtimes that know no functions of a custom domain. What a body makes of wei
 a weight, because OpenVINO's Scan takes no other values from around it than constants.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 import onnx.inliner
@@ -25,7 +27,7 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
 def _transpose_weights(graph: onnx.GraphProto) -> None:
     """Replace the nodes that transpose a weight by what they make of it."""
     weights = {weight.name: weight for weight in graph.initializer}
-    nodes = list(graph.node)
+    nodes, transposed = list(graph.node), set()
     del graph.node[:]
     for node in nodes:
         weight = weights.get(node.input[0]) if node.op_type == "Transpose" else None
@@ -35,4 +37,18 @@ def _transpose_weights(graph: onnx.GraphProto) -> None:
         order = onnx.helper.get_node_attr_value(node, "perm")
         array = np.ascontiguousarray(numpy_helper.to_array(weight).transpose(order))
         graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
-        graph.initializer.remove(weight)  # which nothing else reads
+        transposed.add(weight.name)
+    unread = transposed - set(_read(graph))
+    kept = [weight for weight in graph.initializer if weight.name not in unread]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _read(graph: onnx.GraphProto) -> Iterator[str]:
+    """The names of values that nodes take, in loops too, and that the graph gives."""
+    yield from (value.name for value in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _read(attribute.g)

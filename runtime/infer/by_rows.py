@@ -32,6 +32,7 @@ from dvmsr.runtime.images.rows import vips
 from dvmsr.runtime.images.rows.alpha import EnlargedAlpha, extended_strips
 from dvmsr.runtime.images.rows.reader import FORMATS_READ, RowReader, eight_bits, open_rows, reads
 from dvmsr.runtime.images.rows.writer import FORMATS_WRITTEN, writing_rows
+from dvmsr.utils import threads
 from dvmsr.utils.atomic import replacing
 from dvmsr.utils.paths import check_input, unreadable
 from dvmsr.utils.sizes import in_words
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 DEEP = ("PNG", "TIFF")
 """Formats that hold 16 bits per channel."""
+_LIBRARY_THREADS, _OTHER_THREADS = 2, 4
+"""What libvips starts, for each processor to read and to write, and a few, as measured from above;
+it ends the process where it cannot."""
 _GRAY = np.array([0.299, 0.587, 0.114])
 """Luma of ITU-R BT.601, as Pillow's."""
 
@@ -146,6 +150,7 @@ def prepare(
         DvmsrError: if it cannot be read, its result cannot be written so, or memory is too small.
     """
     scale = upscaler.scale
+    threads.check(_LIBRARY_THREADS * threads.cores() + _OTHER_THREADS)
     reader = open_rows(source, Path(os.path.realpath(target)).parent, encoding.to_srgb)
     height, width = reader.height, reader.width
     check_sides(target, scale * height, scale * width)

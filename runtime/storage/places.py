@@ -28,6 +28,8 @@ from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.utils import atomic, paths, signals
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_ADDRESS = re.compile(r"\[[0-9a-f:.]*\]", re.IGNORECASE)
+"""Of IPv6, in a URL."""
 _WEB = ("http", "https")
 _NO_STORES = (
     *("asyncwrapper", "blockcache", "cached", "dask", "data", "dir", "filecache", "generic"),
@@ -317,7 +319,7 @@ def place(name: str) -> Place:
         if not path:
             raise UsageError(f"{name} names no file; write file:///path")
         return Path(url2pathname(path))
-    if "::" in name:
+    if "::" in _ADDRESS.sub("", name):
         raise UsageError(f"{name} is a chain of URLs; name the store alone")
     if scheme in _NO_STORES:
         raise UsageError(f"{name} names no store; name the place where the picture lies")

@@ -106,6 +106,8 @@ def test_pickled_it_keeps_strips_and_backend(streaming_file: Path) -> None:
     upscaler = Upscaler.from_file(streaming_file, "portable", strip=5)
     again = pickle.loads(pickle.dumps(upscaler))
     assert (again.backend, again.strip) == ("portable", 5)
+    again.strip = 7
+    assert pickle.loads(pickle.dumps(again)).strip == 7
 
 
 def test_a_pickled_one_misses_its_file_where_that_is_not(models: Models, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dvmsr.errors import UsageError, summary
+from dvmsr.errors import UsageError
 from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.utils.paths import check_input, exists, is_dir, is_file, unreadable
 
@@ -84,13 +84,18 @@ def _sources_at(path: Path) -> Iterator[Source]:
         try:
             with tarfile.open(path, "r:") as archive:
                 members = [member for member in archive if member.isfile()]
-        except Exception as error:  # damaged headers can make tarfile raise anything
+        except Exception:  # damaged headers can make tarfile raise anything
             raise UsageError(
-                f"{path} is not an uncompressed tar archive ({summary(error)}); decompress it or "
-                "get a complete copy"
+                f"{path} is damaged or not an uncompressed tar archive; decompress it or get a "
+                "complete copy"
             ) from None
         for member in sorted(members, key=lambda member: member.name):
             if _is_image(member.name.rpartition("/")[2]):
+                if member.size < 0:
+                    raise UsageError(
+                        f"{path} is damaged: {member.name} has {member.size} bytes; get a complete "
+                        "copy"
+                    )
                 if member.sparse is not None:
                     raise UsageError(
                         f"{path} holds {member.name} with holes; pack it again without --sparse"

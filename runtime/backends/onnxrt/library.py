@@ -7,7 +7,8 @@ takes them. ORT_DISABLE_TELEMETRY has it do neither; who sets that variable deci
 
 import os
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if not os.environ.get("ORT_DISABLE_TELEMETRY"):
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
 

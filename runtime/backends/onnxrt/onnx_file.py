@@ -81,7 +81,7 @@ def read_header(path: Path) -> OnnxHeader:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
     if "dvmsr.config" not in metadata:
         raise ForeignFileError(f"{path} is an ONNX file of another program; {_REMEDY}")
-    if opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
+    if has_operators and opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
         raise IncompatibleModelError(f"{path} was made by a newer dvmsr; upgrade dvmsr")
     try:
         config = DVMSRConfig.from_json(metadata["dvmsr.config"])

@@ -24,6 +24,7 @@ from dvmsr.strips import states
 
 CONFIGS = {
     "small": SMALL,
+    "static, several blocks": DVMSRConfig(channels=8, depths=(2, 1), state=4, scale=2),
     "bidirectional": DVMSRConfig(channels=8, depths=(1,), state=4, scale=2, bidirectional=True),
 }
 KINDS: dict[str, dict[str, Any]] = {
@@ -31,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bidirectional": {},
     "fp16": {"precision": "fp16"},
     "static": {"static_shape": (1, 9, 21)},
+    "static, several blocks": {"static_shape": (1, 9, 21)},
     "streaming": {"streaming": True},
     "first opset": {"opset": OPSETS[0]},
     "last opset": {"opset": OPSETS[-1]},

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,7 +57,7 @@ def simplified(source: Path, target: Path) -> None:
     onnx.save(onnxsim.simplify(onnx.load(source))[0], target)
 
 
-def quantised(source: Path, target: Path, kind: QuantType = QUANTIZATION.QuantType.QUInt8) -> None:
+def quantised(source: Path, target: Path, kind: Any = QUANTIZATION.QuantType.QUInt8) -> None:
     QUANTIZATION.quantize_dynamic(source, target, weight_type=kind)
 
 

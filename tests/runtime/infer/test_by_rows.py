@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from no_threads import refuse_threads
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from processes import LIMIT, next_line
@@ -34,6 +35,7 @@ from dvmsr.runtime.images.jpeg import iptc_marker
 from dvmsr.runtime.images.rows import vips
 from dvmsr.runtime.images.tiff import Tiff
 from dvmsr.runtime.infer import by_rows
+from dvmsr.utils.threads import NO_MORE
 
 requires_vips = pytest.mark.skipif(not vips.installed(), reason="needs the extra large")
 Infer = Callable[..., int]
@@ -597,3 +599,20 @@ def test_two_thousand_damaged_pictures_leave_neither_files_open_nor_pixels(
     files, kilobytes = map(int, ran.stdout.split())
     assert files < 20
     assert kilobytes < 500_000  # of pixels alone there were 3.2 GB
+
+
+@requires_vips
+@pytest.mark.parametrize("left", [2, 5])
+def test_libvips_is_not_asked_for_threads_that_there_are_not(
+    model: tuple[str, ...],
+    infer: Infer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    left: int,
+) -> None:
+    """Which would end the process without a word."""
+    noise("p.png", 30, 20)
+    refuse_threads(monkeypatch, after=left)
+    assert infer("p.png", "-o", "o.png", "--strip", "8", *model) == 1
+    assert NO_MORE in capsys.readouterr().err
+    assert {path.name for path in Path().iterdir()} == {"p.png"}

@@ -11,7 +11,7 @@ import pytest
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.plan import plan
-from dvmsr.runtime.storage.places import Remote, is_pattern, place, state
+from dvmsr.runtime.storage.places import Remote, is_pattern, place, state, stored
 
 
 @pytest.fixture
@@ -122,6 +122,7 @@ def test_a_page_has_the_name_of_its_path(store: object) -> None:
         (["memory://b*/in"], None, "has a pattern in place of a bucket"),
         (["memory://bucket/none/"], None, "memory://bucket/none/ has no images"),
         (["zip://a.png::memory://bucket/a.zip"], None, "is a chain of URLs"),
+        (["memory://[::1]/a.png::memory://bucket/a.zip"], None, "is a chain of URLs"),
         (["what://bucket/a.png"], None, "what://bucket/a.png has an unknown scheme"),
         (["file://host/a.png"], None, "names the machine host; write file:///path"),
         (["file:///etc/%00"], None, "file:///etc/%00 holds a character of code 0"),
@@ -247,3 +248,7 @@ def test_what_drivers_raise_becomes_a_sentence(
 
 def test_jobs_of_both_kinds_are_equal_by_value() -> None:
     assert Job(Remote("s3://b/a"), Path("c")) == Job(place("s3://b/a"), place("c"))
+
+
+def test_addresses_of_ipv6_are_no_chains() -> None:
+    assert str(stored("http://[::1]:9/a.png")) == "http://[::1]:9/a.png"

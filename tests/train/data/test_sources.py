@@ -89,8 +89,13 @@ def test_missing_empty_and_broken_sources_are_named(tmp_path: Path) -> None:
             member = tarfile.TarInfo("a.png")
             member.size, member.pax_headers = 3, {"GNU.sparse.map": made, "GNU.sparse.size": "7"}
             archive.addfile(member, io.BytesIO(b"abc"))
+    with tarfile.open(tmp_path / "size.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("a.png")
+        member.size, member.pax_headers = 3, {"size": "-5"}
+        archive.addfile(member, io.BytesIO(b"abc"))
     for name, message in {
-        "map.tar": r"map\.tar is not an uncompressed tar archive \(ValueError: .*complete copy",
+        "size.tar": r"size\.tar is damaged: a\.png has -5 bytes; get a complete copy",
+        "map.tar": r"map\.tar is damaged or not an uncompressed tar archive; .*complete copy",
         "holes.tar": r"holes\.tar holds a\.png with holes; pack it again without --sparse",
         "nowhere": "nowhere does not exist",
         "empty": "no images in .*empty",

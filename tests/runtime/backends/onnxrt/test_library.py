@@ -36,6 +36,10 @@ def test_leaves_nothing_behind(tmp_path: Path) -> None:
     assert run(tmp_path) == ("1", [])
 
 
+def test_an_empty_setting_is_none(tmp_path: Path) -> None:
+    assert run(tmp_path, **{SWITCH: ""}) == ("1", [])
+
+
 def test_the_user_decides(tmp_path: Path) -> None:
     # With 0 it would write, and so it is not run with that here.
     assert run(tmp_path, **{SWITCH: "true"})[0] == "true"
