@@ -143,13 +143,19 @@ class TestVersions:
     """A stand-in for TensorRT of some version loads the libraries."""
 
     @staticmethod
-    def load(library: Library, folder: Path, version: int, call: str) -> tuple[str, str]:
-        """Output and errors of a process that has that TensorRT and does `call`."""
+    def load(
+        library: Library, folder: Path, version: int, call: str, mode: str = "LOCAL"
+    ) -> tuple[str, str]:
+        """Output and errors of a process that has that TensorRT and does `call`; `fake` is its
+        path there, `mode` how it is loaded."""
         fake = folder / f"libnvinfer_fake{version}.so"
         flags = ("-shared", "-fPIC", "-Wno-deprecated-declarations", f"-DFAKE_VERSION={version}")
         library.compile("tensorrt_fake.cpp", fake, *flags)
-        paths = f"pure, registering = {str(library.pure)!r}, {str(library.registering)!r}"
-        script = f"import ctypes\n{paths}\ntrt = ctypes.CDLL({str(fake)!r})\n{call}"
+        values = f"{str(library.pure)!r}, {str(library.registering)!r}, {str(fake)!r}"
+        script = (
+            f"import ctypes, shutil, subprocess\npure, registering, fake = {values}\n"
+            f"trt = ctypes.CDLL(fake, ctypes.RTLD_{mode})\n{call}"
+        )
         command = [sys.executable, "-u", "-c", script]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
@@ -163,6 +169,31 @@ class TestVersions:
         assert self.load(library, tmp_path, version, self.PURE) == ("2\n", "")
         registered = "".join(f"dvmsr::{op}\n" for op in OPERATORS)
         assert self.load(library, tmp_path, version, self.REGISTERING) == (registered, "")
+
+    LINKED = (
+        "linked = fake.replace('libnvinfer_fake', 'libnvinfer_plugin')\n"
+        "command = ['cc', '-shared', '-x', 'c', '/dev/null', '-x', 'none', '-Wl,--no-as-needed']\n"
+        "subprocess.run([*command, fake, '-o', linked], check=True)\n"
+        "ctypes.CDLL(linked)\n"
+    )
+    """Another library, by whose handle TensorRT's functions are found, too."""
+    TWICE = "ctypes.CDLL(shutil.copy(fake, fake.replace('fake', 'again')))\n"
+    """A second TensorRT with a registry of its own."""
+
+    @pytest.mark.parametrize("mode", ["LOCAL", "GLOBAL"])
+    @pytest.mark.parametrize(
+        ("before", "registries"), [("", 1), (LINKED, 1), (TWICE, 2)], ids=["one", "linked", "two"]
+    )
+    def test_registers_once_per_registry(
+        self, library: Library, tmp_path: Path, before: str, registries: int, mode: str
+    ) -> None:
+        """However many handles find it."""
+        own = 10000 * library.major + 200
+        output, errors = self.load(library, tmp_path, own, before + self.REGISTERING, mode)
+        registered = "".join(f"dvmsr::{op}\n" for op in OPERATORS)
+        assert (output, errors) == (registered * registries, "")
+        output, errors = self.load(library, tmp_path, 120304, before + self.REGISTERING, mode)
+        assert (output, errors.count("are not registered with TensorRT 12.3.4")) == ("", registries)
 
     @pytest.mark.parametrize(
         ("version", "unit", "name"), [(8601, 1000, "8.6.1"), (120304, 10000, "12.3.4")]
