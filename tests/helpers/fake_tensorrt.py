@@ -1,14 +1,16 @@
 """Stands for TensorRT's Python module, on the emulated device: what `EngineNetwork` calls, no more.
 
-A plan is the path of an ONNX file, which ONNX Runtime computes on the CPU, in the emulated device's
-memory and in the order of its streams. It insists on what TensorRT insists on: shapes in the
-profile, addresses, scratch memory, and a call with a shape before one is recorded.
+A plan is the path of an ONNX file, maybe after `CARRIED`, which ONNX Runtime computes on the CPU,
+in the emulated device's memory and in the order of its streams. It insists on what TensorRT insists
+on: shapes in the profile, addresses, scratch memory, a call with a shape before one is recorded,
+and no plugin registered that a plan carries.
 `test_engine.py` holds the names to those of TensorRT for RTX.
 """
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from enum import Enum, IntEnum
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -22,6 +24,8 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 NAME = "tensorrt"
 VERSION = "10.14.1.48"
 SCRATCH = 4096
+CARRIED = "plugin:"
+"""What a plan begins with that carries a plugin library."""
 
 
 class DataType(Enum):
@@ -39,7 +43,8 @@ class ILogger:
 
 
 class PluginRegistry:
-    """Loads nothing; `loaded` has what it was asked for."""
+    """Loads nothing; `loaded` has the libraries whose plugins are registered. As of TensorRT's, a
+    library of plugins that are registered already is refused."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -48,10 +53,13 @@ class PluginRegistry:
         return object() if self.loaded else None
 
     def load_library(self, plugin_path: str) -> object | None:
-        if "broken" in plugin_path:
+        if "broken" in plugin_path or self.loaded:
             return None
         self.loaded.append(plugin_path)
-        return object()
+        return plugin_path
+
+    def deregister_library(self, handle: str) -> None:
+        self.loaded.remove(handle)
 
 
 def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleType:
@@ -156,7 +164,13 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             if not serialized_engine.endswith(b".onnx"):
                 self.logger.log(ILogger.ERROR, "the magic tag does not match")
                 return None
-            return ICudaEngine(serialized_engine.decode(), self.logger)
+            path = serialized_engine.decode()
+            if path.startswith(CARRIED):
+                if not self.engine_host_code_allowed or registry.load_library(CARRIED) is None:
+                    self.logger.log(ILogger.ERROR, "a plugin is registered already")
+                    return None
+                weakref.finalize(self, registry.deregister_library, CARRIED)
+            return ICudaEngine(path.removeprefix(CARRIED), self.logger)
 
     registry = PluginRegistry()
     result = ModuleType(NAME)

@@ -23,7 +23,12 @@ from dvmsr.runtime.backends.base import PixelNetwork
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.backends.trt.engine_file import EngineInfo, check_host, read_engine
 from dvmsr.runtime.backends.trt.half import narrowed, widened
-from dvmsr.runtime.backends.trt.library import Log, import_tensorrt, load_plugin
+from dvmsr.runtime.backends.trt.library import (
+    Log,
+    import_tensorrt,
+    load_plugin,
+    release_plugin,
+)
 
 _ACTIVATIONS = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 """Names of `tensorrt.DataType` and of `cuda.DTYPES`."""
@@ -182,9 +187,19 @@ class EngineNetwork(PixelNetwork):
         trt, info = self._trt, self.info
         runtime = trt.Runtime(self._log)
         runtime.engine_host_code_allowed = self._host_code
+        alone = True
         if info.plugin is not None and not info.plugin.embedded:
-            load_plugin(trt, self.path, info)
+            load_plugin(trt, self.path, info, user=self)
+        elif info.plugin is not None:
+            # TensorRT refuses a plan whose plugins are registered already.
+            alone = release_plugin(trt, info)
         engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None and not alone:
+            raise DvmsrError(
+                f"{self.path} carries the plugin that something in this process has registered, "
+                f"which TensorRT refuses ({self._log.last()}); use it in a process of its own, or "
+                "build it again without --embed-plugin"
+            )
         if engine is None:
             raise IncompatibleModelError(
                 f"{self.path} cannot be loaded by {trt.__name__} {trt.__version__} "

@@ -435,10 +435,12 @@ def test_a_full_disk_before_the_worker(
 
 STAND_IN = """
 import json
+import os
 from tensorrt_rtx_bindings import *
 from tensorrt_rtx_bindings import Builder, ComputeCapability
 
 __version__ = "10.14.1.48"
+PLUGIN = os.environ["DVMSR_TENSORRT_PLUGIN"]
 create_config = Builder.create_builder_config
 
 
@@ -470,6 +472,9 @@ class Runtime:
         pass
 
     def deserialize_cuda_engine(self, plan):
+        embedded = len(plan) > os.path.getsize(PLUGIN)
+        if embedded and get_plugin_registry().load_library(PLUGIN) is None:
+            return None
         return Engine(plan)
 
 
@@ -477,11 +482,10 @@ Builder.create_builder_config = for_one_card
 """
 
 
-def test_for_the_gpu_at_hand(
-    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With TensorRT's own part played by TensorRT for RTX under another name, whose engines
-    nobody can load here."""
+@pytest.fixture
+def played(rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """TensorRT's own part played by TensorRT for RTX under another name, whose engines nobody can
+    load here; gathers what would be compared."""
     Path("link").mkdir()
     engine_build.link_rtx(Path("link"))
     Path("link/tensorrt.py").write_text(STAND_IN)
@@ -491,6 +495,14 @@ def test_for_the_gpu_at_hand(
     monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
     compared: list[object] = []
     monkeypatch.setattr(engine_build.engine_parity, "check", lambda *args: compared.append(args))
+    return compared
+
+
+def test_for_the_gpu_at_hand(
+    played: list[object], small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    compared = played
     options = ["--fp16", "--max", "64x64", "--workspace", "256", "--timing-cache", "cache"]
     assert run(monkeypatch, small, *options) == 0
     assert "building with TensorRT 10.14.1.48 on A GPU" in capsys.readouterr().err
@@ -501,6 +513,26 @@ def test_for_the_gpu_at_hand(
     assert len(compared) == 1
     assert run(monkeypatch, small, *options) == 0
     assert len(compared) == 1, "it was there already"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_plan_that_carries_the_plugin_is_inspected(
+    refused: bool, played: list[object], small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With nothing registered that TensorRT would register again; if it refuses, that is said."""
+    if refused:
+        module = Path("link/tensorrt.py")
+        module.write_text(STAND_IN.replace("return Engine(plan)", "return None"))
+    status = run(monkeypatch, small, "--fp16", "--max", "64x64", "--embed-plugin")
+    said = capsys.readouterr().err
+    if refused:
+        assert status == 1 and "could not build the engine (Could not deserialize engine" in said
+        assert "Traceback" not in said and not list(Path().glob("*.engine*"))
+    else:
+        assert status == 0, said
+        info, _ = read_engine(Path("net.fp16.engine"))
+        assert info.layers == {"fp16": 3} and info.plugin and info.plugin.embedded
 
 
 class Played:

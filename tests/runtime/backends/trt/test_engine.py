@@ -25,7 +25,7 @@ from dvmsr.kernels import cuda, driver
 from dvmsr.runtime import Upscaler, cli, spec
 from dvmsr.runtime.backends.trt import engine, engine_file, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
-from dvmsr.runtime.backends.trt.engine_file import Profile
+from dvmsr.runtime.backends.trt.engine_file import PluginInfo, Profile
 from dvmsr.runtime.bench.timing import interleave
 from dvmsr.runtime.parity import parity
 from dvmsr.runtime.parity.drift import common_layers
@@ -47,7 +47,9 @@ PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
 
 
 def write(path: Path, onnx: Path, **changed: object) -> Path:
-    plan = str(onnx).encode()
+    plugin = changed.get("plugin")
+    carried = isinstance(plugin, PluginInfo) and plugin.embedded
+    plan = ((fake_tensorrt.CARRIED if carried else "") + str(onnx)).encode()
     info = replace(
         INFO,
         plan_sha256=hashlib.sha256(plan).hexdigest(),
@@ -265,6 +267,61 @@ def test_the_plugin_is_registered_once(
     EngineNetwork(path)
     registry = tensorrt.get_plugin_registry()
     assert registry.loaded == [str(tmp_path / "good" / "libdvmsr_trt10.so")]
+
+
+def test_a_plan_that_carries_its_plugin_finds_none_registered(
+    engines: dict[str, Path], models: Models, tensorrt: ModuleType, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Which TensorRT refuses; the library of an engine that is gone makes way."""
+    digest = plugin_in(tmp_path, "good", monkeypatch)
+    assert INFO.plugin
+    beside = replace(INFO.plugin, sha256=digest)
+    alone = write(engines["fp32"], models.onnx, plugin=beside)
+    carrying = write(engines["fp16"], models.onnx, plugin=replace(beside, embedded=True))
+    message = (
+        r"fp16\.engine carries the plugin that something in this process has registered, which "
+        r"TensorRT refuses \(a plugin is registered already\); use it in a process of its own, or "
+        r"build it again without --embed-plugin$"
+    )
+    registry = tensorrt.get_plugin_registry()
+    first = EngineNetwork(alone)
+    for other in (first, EngineNetwork(alone)):
+        with pytest.raises(DvmsrError, match=message):
+            EngineNetwork(carrying, trust=True)
+        assert registry.loaded == [str(tmp_path / "good" / "libdvmsr_trt10.so")]
+        assert other.enlarge(random_pixels(5, 5)).any()
+    del first, other
+    second = EngineNetwork(carrying, trust=True)
+    assert registry.loaded == [fake_tensorrt.CARRIED]
+    with pytest.raises(DvmsrError, match=message):
+        EngineNetwork(carrying, trust=True)
+    third = EngineNetwork(alone)  # by the plugin that is there
+    assert second.enlarge(random_pixels(5, 5)).any() and third.enlarge(random_pixels(5, 5)).any()
+    del second, third
+    EngineNetwork(alone)
+    EngineNetwork(carrying, trust=True)
+
+
+def test_another_build_of_the_plugin_replaces_one_that_nothing_uses(
+    engines: dict[str, Path], models: Models, tensorrt: ModuleType, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert INFO.plugin
+    paths = []
+    for name, engine_path in zip(("old", "new"), engines.values(), strict=True):
+        plugin = replace(INFO.plugin, sha256=plugin_in(tmp_path, name, monkeypatch))
+        paths.append(write(engine_path, models.onnx, plugin=plugin))
+    old, new = paths
+    registry = tensorrt.get_plugin_registry()
+    network = EngineNetwork(new)
+    monkeypatch.setenv(plugin_library.ENVIRONMENT, str(tmp_path / "old" / "libdvmsr_trt10.so"))
+    with pytest.raises(DvmsrError, match=r"needs another plugin library than an engine that is in"):
+        EngineNetwork(old)
+    assert network.enlarge(random_pixels(5, 5)).any()
+    del network
+    EngineNetwork(old)
+    assert registry.loaded == [str(tmp_path / "old" / "libdvmsr_trt10.so")]
 
 
 def test_another_plugin_is_refused(
