@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,8 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         DvmsrError: if building fails, or the engine would not be what was asked for.
     """
     _check_options(request)
+    if request.embed_plugin and request.target == "gpu":
+        request = replace(request, version_compatible=True)  # no other engine carries libraries
     path = _find_model(request)
     precision = _precision(request, path)
     tensorrt = _require_tensorrt(request.target)

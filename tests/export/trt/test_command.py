@@ -478,6 +478,15 @@ class Runtime:
         return Engine(plan)
 
 
+def without_a_runtime(builder, network, config):
+    flag = BuilderFlag.VERSION_COMPATIBLE  # as of TensorRT's engines that carry libraries
+    assert config.get_flag(flag) == (len(config.plugins_to_serialize) > 0)
+    config.clear_flag(flag)  # TensorRT for RTX has no runtime to put in
+    return build(builder, network, config)
+
+
+build = Builder.build_serialized_network
+Builder.build_serialized_network = without_a_runtime
 Builder.create_builder_config = for_one_card
 """
 
@@ -533,6 +542,8 @@ def test_the_plan_that_carries_the_plugin_is_inspected(
         assert status == 0, said
         info, _ = read_engine(Path("net.fp16.engine"))
         assert info.layers == {"fp16": 3} and info.plugin and info.plugin.embedded
+        assert info.host_code == "the plugin library and a runtime of TensorRT"
+        assert "--version-compatible" in info.rebuild
 
 
 class Played:
