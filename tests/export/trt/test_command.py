@@ -20,7 +20,7 @@ from rtx import skip_without_rtx
 from tensorrt_library import build as build_plugin
 
 from dvmsr import checkpoint
-from dvmsr.config import PRESETS
+from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
 from dvmsr.export import cli, export_onnx
 from dvmsr.export.plugin import build as plugin_build
@@ -29,6 +29,7 @@ from dvmsr.export.trt import parity as engine_parity
 from dvmsr.export.trt.command import parse_batch
 from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.trt import plugin_library, version
 from dvmsr.runtime.backends.trt.engine_file import Profile, info_path, read_engine
 from dvmsr.runtime.upscaler import Upscaler
@@ -136,6 +137,48 @@ def test_equal_inputs_build_once(
     assert info_path(engine).read_text() == "another program's"
     assert run(monkeypatch, *options, "--overwrite") == 0
     assert read_engine(engine)[1] == engine.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DVMSRConfig(channels=16, depths=(1,), state=4),
+        DVMSRConfig(channels=4, depths=(1,), state=20),
+        DVMSRConfig(channels=4, depths=(1,), state=4, scale=4),
+        *(
+            DVMSRConfig(channels=4, depths=(1,), state=4, scale=scale, upsampler="pixelshuffle")
+            for scale in (2, 3, 4)
+        ),
+    ],
+)
+def test_the_largest_tensor_is_known(config: DVMSRConfig, tmp_path: Path) -> None:
+    """By what ONNX Runtime computes."""
+    export_onnx(random_network(config), tmp_path / "m.onnx", verify=False)
+    network = OnnxNetwork(tmp_path / "m.onnx", "portable", 1)
+    names = network.layers()
+    values = network.layer_values(np.zeros((1, 3, 16, 16), np.float32), names)
+    assert max(value.size for value in values.values()) == 256 * engine_build.values_per_pixel(
+        config
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels"),
+    [(["--max", "4096x4370"], 4096 * 4370), (["--batch", "1,1,18"], 18 * 1024**2)],
+    ids=["size", "batch"],
+)
+def test_tensors_that_are_too_large_are_refused_before(
+    options: list[str], pixels: int, rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Those of the bundled model have 120 values per pixel."""
+    assert run(monkeypatch, "student", *RTX, *options) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"has tensors of {120 * pixels:,} values, and TensorRT takes 2,147,483,647; choose" in said
+    )
+    assert "of at most 17,895,697 pixels in all" in said
+    assert "building" not in said and not list(Path().glob("*.engine*"))
 
 
 def test_an_engine_stays_up_to_date_when_another_plugin_is_compiled(
