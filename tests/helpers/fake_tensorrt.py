@@ -22,6 +22,7 @@ import numpy as np
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 NAME = "tensorrt"
+RTX_NAME = "tensorrt_rtx"
 VERSION = "10.14.1.48"
 SCRATCH = 4096
 CARRIED = "plugin:"
@@ -36,6 +37,53 @@ class DataType(Enum):
 class ExecutionContextAllocationStrategy(IntEnum):
     STATIC = 0
     USER_MANAGED = 2
+
+
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    LAZY = 0
+    EAGER = 1
+
+
+class IRuntimeCache:
+    """`kernels` names the shapes that there are some for, after a mark without which it refuses."""
+
+    def __init__(self) -> None:
+        self.kernels = b"kernels:"
+
+    def serialize(self) -> bytearray:
+        return bytearray(self.kernels)
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(b"kernels:"):
+            return False
+        self.kernels = blob
+        return True
+
+
+class IRuntimeConfig:
+    dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def __init__(self) -> None:
+        self._strategy = ExecutionContextAllocationStrategy.STATIC
+        self._cache: IRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy
+    ) -> None:
+        self._strategy = strategy
+
+    def get_execution_context_allocation_strategy(self) -> ExecutionContextAllocationStrategy:
+        return self._strategy
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+    def get_runtime_cache(self) -> IRuntimeCache | None:
+        return self._cache
 
 
 class ILogger:
@@ -62,8 +110,13 @@ class PluginRegistry:
         self.loaded.remove(handle)
 
 
-def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleType:
+def module(
+    device: Path, low: tuple[int, ...], high: tuple[int, ...], name: str = NAME
+) -> ModuleType:
     """The module; its engines take inputs (B, 3, H, W) from `low` to `high`.
+
+    With the name of TensorRT for RTX it wants a runtime configuration, and records no kernels that
+    stand in for those of a shape.
 
     Args:
         device: the library with the emulated device.
@@ -74,8 +127,9 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
     library.host_cuda_put.argtypes = [ctypes.c_void_p, action_type, ctypes.c_void_p]
 
     class IExecutionContext:
-        def __init__(self, engine: ICudaEngine) -> None:
+        def __init__(self, engine: ICudaEngine, config: IRuntimeConfig | None) -> None:
             self.engine = engine
+            self.config = config
             self.addresses: dict[str, int] = {}
             self.scratch = 0
             self.shape: tuple[int, ...] = ()
@@ -103,6 +157,11 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             self.addresses[name] = memory
             return True
 
+        def is_stream_capturable(self, stream: int) -> bool:
+            eager = DynamicShapesKernelSpecializationStrategy.EAGER
+            config = self.config
+            return not config or config.dynamic_shapes_kernel_specialization_strategy is eager
+
         def execute_async_v3(self, stream_handle: int) -> bool:
             assert self.shape
             assert self.addresses.keys() == {"input", "output"}
@@ -111,7 +170,16 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             if recording and not self.ran:
                 self.engine.log(ILogger.ERROR, "the context is not ready for a recording")
                 return False
+            if recording and not self.is_stream_capturable(stream_handle):
+                self.engine.log(ILogger.ERROR, "kernels that stand in would be recorded")
+                return False
             self.ran = True
+            cache = self.config.get_runtime_cache() if self.config else None
+            shape = repr(self.shape).encode()
+            if cache and shape not in cache.kernels:
+                assert not recording
+                cache.kernels += shape
+                self.engine.compiled.append(self.shape)
             source = self._array("input")
             target = self._array("output")
             session = self.engine.session
@@ -141,6 +209,7 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             self.dtype = np.float16 if half else np.float32
             self.scale = 2
             self.contexts = 0
+            self.compiled: list[tuple[int, ...]] = []  # of TensorRT for RTX, as it runs
 
         def get_tensor_name(self, index: int) -> str:
             return ("input", "output")[index]
@@ -148,12 +217,18 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
         def get_tensor_dtype(self, name: str) -> DataType:
             return DataType.HALF if self.dtype == np.float16 else DataType.FLOAT
 
+        def create_runtime_config(self) -> IRuntimeConfig:
+            return IRuntimeConfig()
+
         def create_execution_context(
-            self, strategy: ExecutionContextAllocationStrategy
+            self, how: ExecutionContextAllocationStrategy | IRuntimeConfig
         ) -> IExecutionContext:
+            config = how if isinstance(how, IRuntimeConfig) else None
+            assert (config is not None) == (name == RTX_NAME)
+            strategy = config.get_execution_context_allocation_strategy() if config else how
             assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
             self.contexts += 1
-            return IExecutionContext(self)
+            return IExecutionContext(self, config)
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -173,17 +248,22 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             return ICudaEngine(path.removeprefix(CARRIED), self.logger)
 
     registry = PluginRegistry()
-    result = ModuleType(NAME)
-    result.__spec__ = ModuleSpec(NAME, None)
+    result = ModuleType(name)
+    result.__spec__ = ModuleSpec(name, None)
     result.__dict__.update(
         vars(
             SimpleNamespace(
                 __version__=VERSION,
                 DataType=DataType,
+                DynamicShapesKernelSpecializationStrategy=(
+                    DynamicShapesKernelSpecializationStrategy
+                ),
                 ExecutionContextAllocationStrategy=ExecutionContextAllocationStrategy,
                 ICudaEngine=ICudaEngine,
                 IExecutionContext=IExecutionContext,
                 ILogger=ILogger,
+                IRuntimeCache=IRuntimeCache,
+                IRuntimeConfig=IRuntimeConfig,
                 Runtime=Runtime,
                 get_plugin_registry=lambda: registry,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
 import threading
@@ -17,15 +16,15 @@ import numpy as np
 import pytest
 from engine_info import INFO
 from PIL import Image
-from small_model import CONFIG, Models, random_pixels
+from played_engine import PROFILE, write
+from small_model import Models, random_pixels
 
 from dvmsr import cli as dvmsr_cli
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda, driver
 from dvmsr.runtime import Upscaler, cli, spec
-from dvmsr.runtime.backends.trt import engine, engine_file, plugin_library
+from dvmsr.runtime.backends.trt import engine, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
-from dvmsr.runtime.backends.trt.engine_file import PluginInfo, Profile
 from dvmsr.runtime.bench.timing import interleave
 from dvmsr.runtime.parity import parity
 from dvmsr.runtime.parity.drift import common_layers
@@ -43,26 +42,6 @@ CARRYING = [
     "compare in.png --model x.engine --html page.html",
 ]
 """Commands that load an engine."""
-PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
-
-
-def write(path: Path, onnx: Path, **changed: object) -> Path:
-    plugin = changed.get("plugin")
-    carried = isinstance(plugin, PluginInfo) and plugin.embedded
-    plan = ((fake_tensorrt.CARRIED if carried else "") + str(onnx)).encode()
-    info = replace(
-        INFO,
-        plan_sha256=hashlib.sha256(plan).hexdigest(),
-        plan_bytes=len(plan),
-        tensorrt=fake_tensorrt.VERSION,
-        compute_capabilities=("9.0",),
-        precision="fp16" if "fp16" in onnx.name else "fp32",
-        profile=PROFILE,
-        plugin=None,
-        model={"dvmsr.config": CONFIG.to_json()},
-    )
-    engine_file.write_engine(path, plan, replace(info, **changed), overwrite=True)
-    return path
 
 
 @pytest.fixture
@@ -448,7 +427,7 @@ def test_without_a_gpu(
 def test_the_names_are_those_of_tensorrt(cuda_on_host: Path) -> None:
     import tensorrt_rtx_bindings as real
 
-    fake = fake_tensorrt.module(cuda_on_host, (), ())
+    fake = fake_tensorrt.module(cuda_on_host, (), (), fake_tensorrt.RTX_NAME)
     for name, value in vars(fake).items():
         if name.startswith("__"):
             continue
