@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorrt_library import HEADERS, Library, build
+from tensorrt_library import HEADERS, PLUGINS, Library, build
+
+from dvmsr.kernels import nvcc
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +70,36 @@ def test_links_neither_tensorrt_nor_cuda(library: Library) -> None:
         needed = [line for line in output.splitlines() if "NEEDED" in line]
         assert needed
         assert not [line for line in needed if "nvinfer" in line or "cuda" in line]
+
+
+@pytest.mark.parametrize("wanted", [10, 11])
+def test_the_systems_headers_serve_their_own_version(
+    wanted: int, library: Library, tmp_path: Path
+) -> None:
+    """Those of TensorRT 10 here; for 11 others are downloaded, from where there are none."""
+    system = tmp_path / "system"
+    system.mkdir()
+    (system / "NvInferRuntime.h").touch()
+    (system / "NvInferVersion.h").write_text("#define NV_TENSORRT_MAJOR 10\n")
+    settings = {
+        "CMAKE_CUDA_COMPILER": nvcc.find().path,
+        "CMAKE_CUDA_ARCHITECTURES": "90",
+        "CMAKE_INCLUDE_PATH": system,
+        "TENSORRT_ROOT": "",
+        "DVMSR_FETCH_TENSORRT_HEADERS": wanted,
+        "tensorrt_repository": f"file://{tmp_path}",
+    }
+    options = [f"-D{name}={value}" for name, value in settings.items()]
+    result = subprocess.run(
+        ["cmake", "-S", PLUGINS / "tensorrt", "-B", tmp_path / "build", *options],
+        capture_output=True,
+        text=True,
+        env=nvcc.find().environment(),
+    )
+    found = f"-- TensorRT 10 headers: {system}" in result.stdout
+    downloaded = "-- downloading the headers of TensorRT 11.1" in result.stdout
+    assert (found, downloaded) == (wanted == 10, wanted == 11), result.stderr
+    assert ("headers were not found" in " ".join(result.stderr.split())) == downloaded
 
 
 @pytest.mark.parametrize("op", OPERATORS)
