@@ -34,6 +34,25 @@ def test_every_script_starts(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_fp32_is_not_tf32_in_pytorch() -> None:
+    """Whatever the switches were before; the run ends where it would load the first model."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(FOLDER)!r})
+import network, torch
+both = torch.backends.cuda.matmul, torch.backends.cudnn
+def stop(path):
+    sys.exit(" ".join(str(one.allow_tf32) for one in both))
+for one in both:
+    one.allow_tf32 = True
+torch.cuda.is_available = lambda: True
+network.checkpoint.load = stop
+sys.argv[1:] = ["dvmsr.pth", "rlfn.pth"]
+network.main()
+"""
+    assert run(sys.executable, "-c", script).stderr == "False False\n"
+
+
 def test_the_unattended_run_wants_a_gpu() -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("there may be a GPU")

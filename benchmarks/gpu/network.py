@@ -120,6 +120,12 @@ def difference(output: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     return {"max_abs": float(deviation.abs().max()), "psnr_db": psnr}
 
 
+def full_precision() -> None:
+    """FP32 means FP32: PyTorch else rounds what convolutions multiply to TF32's ten bits."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -130,6 +136,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("PyTorch has no GPU here; run this on one")
+    full_precision()
     on_cpu = {
         "dvmsr": checkpoint.load(arguments.dvmsr).eval(),
         "rlfn": rlfn.load(arguments.rlfn).eval(),

@@ -27,8 +27,8 @@ from dvmsr.utils.threads import cores
 
 ARCHITECTURES = ("75-real", "80-real", "86-real", "89-real", "90-real", "100-real", "120")
 """Machine code for every generation that has Tensor cores, PTX of the last for those to come."""
-FETCHED_MAJOR = 10
-"""The major version of the headers that CMake may download."""
+FETCHED_MAJORS = (10, 11)
+"""The major versions of the headers that CMake can download."""
 
 
 def ensure(
@@ -62,7 +62,8 @@ def build(
         major: of the TensorRT that it is for; TensorRT for RTX takes the one for 10.
         architectures: as `89`, `8.9`, `89-real` (no PTX) or `89-virtual` (PTX only).
         tensorrt_root: folder of TensorRT with its headers; by default the environment's
-            TENSORRT_ROOT, the system's, or for TensorRT 10 those in a wheel, downloaded by pip.
+            TENSORRT_ROOT, the system's, or downloaded ones: for TensorRT 10 from a wheel, for 11
+            from NVIDIA's public repository.
 
     Raises:
         UsageError: if an architecture is none, or none that nvcc knows.
@@ -172,7 +173,7 @@ def _compile(
         "CMAKE_CUDA_COMPILER": compiler.path,
         "CMAKE_CUDA_ARCHITECTURES": ";".join(architectures),
         "CMAKE_LIBRARY_OUTPUT_DIRECTORY": folder,
-        "DVMSR_FETCH_TENSORRT_HEADERS": "ON" if major == FETCHED_MAJOR else "OFF",
+        "DVMSR_FETCH_TENSORRT_HEADERS": str(major) if major in FETCHED_MAJORS else "OFF",
         "Python3_EXECUTABLE": sys.executable,
     }
     root = tensorrt_root or os.environ.get("TENSORRT_ROOT")
@@ -210,6 +211,8 @@ def _run(command: list[str], environment: dict[str, str], major: int, log: str =
         assert process.stdout
         for line in process.stdout:
             lines.append(line)
+            if line.startswith("-- downloading "):
+                notice(line.removeprefix("-- ").strip())
             step = re.match(r"\[[ \d/%]+\]", line)
             if step:
                 status.update(f"compiling the plugin {step[0]}")
@@ -222,15 +225,15 @@ def _run(command: list[str], environment: dict[str, str], major: int, log: str =
 def _failure(log: str, major: int) -> DvmsrError:
     said = " ".join(log.split())  # CMake breaks its lines
     if "headers were not found" in said:
-        if major != FETCHED_MAJOR:
+        if major not in FETCHED_MAJORS:
             return MissingComponentError(
                 f"compiling the plugin for TensorRT {major} needs its headers, and none were "
                 "found; name with --tensorrt-root the folder of its SDK, or a copy of NVIDIA's "
                 "repository TensorRT, which has them in include/"
             )
         return MissingComponentError(
-            "compiling the plugin needs TensorRT's headers, and none were found or could be "
-            "downloaded; name the folder of TensorRT with --tensorrt-root, or install "
+            f"compiling the plugin needs the headers of TensorRT {major}, and none were found or "
+            "could be downloaded; name the folder of TensorRT with --tensorrt-root, or install "
             "libnvinfer-headers-dev"
         )
     if altered := re.search(r"(\S+) has an unknown SHA-256", said):

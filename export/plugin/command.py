@@ -73,7 +73,7 @@ def plugin_path(
         if tensorrt not in (None, major):
             raise UsageError(f"{tensorrt_root} is TensorRT {major}, not {tensorrt}")
     else:
-        major = tensorrt or installed_major() or plugin_build.FETCHED_MAJOR
+        major = tensorrt or installed_major() or plugin_build.FETCHED_MAJORS[0]
     if build:
         architectures = arch or plugin_build.ARCHITECTURES
         library = plugin_build.build(major, architectures, tensorrt_root)

@@ -6,17 +6,18 @@ import errno
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
-from dvmsr.config import DVMSRConfig
+from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.export.onnx import export as onnx_export
 from dvmsr.export.plugin import build as plugin_build
@@ -53,6 +54,9 @@ BF16_OPSET = 22
 OLDEST = {"fp16": "7.5", "bf16": "8.0"}
 """The first compute capability with Tensor cores for a type, of those that TensorRT supports."""
 DEFAULT_PROFILE = Profile((1, 16, 16), (1, 256, 256), (1, 1024, 1024))
+
+LARGEST_TENSOR = 2**31 - 1
+"""Values that a tensor of TensorRT's may have."""
 
 _INSTALL = {"gpu": 'pip install "dvmsr[gpu]"', "rtx": 'pip install "dvmsr[rtx]"'}
 
@@ -157,6 +161,8 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
         DvmsrError: if building fails, or the engine would not be what was asked for.
     """
     _check_options(request)
+    if request.embed_plugin and request.target == "gpu":
+        request = replace(request, version_compatible=True)  # no other engine carries libraries
     path = _find_model(request)
     precision = _precision(request, path)
     tensorrt = _require_tensorrt(request.target)
@@ -179,6 +185,7 @@ def build(request: Request, progress: Callable[[str], None] = notice) -> BuildRe
     engine_file.check_targets(output, request.overwrite)
     exported = _exported(path, precision)
     profile = _profile(request, _static_shape(exported))
+    _check_largest_tensor(path, exported, profile)
     with signals.temporary_folder() as folder:
         computable = _written(folder / "model.onnx", _for_processor(exported, path, precision))
         engine_parity.check_finite(computable, path, profile, progress)
@@ -394,6 +401,28 @@ def _profile(request: Request, static_shape: Shape | None) -> Profile:
     opt = request.opt or _least([high, _greatest([low, default.opt[1:]])])
     batch = request.batch or (default.min[0], default.opt[0], default.max[0])
     return Profile((batch[0], *low), (batch[1], *opt), (batch[2], *high))
+
+
+def _check_largest_tensor(path: Path, model: onnx.ModelProto, profile: Profile) -> None:
+    """Whether TensorRT takes the network's tensors at the profile's maximum."""
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    config = DVMSRConfig.from_json(metadata["dvmsr.config"])
+    values = values_per_pixel(config) * math.prod(profile.max)
+    if values > LARGEST_TENSOR:
+        batch, height, width = profile.max
+        pixels = LARGEST_TENSOR // values_per_pixel(config)
+        raise UsageError(
+            f"{path} at {height}x{width} (batch {batch}) has tensors of {values:,} values, and "
+            f"TensorRT takes {LARGEST_TENSOR:,}; choose --max and --batch of at most {pixels:,} "
+            "pixels in all"
+        )
+
+
+def values_per_pixel(config: DVMSRConfig) -> int:
+    """How many values per pixel of the input the network's largest tensor has."""
+    enlarged = UPSAMPLER_CHANNELS if config.upsampler == "pixelshuffle" else 3
+    per_token = config.channels, config.inner_channels, config.state, config.dt_rank
+    return max(enlarged * config.scale**2, *per_token)
 
 
 def _least(sizes: list[tuple[int, int]]) -> tuple[int, int]:

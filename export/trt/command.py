@@ -74,7 +74,11 @@ def trt_command(
         typer.Option("--no-plugin", help="Let TensorRT run the operators' ONNX bodies; slow."),
     ] = False,
     embed_plugin: Annotated[
-        bool, typer.Option("--embed-plugin", help="Put the plugin library into the engine.")
+        bool,
+        typer.Option(
+            "--embed-plugin",
+            help="Put the plugin library into the engine; implies --version-compatible.",
+        ),
     ] = False,
     version_compatible: Annotated[
         bool,

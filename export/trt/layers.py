@@ -16,12 +16,21 @@ PLUGIN = "PLUGIN_V3"
 
 _HALF, _BF16, _FLOAT = r"\b(FP16|Half)\b", r"\b(BF16|BFloat16)\b", r"\b(FP32|Float)\b"
 _PRODUCT = re.compile(r"conv|gemm|matrix|matmul", re.I)
-_KERNELS = {
-    "fp32": r"(?<![a-z0-9])t?f32t?f32|[_-](sgemm|scudnn|s1688)",
-    "bf16": r"bf16bf16",
-    "fp16": r"(?<!b)f16f16|[_-]h\d+|[_-]hgemm",
-}
-"""How the names of cuDNN's, cuBLAS's and CUTLASS's kernels tell the type of what is multiplied."""
+_TYPE = "bf16|tf32|fp16|f16|fp32|f32"
+_PAIR = re.compile(rf"(?<![a-z0-9])({_TYPE})({_TYPE})(?![a-z0-9])", re.I)
+"""In names of xmma kernels the first pair has the types of the two factors; others are of the sum
+and the result: `sm80_xmma_gemm_f16f16_f32f32_f32_tn_n`."""
+_LETTER = re.compile(
+    rf"(?:(?<![a-z0-9])(?P<before>{_TYPE})_)?(?<![a-z0-9])"
+    r"(?P<letter>[hs])(?P<shape>\d*(?:x\d+)*)(?P<math>tf32|bf16|f16)?(?:gemm|cudnn|fprop)"
+    rf"(?:(?:_[a-z]+)*?_(?P<after>{_TYPE})(?![a-z0-9]))?",
+    re.I,
+)
+"""In names of cuBLAS, cuDNN and CUTLASS a letter has the type of the sum, behind `gemm` comes that
+of the factors, where it is another, and before the letter the result's:
+`turing_fp16_s1688gemm_fp16`."""
+_NVJET = re.compile(r"(?<![a-z0-9])nvjet_(?:sm\d+_)?([hts])[a-z]{2}(?![a-z0-9])", re.I)
+"""cuBLAS's newest: a letter each for the factors, the sum and the result."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +160,35 @@ def _type_of(layer: Mapping[str, Any]) -> str:
     weights = layer.get("Weights")
     if isinstance(weights, Mapping) and _first_type(str(weights.get("Type"))) != "other":
         return _first_type(str(weights.get("Type")))
-    for name, pattern in _KERNELS.items():
-        if re.search(pattern, str(layer.get("TacticName")), re.I):
-            return name
-    return _first_type(" ".join(inputs))
+    return _factors(str(layer.get("TacticName"))) or _first_type(" ".join(inputs))
+
+
+def _factors(kernel: str) -> str | None:
+    """The type of what a kernel multiplies, as its name tells; None where it does not."""
+    pair = _PAIR.search(kernel)
+    if pair:
+        types = {_normal(name) for name in pair.groups()}
+        return "fp32" if "fp32" in types else types.pop()
+    nvjet = _NVJET.search(kernel)
+    if nvjet:
+        return {"h": "fp16", "t": "bf16", "s": "fp32"}[nvjet[1].lower()]
+    named = _LETTER.search(kernel)
+    if named is None:
+        return None
+    if named["after"]:
+        return _normal(named["after"])
+    if named["letter"].lower() == "h":
+        return "fp16"
+    # A sum in FP32. Only these shapes have FP32 factors, and no result of another type.
+    plain = not named["before"] or _normal(named["before"]) == "fp32"
+    single = plain and named["shape"] in ("", "1688", "1684") and named["math"] in (None, "tf32")
+    return "fp32" if single else None
+
+
+def _normal(name: str) -> str:
+    """Of a type, whose name is in `_TYPE`."""
+    name = name.lower()
+    return "bf16" if name == "bf16" else "fp32" if name.endswith("32") else "fp16"
 
 
 def _format(tensor: Any) -> str:

@@ -42,30 +42,41 @@ def main(job: dict[str, Any], report: Reporter) -> None:
     from polygraphy.exception import PolygraphyException
 
     report.send("tensorrt", version=trt.__version__)
+    registry = trt.get_plugin_registry()
     try:
-        if job["plugin"] and trt.get_plugin_registry().load_library(job["plugin"]) is None:
+        library = registry.load_library(job["plugin"]) if job["plugin"] else None
+        if job["plugin"] and library is None:
             report.send("unloadable")
             return
-        model = Path(job["model"]).read_bytes()
-        network = polygraphy_trt.network_from_onnx_bytes(model, strongly_typed=True)
-        report.send("network", layers=_layers(trt, network[1]))
-        config = _config(trt, polygraphy_trt, job, report, network)
-        started = time.monotonic()
-        plan = polygraphy_trt.engine_bytes_from_network(
-            network, config=config, save_timing_cache=job["timing_cache"]
-        )
+        facts = _build(trt, polygraphy_trt, job, report)
+        if job["inspect"]:
+            if job["embed_plugin"]:
+                # TensorRT refuses a plan whose plugins are registered already. Whatever was made
+                # with the library is gone by now.
+                registry.deregister_library(library)
+            report.send("inspected", layers=_inspect(trt, polygraphy_trt, job))
     except PolygraphyException as error:
         report.send("failed", reason=str(error))
         return
+    report.send("built", **facts)
+
+
+def _build(trt: Any, polygraphy_trt: Any, job: dict[str, Any], report: Reporter) -> dict[str, Any]:
+    """Write the plan; how many seconds that took, and the largest resident memory in bytes."""
+    model = Path(job["model"]).read_bytes()
+    network = polygraphy_trt.network_from_onnx_bytes(model, strongly_typed=True)
+    report.send("network", layers=_layers(trt, network[1]))
+    config = _config(trt, polygraphy_trt, job, report, network)
+    started = time.monotonic()
+    plan = polygraphy_trt.engine_bytes_from_network(
+        network, config=config, save_timing_cache=job["timing_cache"]
+    )
     seconds = time.monotonic() - started
     Path(job["plan"]).write_bytes(plan)
-    report.send(
-        "built",
-        seconds=seconds,
-        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
-    )
-    if job["inspect"]:
-        report.send("inspected", layers=_inspect(trt, polygraphy_trt, bytes(plan), job))
+    return {
+        "seconds": seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+    }
 
 
 class Reporter(logging.Handler):
@@ -140,9 +151,9 @@ def _layers(trt: Any, network: Any) -> list[dict[str, str]]:
     ]
 
 
-def _inspect(trt: Any, polygraphy_trt: Any, plan: bytes, job: dict[str, Any]) -> list[Any]:
+def _inspect(trt: Any, polygraphy_trt: Any, job: dict[str, Any]) -> list[Any]:
     """What the engine's inspector tells of its layers at the profile's optimum; needs the GPU."""
-    engine = polygraphy_trt.engine_from_bytes(plan)
+    engine = polygraphy_trt.engine_from_bytes(Path(job["plan"]).read_bytes())
     context = engine.create_execution_context()
     batch, height, width = job["profile"][1]
     context.set_input_shape("input", (batch, 3, height, width))

@@ -32,6 +32,12 @@ constexpr int kResident = N <= 16 ? 4 : 2;
 
 constexpr float kLargest = 3.402823466e38f;  // finite number
 
+// An element of A in units of exp2, no less than the lowest float: its product with a delta of zero is zero.
+__device__ inline float rate(float A) {
+  const float a = A * kLog2e;
+  return a < -kLargest ? -kLargest : a;
+}
+
 // What add_initial stops at: 2^kNegligible, far below FP32 rounding.
 constexpr float kNegligible = -30.f;
 
@@ -77,14 +83,11 @@ struct Part {
       DVMSR_UNROLL for (int i = 0; i < kStates; ++i)
         to[s][i] = exists(s, i) ? matrix[channel_in(s) * p.state + state(i)] : 0.f;
   }
-  // A in units of exp2, no less than the lowest float: its product with a delta of zero is zero.
+  // A as `rate`.
   __device__ void load_rates(float (&a)[kLanes][kStates]) const {
     load(p.A, a);
     DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
-      DVMSR_UNROLL for (int i = 0; i < kStates; ++i) {
-        a[s][i] *= kLog2e;
-        a[s][i] = a[s][i] < -kLargest ? -kLargest : a[s][i];
-      }
+      DVMSR_UNROLL for (int i = 0; i < kStates; ++i) a[s][i] = rate(a[s][i]);
   }
   __device__ void store(const float (&from)[kLanes][kStates], float *matrix) const {
     DVMSR_UNROLL for (int s = 0; s < kLanes; ++s)
@@ -260,7 +263,7 @@ static __global__ void __launch_bounds__(kJoinStates *kJoinRanges, 1)
   const int64_t batch = blockIdx.x / blocks, wanted = blockIdx.x % blocks * kJoinStates + lane;
   const bool active = wanted < states;
   const int64_t i = active ? wanted : states - 1, channel = i / p.state;
-  const float a = p.A[i] * kLog2e;
+  const float a = rate(p.A[i]);
   float *const state = edges.states + batch * edges.chunks * states + i;
   const float *const sum = edges.sums + batch * edges.chunks * p.channels + channel;
 

@@ -101,10 +101,9 @@ struct Walker {
   __device__ bool owns(int64_t group, int i) const { return own_channel(group) < p.channels && state(i) < p.state; }
   // The place of state i in a matrix (D, N).
   __device__ int64_t at(int64_t group, int i) const { return own_channel(group) * p.state + state(i); }
-  // A in units of exp2, no less than the lowest float: its product with a delta of zero is zero.
+  // A as `dvmsr::cuda::rate`.
   __device__ float rate(int64_t group, int i) const {
-    const float a = owns(group, i) ? p.A[at(group, i)] * kLog2e : 0.f;
-    return a < -kLargest ? -kLargest : a;
+    return owns(group, i) ? dvmsr::cuda::rate(p.A[at(group, i)]) : 0.f;
   }
   // The number of the chunk's row in the order of the walk forwards, and in that backwards.
   __device__ int64_t row() const { return batch * chunks + index; }

@@ -2,6 +2,7 @@
 // Triton, DeepStream.
 #include <dlfcn.h>
 
+#include <set>
 #include <string>
 
 #include "host.h"
@@ -24,13 +25,17 @@ class Registrar {
       }
       hosts = loaded_hosts();
     }
+    // Several handles find one registry: that of a library, of those that link it, and the global one. A TensorRT of
+    // another version is not to be called; its function stands for its registry.
+    std::set<const void *> seen;
     for (const Host &host : hosts) {
+      void *function = dlsym(host.library, "getPluginRegistry");
       if (!host.matches()) {
-        log_error(mismatch(host));
+        if (seen.insert(function).second) log_error(mismatch(host));
         continue;
       }
-      const auto get = [&](const char *name) { return dlsym(host.library, name); };
-      auto *registry = reinterpret_cast<nvinfer1::IPluginRegistry *(*)()>(get("getPluginRegistry"))();
+      auto *registry = reinterpret_cast<nvinfer1::IPluginRegistry *(*)()>(function)();
+      if (!seen.insert(registry).second) continue;
       for (auto *creator : creators()) registry->registerCreator(*creator, plugin_namespace);
     }
   }

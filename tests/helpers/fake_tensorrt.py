@@ -1,14 +1,16 @@
 """Stands for TensorRT's Python module, on the emulated device: what `EngineNetwork` calls, no more.
 
-A plan is the path of an ONNX file, which ONNX Runtime computes on the CPU, in the emulated device's
-memory and in the order of its streams. It insists on what TensorRT insists on: shapes in the
-profile, addresses, scratch memory, and a call with a shape before one is recorded.
+A plan is the path of an ONNX file, maybe after `CARRIED`, which ONNX Runtime computes on the CPU,
+in the emulated device's memory and in the order of its streams. It insists on what TensorRT insists
+on: shapes in the profile, addresses, scratch memory, a call with a shape before one is recorded,
+and no plugin registered that a plan carries.
 `test_engine.py` holds the names to those of TensorRT for RTX.
 """
 
 from __future__ import annotations
 
 import ctypes
+import weakref
 from enum import Enum, IntEnum
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -20,8 +22,11 @@ import numpy as np
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 NAME = "tensorrt"
+RTX_NAME = "tensorrt_rtx"
 VERSION = "10.14.1.48"
 SCRATCH = 4096
+CARRIED = "plugin:"
+"""What a plan begins with that carries a plugin library."""
 
 
 class DataType(Enum):
@@ -34,12 +39,60 @@ class ExecutionContextAllocationStrategy(IntEnum):
     USER_MANAGED = 2
 
 
+class DynamicShapesKernelSpecializationStrategy(Enum):
+    LAZY = 0
+    EAGER = 1
+
+
+class IRuntimeCache:
+    """`kernels` names the shapes that there are some for, after a mark without which it refuses."""
+
+    def __init__(self) -> None:
+        self.kernels = b"kernels:"
+
+    def serialize(self) -> bytearray:
+        return bytearray(self.kernels)
+
+    def deserialize(self, blob: bytes) -> bool:
+        if not blob.startswith(b"kernels:"):
+            return False
+        self.kernels = blob
+        return True
+
+
+class IRuntimeConfig:
+    dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def __init__(self) -> None:
+        self._strategy = ExecutionContextAllocationStrategy.STATIC
+        self._cache: IRuntimeCache | None = None
+
+    def set_execution_context_allocation_strategy(
+        self, strategy: ExecutionContextAllocationStrategy
+    ) -> None:
+        self._strategy = strategy
+
+    def get_execution_context_allocation_strategy(self) -> ExecutionContextAllocationStrategy:
+        return self._strategy
+
+    def create_runtime_cache(self) -> IRuntimeCache:
+        return IRuntimeCache()
+
+    def set_runtime_cache(self, cache: IRuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+    def get_runtime_cache(self) -> IRuntimeCache | None:
+        return self._cache
+
+
 class ILogger:
     INTERNAL_ERROR, ERROR, WARNING = range(3)
 
 
 class PluginRegistry:
-    """Loads nothing; `loaded` has what it was asked for."""
+    """Loads nothing; `loaded` has the libraries whose plugins are registered. As of TensorRT's, a
+    library of plugins that are registered already is refused."""
 
     def __init__(self) -> None:
         self.loaded: list[str] = []
@@ -48,14 +101,22 @@ class PluginRegistry:
         return object() if self.loaded else None
 
     def load_library(self, plugin_path: str) -> object | None:
-        if "broken" in plugin_path:
+        if "broken" in plugin_path or self.loaded:
             return None
         self.loaded.append(plugin_path)
-        return object()
+        return plugin_path
+
+    def deregister_library(self, handle: str) -> None:
+        self.loaded.remove(handle)
 
 
-def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleType:
+def module(
+    device: Path, low: tuple[int, ...], high: tuple[int, ...], name: str = NAME
+) -> ModuleType:
     """The module; its engines take inputs (B, 3, H, W) from `low` to `high`.
+
+    With the name of TensorRT for RTX it wants a runtime configuration, and records no kernels that
+    stand in for those of a shape.
 
     Args:
         device: the library with the emulated device.
@@ -66,8 +127,9 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
     library.host_cuda_put.argtypes = [ctypes.c_void_p, action_type, ctypes.c_void_p]
 
     class IExecutionContext:
-        def __init__(self, engine: ICudaEngine) -> None:
+        def __init__(self, engine: ICudaEngine, config: IRuntimeConfig | None) -> None:
             self.engine = engine
+            self.config = config
             self.addresses: dict[str, int] = {}
             self.scratch = 0
             self.shape: tuple[int, ...] = ()
@@ -95,6 +157,11 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             self.addresses[name] = memory
             return True
 
+        def is_stream_capturable(self, stream: int) -> bool:
+            eager = DynamicShapesKernelSpecializationStrategy.EAGER
+            config = self.config
+            return not config or config.dynamic_shapes_kernel_specialization_strategy is eager
+
         def execute_async_v3(self, stream_handle: int) -> bool:
             assert self.shape
             assert self.addresses.keys() == {"input", "output"}
@@ -103,7 +170,16 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             if recording and not self.ran:
                 self.engine.log(ILogger.ERROR, "the context is not ready for a recording")
                 return False
+            if recording and not self.is_stream_capturable(stream_handle):
+                self.engine.log(ILogger.ERROR, "kernels that stand in would be recorded")
+                return False
             self.ran = True
+            cache = self.config.get_runtime_cache() if self.config else None
+            shape = repr(self.shape).encode()
+            if cache and shape not in cache.kernels:
+                assert not recording
+                cache.kernels += shape
+                self.engine.compiled.append(self.shape)
             source = self._array("input")
             target = self._array("output")
             session = self.engine.session
@@ -133,6 +209,7 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             self.dtype = np.float16 if half else np.float32
             self.scale = 2
             self.contexts = 0
+            self.compiled: list[tuple[int, ...]] = []  # of TensorRT for RTX, as it runs
 
         def get_tensor_name(self, index: int) -> str:
             return ("input", "output")[index]
@@ -140,12 +217,18 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
         def get_tensor_dtype(self, name: str) -> DataType:
             return DataType.HALF if self.dtype == np.float16 else DataType.FLOAT
 
+        def create_runtime_config(self) -> IRuntimeConfig:
+            return IRuntimeConfig()
+
         def create_execution_context(
-            self, strategy: ExecutionContextAllocationStrategy
+            self, how: ExecutionContextAllocationStrategy | IRuntimeConfig
         ) -> IExecutionContext:
+            config = how if isinstance(how, IRuntimeConfig) else None
+            assert (config is not None) == (name == RTX_NAME)
+            strategy = config.get_execution_context_allocation_strategy() if config else how
             assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
             self.contexts += 1
-            return IExecutionContext(self)
+            return IExecutionContext(self, config)
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -156,20 +239,31 @@ def module(device: Path, low: tuple[int, ...], high: tuple[int, ...]) -> ModuleT
             if not serialized_engine.endswith(b".onnx"):
                 self.logger.log(ILogger.ERROR, "the magic tag does not match")
                 return None
-            return ICudaEngine(serialized_engine.decode(), self.logger)
+            path = serialized_engine.decode()
+            if path.startswith(CARRIED):
+                if not self.engine_host_code_allowed or registry.load_library(CARRIED) is None:
+                    self.logger.log(ILogger.ERROR, "a plugin is registered already")
+                    return None
+                weakref.finalize(self, registry.deregister_library, CARRIED)
+            return ICudaEngine(path.removeprefix(CARRIED), self.logger)
 
     registry = PluginRegistry()
-    result = ModuleType(NAME)
-    result.__spec__ = ModuleSpec(NAME, None)
+    result = ModuleType(name)
+    result.__spec__ = ModuleSpec(name, None)
     result.__dict__.update(
         vars(
             SimpleNamespace(
                 __version__=VERSION,
                 DataType=DataType,
+                DynamicShapesKernelSpecializationStrategy=(
+                    DynamicShapesKernelSpecializationStrategy
+                ),
                 ExecutionContextAllocationStrategy=ExecutionContextAllocationStrategy,
                 ICudaEngine=ICudaEngine,
                 IExecutionContext=IExecutionContext,
                 ILogger=ILogger,
+                IRuntimeCache=IRuntimeCache,
+                IRuntimeConfig=IRuntimeConfig,
                 Runtime=Runtime,
                 get_plugin_registry=lambda: registry,
             )

@@ -88,7 +88,7 @@ def build(headers: str, architectures: str = "90") -> Library:
         "CMAKE_CUDA_COMPILER": str(compiler.path),
         "CMAKE_CUDA_ARCHITECTURES": architectures,
         "TENSORRT_ROOT": os.environ["TENSORRT_ROOT"] if headers == "TENSORRT_ROOT" else "",
-        "DVMSR_FETCH_TENSORRT_HEADERS": "ON",
+        "DVMSR_FETCH_TENSORRT_HEADERS": "10",
     }
     settings = [f"-D{key}={value}" for key, value in options.items()]
     generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []

@@ -155,6 +155,18 @@ def test_the_state_is_carried_for_as_long_as_it_counts(library: Library) -> None
     assert_close(library.scan(inputs, 50), scan_truth(inputs), "float32")
 
 
+def test_the_fastest_decay_keeps_the_state_where_no_time_passes(library: Library) -> None:
+    """A of the lowest floats, across chunks whose delta is zero, whole ranges of them too."""
+    inputs = {k: v.copy() for k, v in scan_case(ScanCase(1, 600, 4, 16), "float32")[0].items()}
+    inputs["A"][:] = -np.finfo(np.float32).max * np.array([[1], [0.9], [0.5], [1e-3]])
+    inputs["delta"][:, :, :2] = -1e4  # never passes
+    inputs["delta"][:, 100:500, 2:] = -1e4
+    truth = scan_truth(inputs)
+    assert all(map(np.all, map(np.isfinite, truth)))
+    for chunk in (8, 50, WHOLE):
+        assert_close(library.scan(inputs, chunk), truth, "float32")
+
+
 def test_workspace_and_choice(library: Library) -> None:
     sizes = (1, 172890, 120, 16)
     assert library.workspace_size(sizes, WHOLE) == 0

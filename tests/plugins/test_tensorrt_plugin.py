@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorrt_library import HEADERS, Library, build
+from tensorrt_library import HEADERS, PLUGINS, Library, build
+
+from dvmsr.kernels import nvcc
 
 pytestmark = pytest.mark.slow
 
@@ -68,6 +70,36 @@ def test_links_neither_tensorrt_nor_cuda(library: Library) -> None:
         needed = [line for line in output.splitlines() if "NEEDED" in line]
         assert needed
         assert not [line for line in needed if "nvinfer" in line or "cuda" in line]
+
+
+@pytest.mark.parametrize("wanted", [10, 11])
+def test_the_systems_headers_serve_their_own_version(
+    wanted: int, library: Library, tmp_path: Path
+) -> None:
+    """Those of TensorRT 10 here; for 11 others are downloaded, from where there are none."""
+    system = tmp_path / "system"
+    system.mkdir()
+    (system / "NvInferRuntime.h").touch()
+    (system / "NvInferVersion.h").write_text("#define NV_TENSORRT_MAJOR 10\n")
+    settings = {
+        "CMAKE_CUDA_COMPILER": nvcc.find().path,
+        "CMAKE_CUDA_ARCHITECTURES": "90",
+        "CMAKE_INCLUDE_PATH": system,
+        "TENSORRT_ROOT": "",
+        "DVMSR_FETCH_TENSORRT_HEADERS": wanted,
+        "tensorrt_repository": f"file://{tmp_path}",
+    }
+    options = [f"-D{name}={value}" for name, value in settings.items()]
+    result = subprocess.run(
+        ["cmake", "-S", PLUGINS / "tensorrt", "-B", tmp_path / "build", *options],
+        capture_output=True,
+        text=True,
+        env=nvcc.find().environment(),
+    )
+    found = f"-- TensorRT 10 headers: {system}" in result.stdout
+    downloaded = "-- downloading the headers of TensorRT 11.1" in result.stdout
+    assert (found, downloaded) == (wanted == 10, wanted == 11), result.stderr
+    assert ("headers were not found" in " ".join(result.stderr.split())) == downloaded
 
 
 @pytest.mark.parametrize("op", OPERATORS)
@@ -143,13 +175,19 @@ class TestVersions:
     """A stand-in for TensorRT of some version loads the libraries."""
 
     @staticmethod
-    def load(library: Library, folder: Path, version: int, call: str) -> tuple[str, str]:
-        """Output and errors of a process that has that TensorRT and does `call`."""
+    def load(
+        library: Library, folder: Path, version: int, call: str, mode: str = "LOCAL"
+    ) -> tuple[str, str]:
+        """Output and errors of a process that has that TensorRT and does `call`; `fake` is its
+        path there, `mode` how it is loaded."""
         fake = folder / f"libnvinfer_fake{version}.so"
         flags = ("-shared", "-fPIC", "-Wno-deprecated-declarations", f"-DFAKE_VERSION={version}")
         library.compile("tensorrt_fake.cpp", fake, *flags)
-        paths = f"pure, registering = {str(library.pure)!r}, {str(library.registering)!r}"
-        script = f"import ctypes\n{paths}\ntrt = ctypes.CDLL({str(fake)!r})\n{call}"
+        values = f"{str(library.pure)!r}, {str(library.registering)!r}, {str(fake)!r}"
+        script = (
+            f"import ctypes, shutil, subprocess\npure, registering, fake = {values}\n"
+            f"trt = ctypes.CDLL(fake, ctypes.RTLD_{mode})\n{call}"
+        )
         command = [sys.executable, "-u", "-c", script]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
@@ -163,6 +201,31 @@ class TestVersions:
         assert self.load(library, tmp_path, version, self.PURE) == ("2\n", "")
         registered = "".join(f"dvmsr::{op}\n" for op in OPERATORS)
         assert self.load(library, tmp_path, version, self.REGISTERING) == (registered, "")
+
+    LINKED = (
+        "linked = fake.replace('libnvinfer_fake', 'libnvinfer_plugin')\n"
+        "command = ['cc', '-shared', '-x', 'c', '/dev/null', '-x', 'none', '-Wl,--no-as-needed']\n"
+        "subprocess.run([*command, fake, '-o', linked], check=True)\n"
+        "ctypes.CDLL(linked)\n"
+    )
+    """Another library, by whose handle TensorRT's functions are found, too."""
+    TWICE = "ctypes.CDLL(shutil.copy(fake, fake.replace('fake', 'again')))\n"
+    """A second TensorRT with a registry of its own."""
+
+    @pytest.mark.parametrize("mode", ["LOCAL", "GLOBAL"])
+    @pytest.mark.parametrize(
+        ("before", "registries"), [("", 1), (LINKED, 1), (TWICE, 2)], ids=["one", "linked", "two"]
+    )
+    def test_registers_once_per_registry(
+        self, library: Library, tmp_path: Path, before: str, registries: int, mode: str
+    ) -> None:
+        """However many handles find it."""
+        own = 10000 * library.major + 200
+        output, errors = self.load(library, tmp_path, own, before + self.REGISTERING, mode)
+        registered = "".join(f"dvmsr::{op}\n" for op in OPERATORS)
+        assert (output, errors) == (registered * registries, "")
+        output, errors = self.load(library, tmp_path, 120304, before + self.REGISTERING, mode)
+        assert (output, errors.count("are not registered with TensorRT 12.3.4")) == ("", registries)
 
     @pytest.mark.parametrize(
         ("version", "unit", "name"), [(8601, 1000, "8.6.1"), (120304, 10000, "12.3.4")]

@@ -23,6 +23,8 @@ from dvmsr.utils.threads import NO_MORE, starting
 
 _DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_PROVIDER_OPTIONS = {_CUDA: {"use_tf32": "0"}}
+"""FP32 means FP32: the CUDA provider else rounds what it multiplies to TF32's ten bits."""
 _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
     "the CUDA libraries that it needs"
@@ -154,7 +156,11 @@ def open_session(
     try:
         # Otherwise it tries again without the provider, which it tells on standard output.
         session = onnxruntime.InferenceSession(
-            model, options, providers=[provider], enable_fallback=0
+            model,
+            options,
+            providers=[provider],
+            provider_options=[_PROVIDER_OPTIONS.get(provider, {})],
+            enable_fallback=0,
         )
         for value in (*session.get_inputs(), *session.get_outputs()):
             _ = value.name, value.shape

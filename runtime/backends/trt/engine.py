@@ -23,7 +23,13 @@ from dvmsr.runtime.backends.base import PixelNetwork
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.backends.trt.engine_file import EngineInfo, check_host, read_engine
 from dvmsr.runtime.backends.trt.half import narrowed, widened
-from dvmsr.runtime.backends.trt.library import Log, import_tensorrt, load_plugin
+from dvmsr.runtime.backends.trt.library import (
+    Log,
+    import_tensorrt,
+    load_plugin,
+    release_plugin,
+)
+from dvmsr.runtime.backends.trt.rtx import KernelsAtRunTime
 
 _ACTIVATIONS = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 """Names of `tensorrt.DataType` and of `cuda.DTYPES`."""
@@ -89,6 +95,10 @@ class EngineNetwork(PixelNetwork):
         self._lock = threading.Lock()
         self._log = Log.of(self._trt)
         self._engine = self._deserialise(plan)
+        self._kernels: KernelsAtRunTime | None = None
+        if self.info.target == "rtx":
+            digest = self.info.plan_sha256
+            self._kernels = KernelsAtRunTime(self._trt, self._engine, path, digest)
         self._dtype = self._checked_type()
         self._stream = Stream(self._library)
         # Of the largest shape in the profile. All contexts share it, since they take turns.
@@ -182,9 +192,19 @@ class EngineNetwork(PixelNetwork):
         trt, info = self._trt, self.info
         runtime = trt.Runtime(self._log)
         runtime.engine_host_code_allowed = self._host_code
+        alone = True
         if info.plugin is not None and not info.plugin.embedded:
-            load_plugin(trt, self.path, info)
+            load_plugin(trt, self.path, info, user=self)
+        elif info.plugin is not None:
+            # TensorRT refuses a plan whose plugins are registered already.
+            alone = release_plugin(trt, info)
         engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None and not alone:
+            raise DvmsrError(
+                f"{self.path} carries the plugin that something in this process has registered, "
+                f"which TensorRT refuses ({self._log.last()}); use it in a process of its own, or "
+                "build it again without --embed-plugin"
+            )
         if engine is None:
             raise IncompatibleModelError(
                 f"{self.path} cannot be loaded by {trt.__name__} {trt.__version__} "
@@ -253,7 +273,8 @@ class EngineNetwork(PixelNetwork):
             self._prepared.move_to_end(key)
             return self._prepared[key]
         strategy = self._trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        context = self._engine.create_execution_context(strategy)
+        how = self._kernels.config if self._kernels else strategy
+        context = self._engine.create_execution_context(how)
         if context is None:
             raise self._failure("create an execution context")
         context.set_device_memory(self._scratch.pointer, self._scratch.size)
@@ -309,6 +330,7 @@ class EngineNetwork(PixelNetwork):
         prepared.calls += 1
         if prepared.calls == 2:
             try:
+                self._check_recordable(prepared)
                 prepared.graph = self._stream.record(lambda: self._work(prepared))
             except DvmsrError as error:
                 warnings.warn(
@@ -321,6 +343,13 @@ class EngineNetwork(PixelNetwork):
             self._work(prepared)
         if prepared.calls <= 2:
             self._note_memory()
+        if prepared.calls == 1 and self._kernels:
+            self._kernels.keep()
+
+    def _check_recordable(self, prepared: _Prepared) -> None:
+        """TensorRT for RTX tells beforehand."""
+        if self._kernels and not prepared.context.is_stream_capturable(self._stream.pointer):
+            raise DvmsrError("TensorRT for RTX cannot record this network")
 
     def _note_memory(self) -> None:
         taken = self._free_at_first - self._library.device().free_bytes

@@ -155,9 +155,12 @@ class EngineInfo:
     def host_code(self) -> str | None:
         """What in the plan is code for the processor, which loading it would run; None if nothing
         is."""
+        carried = []
         if self.plugin is not None and self.plugin.embedded:
-            return "the plugin library"
-        return "a runtime of TensorRT" if self.version_compatible else None
+            carried.append("the plugin library")
+        if self.version_compatible:
+            carried.append("a runtime of TensorRT")
+        return " and ".join(carried) or None
 
     def facts(self) -> dict[str, str]:
         """The engine in words, for `dvmsr info`."""

@@ -1,12 +1,14 @@
 """TensorRT's Python module, its messages, and the plugin in it; imported only when wanted."""
 
 import importlib
+import weakref
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dvmsr.errors import IncompatibleModelError, MissingComponentError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.runtime.backends.trt import plugin_library
 from dvmsr.runtime.backends.trt.engine_file import EngineInfo
 
@@ -63,12 +65,29 @@ class Log:
         return TensorRTLog()
 
 
-def load_plugin(trt: ModuleType, path: Path, info: EngineInfo) -> None:
+@dataclass(frozen=True)
+class _Loaded:
+    """A plugin library that `load_plugin` registered."""
+
+    sha256: str
+    handle: Any
+    users: weakref.WeakSet[Any]
+
+
+_LOADED: weakref.WeakKeyDictionary[ModuleType, _Loaded] = weakref.WeakKeyDictionary()
+"""By TensorRT's module."""
+
+
+def load_plugin(trt: ModuleType, path: Path, info: EngineInfo, user: object) -> None:
     """Register the plugin that the engine `path` was built with.
+
+    Args:
+        user: the library stays registered while this lives.
 
     Raises:
         MissingComponentError: if it is not on this machine or does not load.
         IncompatibleModelError: if this machine's is another build, by the hash of its file.
+        DvmsrError: if another engine in this process holds another build.
     """
     assert info.plugin is not None
     library = plugin_library.require(info.plugin.tensorrt_major, sha256=info.plugin.sha256)
@@ -77,18 +96,44 @@ def load_plugin(trt: ModuleType, path: Path, info: EngineInfo) -> None:
             f"{path} was built with another plugin library (SHA-256 {info.plugin.sha256[:12]}..., "
             f"and {library.pure} has {library.sha256[:12]}...); build it again: {info.rebuild}"
         )
-    registry = trt.get_plugin_registry()
-    creator = "SelectiveScan", info.plugin.version, "dvmsr"
-    if registry.get_creator(*creator) is not None:
-        return  # registered before, by this or another engine
-    registry.load_library(library.pure)
-    if registry.get_creator(*creator) is None:
-        remedy = "build it again with `dvmsr-export plugin-path --build`"
-        if info.target == "rtx":
-            remedy += (
-                ", and put the folder of a link libtensorrt_rtx.so to libtensorrt_rtx.so.1 on "
-                "LD_LIBRARY_PATH"
-            )
-        raise MissingComponentError(
-            f"{library.pure} cannot be loaded by {trt.__name__} {trt.__version__}; {remedy}"
+    loaded = _LOADED.get(trt)
+    if loaded and loaded.sha256 != library.sha256 and not release_plugin(trt, info):
+        raise DvmsrError(
+            f"{path} needs another plugin library than an engine that is in use in this process; "
+            f"use it in a process of its own, or build it again: {info.rebuild}"
         )
+    registry = trt.get_plugin_registry()
+    if not _is_registered(trt, info):
+        handle = registry.load_library(library.pure)
+        if not _is_registered(trt, info):
+            remedy = "build it again with `dvmsr-export plugin-path --build`"
+            if info.target == "rtx":
+                remedy += (
+                    ", and put the folder of a link libtensorrt_rtx.so to libtensorrt_rtx.so.1 on "
+                    "LD_LIBRARY_PATH"
+                )
+            raise MissingComponentError(
+                f"{library.pure} cannot be loaded by {trt.__name__} {trt.__version__}; {remedy}"
+            )
+        _LOADED[trt] = _Loaded(library.sha256, handle, weakref.WeakSet())
+    if trt in _LOADED:
+        _LOADED[trt].users.add(user)
+
+
+def release_plugin(trt: ModuleType, info: EngineInfo) -> bool:
+    """Deregister the library that `load_plugin` registered, unless something relies on it.
+
+    Returns:
+        Whether no plugin of the engine's version is registered now, by whomever.
+    """
+    loaded = _LOADED.get(trt)
+    if loaded and not loaded.users:
+        del _LOADED[trt]
+        trt.get_plugin_registry().deregister_library(loaded.handle)
+    return not _is_registered(trt, info)
+
+
+def _is_registered(trt: ModuleType, info: EngineInfo) -> bool:
+    assert info.plugin is not None
+    registry = trt.get_plugin_registry()
+    return registry.get_creator("SelectiveScan", info.plugin.version, "dvmsr") is not None

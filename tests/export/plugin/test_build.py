@@ -6,6 +6,7 @@ Only nvcc is played, by a script that tells a version; `tests/plugins` compile t
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_compiles_once(sources: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert library.self_registering and Path(library.self_registering).is_file()
     assert plugin_build.build(10, ["89", "90-real"]) == library
     assert plugin_library.find(10) == library
-    assert builds(sources) == ["89;90-real ON"]
+    assert builds(sources) == ["89;90-real 10"]
     assert capsys.readouterr().err.count("compiling the plugin for TensorRT 10") == 1
     Path(library.pure).write_bytes(b"what nobody compiled")
     assert plugin_library.find(10) is None
@@ -128,16 +129,44 @@ def test_a_failure_leaves_its_log_only(sources: Path) -> None:
 def test_headers_of_another_version_are_refused(sources: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingComponentError, match=r"not of TensorRT 11 .*--tensorrt-root"):
         plugin_build.build(11, ["89"])
-    assert builds(sources) == ["89 OFF"], "the wheel's headers are of version 10"
+    with pytest.raises(MissingComponentError, match=r"not of TensorRT 12 .*--tensorrt-root"):
+        plugin_build.build(12, ["89"])
+    assert builds(sources) == ["89 11", "89 OFF"], "those that can be downloaded"
 
 
 def test_missing_headers_are_named(sources: Path) -> None:
     text = 'project(x NONE)\nmessage(FATAL_ERROR "TensorRT\'s headers were not found")\n'
     (sources / "tensorrt" / "CMakeLists.txt").write_text(text)
-    with pytest.raises(MissingComponentError, match="TensorRT's headers, and none were found"):
+    with pytest.raises(MissingComponentError, match="of TensorRT 10, and none were found or"):
         plugin_build.build(10, ["89"])
-    with pytest.raises(MissingComponentError, match=r"for TensorRT 11 .* found; .*in include/$"):
+    with pytest.raises(MissingComponentError, match="of TensorRT 11, and none were found or"):
         plugin_build.build(11, ["89"])
+    with pytest.raises(MissingComponentError, match=r"for TensorRT 12 .* found; .*in include/$"):
+        plugin_build.build(12, ["89"])
+
+
+def test_a_download_is_told(sources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lists = sources / "tensorrt" / "CMakeLists.txt"
+    lists.write_text(lists.read_text() + 'message(STATUS "downloading the headers of some")\n')
+    plugin_build.build(10, ["89"])
+    assert "\ndownloading the headers of some\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["unreachable", "altered"])
+def test_headers_of_tensorrt_11_must_be_the_known_ones(there: bool, tmp_path: Path) -> None:
+    """The real script, and NVIDIA's repository played by a folder."""
+    script = nvcc.sources() / "tensorrt" / "fetch_headers.cmake"
+    folder, repository = tmp_path / "build", tmp_path / "repository"
+    (repository / "include").mkdir(parents=True)
+    if there:
+        for name in re.findall(r"^  (Nv\w+\.h) [0-9a-f]{64}", script.read_text(), re.M):
+            (repository / "include" / name).write_text("evil")
+    settings = ["-Dmajor=11", f"-Dfolder={folder}", f"-Dtensorrt_repository=file://{repository}"]
+    result = subprocess.run(["cmake", *settings, "-P", str(script)], capture_output=True, text=True)
+    assert "downloading the headers of TensorRT 11.1 from NVIDIA" in result.stdout
+    assert bool(result.returncode) == there
+    assert (".h has an unknown SHA-256: " in " ".join(result.stderr.split())) == there
+    assert not list(folder.rglob("*.h"))
 
 
 def test_a_downloaded_wheel_must_be_the_known_one(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from rtx import skip_without_rtx
 from tensorrt_library import build as build_plugin
 
 from dvmsr import checkpoint
-from dvmsr.config import PRESETS
+from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
 from dvmsr.export import cli, export_onnx
 from dvmsr.export.plugin import build as plugin_build
@@ -29,6 +29,7 @@ from dvmsr.export.trt import parity as engine_parity
 from dvmsr.export.trt.command import parse_batch
 from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.trt import plugin_library, version
 from dvmsr.runtime.backends.trt.engine_file import Profile, info_path, read_engine
 from dvmsr.runtime.upscaler import Upscaler
@@ -136,6 +137,48 @@ def test_equal_inputs_build_once(
     assert info_path(engine).read_text() == "another program's"
     assert run(monkeypatch, *options, "--overwrite") == 0
     assert read_engine(engine)[1] == engine.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DVMSRConfig(channels=16, depths=(1,), state=4),
+        DVMSRConfig(channels=4, depths=(1,), state=20),
+        DVMSRConfig(channels=4, depths=(1,), state=4, scale=4),
+        *(
+            DVMSRConfig(channels=4, depths=(1,), state=4, scale=scale, upsampler="pixelshuffle")
+            for scale in (2, 3, 4)
+        ),
+    ],
+)
+def test_the_largest_tensor_is_known(config: DVMSRConfig, tmp_path: Path) -> None:
+    """By what ONNX Runtime computes."""
+    export_onnx(random_network(config), tmp_path / "m.onnx", verify=False)
+    network = OnnxNetwork(tmp_path / "m.onnx", "portable", 1)
+    names = network.layers()
+    values = network.layer_values(np.zeros((1, 3, 16, 16), np.float32), names)
+    assert max(value.size for value in values.values()) == 256 * engine_build.values_per_pixel(
+        config
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "pixels"),
+    [(["--max", "4096x4370"], 4096 * 4370), (["--batch", "1,1,18"], 18 * 1024**2)],
+    ids=["size", "batch"],
+)
+def test_tensors_that_are_too_large_are_refused_before(
+    options: list[str], pixels: int, rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Those of the bundled model have 120 values per pixel."""
+    assert run(monkeypatch, "student", *RTX, *options) == 2
+    said = capsys.readouterr().err
+    assert (
+        f"has tensors of {120 * pixels:,} values, and TensorRT takes 2,147,483,647; choose" in said
+    )
+    assert "of at most 17,895,697 pixels in all" in said
+    assert "building" not in said and not list(Path().glob("*.engine*"))
 
 
 def test_an_engine_stays_up_to_date_when_another_plugin_is_compiled(
@@ -435,10 +478,12 @@ def test_a_full_disk_before_the_worker(
 
 STAND_IN = """
 import json
+import os
 from tensorrt_rtx_bindings import *
 from tensorrt_rtx_bindings import Builder, ComputeCapability
 
 __version__ = "10.14.1.48"
+PLUGIN = os.environ["DVMSR_TENSORRT_PLUGIN"]
 create_config = Builder.create_builder_config
 
 
@@ -470,18 +515,29 @@ class Runtime:
         pass
 
     def deserialize_cuda_engine(self, plan):
+        embedded = len(plan) > os.path.getsize(PLUGIN)
+        if embedded and get_plugin_registry().load_library(PLUGIN) is None:
+            return None
         return Engine(plan)
 
 
+def without_a_runtime(builder, network, config):
+    flag = BuilderFlag.VERSION_COMPATIBLE  # as of TensorRT's engines that carry libraries
+    assert config.get_flag(flag) == (len(config.plugins_to_serialize) > 0)
+    config.clear_flag(flag)  # TensorRT for RTX has no runtime to put in
+    return build(builder, network, config)
+
+
+build = Builder.build_serialized_network
+Builder.build_serialized_network = without_a_runtime
 Builder.create_builder_config = for_one_card
 """
 
 
-def test_for_the_gpu_at_hand(
-    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With TensorRT's own part played by TensorRT for RTX under another name, whose engines
-    nobody can load here."""
+@pytest.fixture
+def played(rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """TensorRT's own part played by TensorRT for RTX under another name, whose engines nobody can
+    load here; gathers what would be compared."""
     Path("link").mkdir()
     engine_build.link_rtx(Path("link"))
     Path("link/tensorrt.py").write_text(STAND_IN)
@@ -491,6 +547,14 @@ def test_for_the_gpu_at_hand(
     monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
     compared: list[object] = []
     monkeypatch.setattr(engine_build.engine_parity, "check", lambda *args: compared.append(args))
+    return compared
+
+
+def test_for_the_gpu_at_hand(
+    played: list[object], small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    compared = played
     options = ["--fp16", "--max", "64x64", "--workspace", "256", "--timing-cache", "cache"]
     assert run(monkeypatch, small, *options) == 0
     assert "building with TensorRT 10.14.1.48 on A GPU" in capsys.readouterr().err
@@ -501,6 +565,28 @@ def test_for_the_gpu_at_hand(
     assert len(compared) == 1
     assert run(monkeypatch, small, *options) == 0
     assert len(compared) == 1, "it was there already"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_plan_that_carries_the_plugin_is_inspected(
+    refused: bool, played: list[object], small: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With nothing registered that TensorRT would register again; if it refuses, that is said."""
+    if refused:
+        module = Path("link/tensorrt.py")
+        module.write_text(STAND_IN.replace("return Engine(plan)", "return None"))
+    status = run(monkeypatch, small, "--fp16", "--max", "64x64", "--embed-plugin")
+    said = capsys.readouterr().err
+    if refused:
+        assert status == 1 and "could not build the engine (Could not deserialize engine" in said
+        assert "Traceback" not in said and not list(Path().glob("*.engine*"))
+    else:
+        assert status == 0, said
+        info, _ = read_engine(Path("net.fp16.engine"))
+        assert info.layers == {"fp16": 3} and info.plugin and info.plugin.embedded
+        assert info.host_code == "the plugin library and a runtime of TensorRT"
+        assert "--version-compatible" in info.rebuild
 
 
 class Played:

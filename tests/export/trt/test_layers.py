@@ -103,6 +103,54 @@ def test_a_product_is_judged_by_what_it_multiplies(precision: str, right: Any) -
 
 
 @pytest.mark.parametrize(
+    ("kernel", "factors"),
+    [
+        ("turing_fp16_s1688gemm_fp16_128x128_ldg8_f2f_tn", "fp16"),
+        ("volta_fp16_s884gemm_fp16_64x64_ldg8_f2f_nn", "fp16"),
+        ("turing_fp16_s1688cudnn_fp16_128x128_ldg8_relu_exp_interior_nhwc_tn_v1", "fp16"),
+        ("ampere_fp16_s16816gemm_fp16_128x64_ldg8_f2f_stages_64x4_tn", "fp16"),
+        ("ampere_bf16_s16816gemm_bf16_128x64_ldg8_f2f_stages_64x4_tn", "bf16"),
+        ("ampere_s16816gemm_fp16_64x64_sliced1x2_ldg8_stages_64x6_tn", "fp16"),
+        ("ampere_h16816gemm_128x64_ldg8_stages_64x4_tn", "fp16"),
+        ("volta_hgemm_64x32_tn", "fp16"),
+        ("sm80_xmma_gemm_f16f16_f32f32_f32_tn_n_tilesize64x64x64_stage4", "fp16"),
+        ("sm80_xmma_fprop_implicit_gemm_f16f16_f32f32_f32_nhwckrsc_nhwc_tilesize128x64", "fp16"),
+        ("sm90_xmma_gemm_bf16bf16_f32f32_f32_tn_n_tilesize128x128x64", "bf16"),
+        ("sm80_xmma_gemm_f32f32_tf32f32_f32_tn_n_tilesize32x32x8_stage3", "fp32"),
+        ("sm80_xmma_gemm_f32f32_f32f32_f32_tn_n_tilesize32x32x8", "fp32"),
+        ("sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32_nhwckrsc_nhwc", "fp32"),
+        ("sm80_xmma_gemm_f32f32_f16f16_f16_tn_n", "fp32"),
+        ("cutlass_80_tensorop_f16_s16816gemm_relu_f16_64x64_32x6_tn_align8", "fp16"),
+        ("cutlass_80_tensorop_s16816gemm_bf16_128x128_32x5_nn_align8", "bf16"),
+        ("cutlass_tensorop_f16_s16816fprop_optimized_f16_128x128_32x5_nhwc_align8", "fp16"),
+        ("cutlass3x_sm90_tensorop_s64x128x16gemm_f16_f16_f32_void_f16_128x128x64", "fp16"),
+        ("cutlass3x_sm90_tensorop_s64x128x16gemm_bf16_bf16_f32_void_bf16_128x128x64", "bf16"),
+        ("cutlass3x_sm90_tensorop_s64x128x8gemm_f32_f32_f32_void_f32_128x128x32", "fp32"),
+        ("cutlass_80_tensorop_s1688gemm_128x128_16x4_nn_align4", "fp32"),
+        ("cutlass_80_tensorop_s1688tf32gemm_256x128_16x3_nn_align4", "fp32"),
+        ("cutlass_80_simt_sgemm_128x64_8x5_tn_align1", "fp32"),
+        ("ampere_sgemm_128x64_tn", "fp32"),
+        ("volta_scudnn_128x64_relu_interior_nn_v1", "fp32"),
+        ("nvjet_hsh_64x8_64x16_4x1_v_bz_TNT", "fp16"),
+        ("nvjet_tst_128x64_64x8_2x1_v_bz_TNT", "bf16"),
+        ("nvjet_sss_64x32_32x8_1x2_h_bz_TNT", "fp32"),
+        ("nvjet_sm100_hsh_mma_128x64x64_2_64x64x64_tmaAB_bz_TNT", "fp16"),
+    ],
+)
+def test_a_kernels_name_tells_its_factors(kernel: str, factors: str) -> None:
+    """Whatever the types of the sum, of the result and of the layer's inputs are."""
+    for form in ("Float", "Half", "BFloat16"):
+        described = [layer("scan", "PluginV3", "x"), layer("deep", "gemm", form, tactic=kernel)]
+        assert check_engine(described, Expected("fp32", 1, None)) == {"other": 1, factors: 1}
+
+
+@pytest.mark.parametrize("kernel", ["volta_fp16_s884gemm_64x64", "myl_gemm_0x1", "gemm_f8f8_x"])
+def test_a_name_that_tells_nothing_leaves_it_to_the_inputs(kernel: str) -> None:
+    described = [layer("scan", "PluginV3", "x"), layer("deep", "gemm", "Half", tactic=kernel)]
+    assert check_engine(described, Expected("fp32", 1, None)) == {"other": 1, "fp16": 1}
+
+
+@pytest.mark.parametrize(
     "hidden",
     [
         layer("{ForeignNode[/in_proj/MatMul...]}", "Myelin", "Float"),

@@ -52,6 +52,31 @@ def test_a_session_that_cannot_be_made(
     assert capsys.readouterr() == ("", "")  # it is not tried again, which would be told there
 
 
+def test_fp32_on_a_gpu_is_not_tf32(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is said to the one provider is not said to the other, which would refuse it."""
+    told = []
+
+    class Session:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def initialize_session(self, names: list[str], options: list[object], _: object) -> None:
+            told.append(dict(zip(names, options, strict=True)))
+            raise RuntimeError("far enough")
+
+    inner = onnxruntime.capi.onnxruntime_inference_collection.C
+    monkeypatch.setattr(inner, "InferenceSession", Session)
+    available = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(inner, "get_available_providers", lambda: available)
+    for provider in available:
+        with pytest.raises(DvmsrError, match="far enough"):
+            open_session(str(models.onnx), onnxruntime.SessionOptions(), models.onnx, provider)
+    assert told == [
+        {"CUDAExecutionProvider": {"use_tf32": "0"}},
+        {"CPUExecutionProvider": {}},
+    ]
+
+
 def test_no_thread_to_run_in(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     network = OnnxNetwork(models.onnx, "portable", 1)
     image = np.zeros((1, 3, 4, 4), np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
 import threading
@@ -17,15 +16,15 @@ import numpy as np
 import pytest
 from engine_info import INFO
 from PIL import Image
-from small_model import CONFIG, Models, random_pixels
+from played_engine import PROFILE, write
+from small_model import Models, random_pixels
 
 from dvmsr import cli as dvmsr_cli
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda, driver
 from dvmsr.runtime import Upscaler, cli, spec
-from dvmsr.runtime.backends.trt import engine, engine_file, plugin_library
+from dvmsr.runtime.backends.trt import engine, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
-from dvmsr.runtime.backends.trt.engine_file import Profile
 from dvmsr.runtime.bench.timing import interleave
 from dvmsr.runtime.parity import parity
 from dvmsr.runtime.parity.drift import common_layers
@@ -43,24 +42,6 @@ CARRYING = [
     "compare in.png --model x.engine --html page.html",
 ]
 """Commands that load an engine."""
-PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
-
-
-def write(path: Path, onnx: Path, **changed: object) -> Path:
-    plan = str(onnx).encode()
-    info = replace(
-        INFO,
-        plan_sha256=hashlib.sha256(plan).hexdigest(),
-        plan_bytes=len(plan),
-        tensorrt=fake_tensorrt.VERSION,
-        compute_capabilities=("9.0",),
-        precision="fp16" if "fp16" in onnx.name else "fp32",
-        profile=PROFILE,
-        plugin=None,
-        model={"dvmsr.config": CONFIG.to_json()},
-    )
-    engine_file.write_engine(path, plan, replace(info, **changed), overwrite=True)
-    return path
 
 
 @pytest.fixture
@@ -267,6 +248,61 @@ def test_the_plugin_is_registered_once(
     assert registry.loaded == [str(tmp_path / "good" / "libdvmsr_trt10.so")]
 
 
+def test_a_plan_that_carries_its_plugin_finds_none_registered(
+    engines: dict[str, Path], models: Models, tensorrt: ModuleType, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Which TensorRT refuses; the library of an engine that is gone makes way."""
+    digest = plugin_in(tmp_path, "good", monkeypatch)
+    assert INFO.plugin
+    beside = replace(INFO.plugin, sha256=digest)
+    alone = write(engines["fp32"], models.onnx, plugin=beside)
+    carrying = write(engines["fp16"], models.onnx, plugin=replace(beside, embedded=True))
+    message = (
+        r"fp16\.engine carries the plugin that something in this process has registered, which "
+        r"TensorRT refuses \(a plugin is registered already\); use it in a process of its own, or "
+        r"build it again without --embed-plugin$"
+    )
+    registry = tensorrt.get_plugin_registry()
+    first = EngineNetwork(alone)
+    for other in (first, EngineNetwork(alone)):
+        with pytest.raises(DvmsrError, match=message):
+            EngineNetwork(carrying, trust=True)
+        assert registry.loaded == [str(tmp_path / "good" / "libdvmsr_trt10.so")]
+        assert other.enlarge(random_pixels(5, 5)).any()
+    del first, other
+    second = EngineNetwork(carrying, trust=True)
+    assert registry.loaded == [fake_tensorrt.CARRIED]
+    with pytest.raises(DvmsrError, match=message):
+        EngineNetwork(carrying, trust=True)
+    third = EngineNetwork(alone)  # by the plugin that is there
+    assert second.enlarge(random_pixels(5, 5)).any() and third.enlarge(random_pixels(5, 5)).any()
+    del second, third
+    EngineNetwork(alone)
+    EngineNetwork(carrying, trust=True)
+
+
+def test_another_build_of_the_plugin_replaces_one_that_nothing_uses(
+    engines: dict[str, Path], models: Models, tensorrt: ModuleType, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert INFO.plugin
+    paths = []
+    for name, engine_path in zip(("old", "new"), engines.values(), strict=True):
+        plugin = replace(INFO.plugin, sha256=plugin_in(tmp_path, name, monkeypatch))
+        paths.append(write(engine_path, models.onnx, plugin=plugin))
+    old, new = paths
+    registry = tensorrt.get_plugin_registry()
+    network = EngineNetwork(new)
+    monkeypatch.setenv(plugin_library.ENVIRONMENT, str(tmp_path / "old" / "libdvmsr_trt10.so"))
+    with pytest.raises(DvmsrError, match=r"needs another plugin library than an engine that is in"):
+        EngineNetwork(old)
+    assert network.enlarge(random_pixels(5, 5)).any()
+    del network
+    EngineNetwork(old)
+    assert registry.loaded == [str(tmp_path / "old" / "libdvmsr_trt10.so")]
+
+
 def test_another_plugin_is_refused(
     engines: dict[str, Path], models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,7 +427,7 @@ def test_without_a_gpu(
 def test_the_names_are_those_of_tensorrt(cuda_on_host: Path) -> None:
     import tensorrt_rtx_bindings as real
 
-    fake = fake_tensorrt.module(cuda_on_host, (), ())
+    fake = fake_tensorrt.module(cuda_on_host, (), (), fake_tensorrt.RTX_NAME)
     for name, value in vars(fake).items():
         if name.startswith("__"):
             continue
