@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ _COMMANDS = re.compile(
 )
 """Control characters, marks that turn the direction of writing, separators of lines, and what
 stands for bytes of a name that are no text."""
+_thread = threading.local()
 _REMEMBERED = 100
 """Warnings; of two files at a time there are fewer."""
 
@@ -73,13 +76,27 @@ def warn(text: str) -> None:
 
 
 @contextmanager
+def about(name: str) -> Iterator[None]:
+    """In the block, what Pillow warns of in this thread is about that file, whose name it does not
+    tell."""
+    before, _thread.name = getattr(_thread, "name", None), name
+    try:
+        yield
+    finally:
+        _thread.name = before
+
+
+@contextmanager
 def warnings_to(report: Callable[[str], None] = warn) -> Iterator[None]:
     """In the block every Python warning, of every thread, is told to `report`, and to nobody else:
     once, however many frames of a file it is about."""
     told = deque[str](maxlen=_REMEMBERED)
 
-    def tell(message: Warning | str, *_: object, **__: object) -> None:
-        text = str(message)
+    def tell(message: Warning | str, category: object, filename: str, *_: object) -> None:
+        text = " ".join(str(message).split())
+        name = getattr(_thread, "name", None)
+        if name is not None and "PIL" in Path(filename).parts:
+            text = f"{name}: {text.rstrip('.')}"
         if text not in told:
             told.append(text)
             report(text)
@@ -87,5 +104,5 @@ def warnings_to(report: Callable[[str], None] = warn) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", ResourceWarning)  # of what an interrupt leaves open
-        warnings.showwarning = tell
+        warnings.showwarning = tell  # type: ignore[assignment]  # all that is called is positional
         yield

@@ -21,7 +21,7 @@ _HEAD = len(PNG_SIGNATURE) + 25
 """Bytes of a PNG's signature and first chunk."""
 _XMP_TEXT = b"XML:com.adobe.xmp" + bytes(5)
 """What precedes XMP that is not compressed (XMP specification, part 3, section 1.1.5)."""
-_COMMENT, _JFIF, _XMP = b"\xff\xfe", b"\xff\xe0", b"\xff\xe1"
+_COMMENT, _JFIF, _APP1 = b"\xff\xfe", b"\xff\xe0", b"\xff\xe1"
 """Markers of a JPEG (ITU-T T.81, table B.1)."""
 _JFIF_DENSITY = 11
 """Where in that segment its unit stands, and then its numbers (JFIF 1.02)."""
@@ -78,13 +78,15 @@ def _png(data: bytes, metadata: Metadata) -> bytes | None:
             kept += data[place:end]
         place = end
     ours = b"".join(chunk(*one) for one in metadata.chunks)
+    if metadata.exif:
+        ours += chunk(b"eXIf", metadata.exif.removeprefix(exif_data.HEAD))
     if metadata.xmp:
         ours += chunk(b"iTXt", _XMP_TEXT + metadata.xmp)
     return data[:_HEAD] + ours + kept + data[place:]
 
 
 def _jpeg(data: bytes, metadata: Metadata) -> bytes | None:
-    place, kept = 2, b""
+    place, kept, exif = 2, b"", _exif_segment(metadata)
     while True:
         if place + 4 > len(data):
             return None
@@ -95,14 +97,28 @@ def _jpeg(data: bytes, metadata: Metadata) -> bytes | None:
         if marker == _JFIF and not metadata.dpi:
             nothing = struct.pack(">BHH", 0, 1, 1)
             segment = segment[:_JFIF_DENSITY] + nothing + segment[_JFIF_DENSITY + 5 :]
+        if marker != _JFIF:
+            kept, exif = kept + exif, b""
         kept += segment
         place += 2 + length
     ours = b"".join(segment for segment in _segments(metadata))
-    return data[:2] + kept + ours + data[place:]
+    return data[:2] + kept + exif + ours + data[place:]
+
+
+def _exif_segment(metadata: Metadata) -> bytes:
+    """What stands behind that of JFIF, if there is one: what it cannot say of the resolution is
+    said here."""
+    exif = metadata.exif
+    if metadata.dpi and not exif and not metadata.holds_dpi("JPEG"):
+        exif = exif_data.resolution(metadata.dpi)
+    if not exif:
+        return b""
+    exif = exif_data.HEAD + exif.removeprefix(exif_data.HEAD)
+    return _APP1 + (len(exif) + 2).to_bytes(2, "big") + exif
 
 
 def _segments(metadata: Metadata) -> Iterator[bytes]:
     for part in metadata.extended_xmp:
-        yield _XMP + (len(part) + 2).to_bytes(2, "big") + part
+        yield _APP1 + (len(part) + 2).to_bytes(2, "big") + part
     if metadata.comment:
         yield _COMMENT + (len(metadata.comment) + 2).to_bytes(2, "big") + metadata.comment

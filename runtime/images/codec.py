@@ -43,7 +43,8 @@ NOT_READ = (
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".jxr", ".wdp", ".hdp"),
     *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".ico", ".icns", ".pcx", ".dds", ".qoi"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw"),
-    *(".orf", ".rw2", ".raf", ".pef", ".srw"),
+    *(".orf", ".rw2", ".raf", ".pef", ".srw", ".rwl", ".3fr", ".iiq", ".mpo", ".heics", ".avifs"),
+    *(".cur", ".sgi", ".rgb", ".fits", ".fit", ".dcm", ".eps", ".jps", ".pbm", ".pam", ".pfm"),
 )
 """File extensions of further pictures: photographs of telephones, raw ones, drawings."""
 
@@ -70,6 +71,7 @@ _MOST_TEXT = 16 << 20
 hold the work flow of a program that makes pictures."""
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs, it raises as well
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MOST_TEXT)
+_COLOUR_MAP = 320
 _OR_LARGE = ", or pip install 'dvmsr[large]' for dvmsr-infer"
 _GIF_COLOURS = 255
 """And one that is transparent."""
@@ -225,8 +227,11 @@ def normalise_frame(
             stacklevel=2,
         )
     profile, format = image.info.get("icc_profile"), image.format
+    old_palette = _palette_of_8_bits(image)
     gray = any(str(tile[3]).startswith("LA;16") for tile in getattr(image, "tile", ()))
     image.load()
+    if old_palette and image.mode == "P":
+        image.putpalette(old_palette)
     try:
         image = ImageOps.exif_transpose(image)
     except Exception:  # damaged bytes can make Pillow raise anything
@@ -257,6 +262,15 @@ def normalise_frame(
         raise DvmsrError(f"{name} has pixels of type {image.mode}; convert it to 8-bit RGB first")
     image.info = {"icc_profile": colours.profile} if colours.profile else {}
     return image
+
+
+def _palette_of_8_bits(image: Image.Image) -> bytes | None:
+    """That of a TIFF which holds 8 bits where 16 belong, as old programs wrote it: red, green and
+    blue of each colour; None otherwise."""
+    table = getattr(image, "tag_v2", {}).get(_COLOUR_MAP, ()) if image.mode == "P" else ()
+    if not table or max(table) > 255:
+        return None
+    return np.reshape(table, (3, -1)).T.astype(np.uint8).tobytes() if len(table) % 3 == 0 else None
 
 
 def depth(image: Image.Image) -> int:

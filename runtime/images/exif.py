@@ -3,6 +3,7 @@ camera makers hold offsets of their own, and text is often not what the standard
 """
 
 import struct
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +17,7 @@ from dvmsr.runtime.images.tiff import Tiff, Value
 
 HEAD = b"Exif\0\0"
 XMP_TAG, IPTC_TAG = 700, 33723
-_ORIENTATION, X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
+ORIENTATION, X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 274, 282, 283, 296
 _PIXEL_X, _PIXEL_Y = 0xA002, 0xA003
 _THUMBNAIL, _THUMBNAIL_BYTES = 513, 514
 RESOLUTION = {X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT}
@@ -27,12 +28,13 @@ _STORAGE = {
     *(531, 532, 559),
 }
 """Tags that tell how a TIFF stores its pixels (TIFF 6.0, appendix A)."""
-_APART = {_ORIENTATION, XMP_TAG, IPTC_TAG, 34377, 34675, 37724}
+_APART = {ORIENTATION, XMP_TAG, IPTC_TAG, 34377, 34675, 37724}
 """Tags of a TIFF for what is kept elsewhere: XMP, IPTC data, the colour profile; and, with
 thumbnails and layers of the small picture, for what Photoshop adds."""
 _TIFF = 42
 """What follows the byte order (TIFF 6.0, section 2)."""
 _ENTRY, _INCH = 12, 2
+_FLOATS = {tiff.FLOAT: "f", tiff.DOUBLE: "d"}
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ class _Data:
         count, place = self.long(entry.place + 4), self.long(entry.place + 8)
         return struct.unpack_from(f"{self._order}{count}{code}", self.bytes, place)
 
-    def set_doubles(self, entry: _Entry, values: Sequence[float]) -> None:
+    def set_numbers(self, entry: _Entry, code: str, values: Sequence[float]) -> None:
         """As many as there are."""
         place = self.long(entry.place + 8)
-        struct.pack_into(f"{self._order}{len(values)}d", self.bytes, place, *values)
+        struct.pack_into(f"{self._order}{len(values)}{code}", self.bytes, place, *values)
 
     def drop_thumbnail(self) -> None:
         link = self.end(self.main)
@@ -123,7 +125,7 @@ def cleaned(exif: bytes) -> bytes:
         data = _Data(exif)
         data.drop_thumbnail()
         for entry in list(data.entries(data.main)):
-            if entry.tag == _ORIENTATION:
+            if entry.tag == ORIENTATION:
                 data.remove(data.main, entry)
                 break
     except (struct.error, KeyError):
@@ -147,9 +149,10 @@ def enlarged(exif: bytes, scale: int, size: tuple[int, int]) -> bytes:
         for entry in entries.values():
             if entry.tag in (X_RESOLUTION, _Y_RESOLUTION) and entry.type == tiff.RATIONAL:
                 data.multiply(entry, scale)
-            elif entry.tag in geo.TAGS and entry.type == tiff.DOUBLE:
-                numbers = data.numbers(entry, "d")
-                data.set_doubles(entry, geo.enlarged(entry.tag, numbers, scale, point))
+            elif entry.tag in geo.TAGS and entry.type in _FLOATS:
+                code = _FLOATS[entry.type]
+                numbers = geo.enlarged(entry.tag, data.numbers(entry, code), scale, point)
+                data.set_numbers(entry, code, numbers)
             elif entry.tag == IFD.Exif:
                 for inner in data.entries(data.long(entry.place + 8)):
                     if inner.tag in sides:
@@ -159,14 +162,27 @@ def enlarged(exif: bytes, scale: int, size: tuple[int, int]) -> bytes:
     return HEAD + bytes(data.bytes)
 
 
-def from_tiff(file: BinaryIO) -> bytes:
-    """What a TIFF tells in the tags of its first picture, as EXIF data without what describes how
-    it is stored; nothing if that is its resolution alone.
+def from_tiff(file: BinaryIO, page: int, name: str) -> bytes:
+    """What a TIFF tells in the tags of a page, as EXIF data without what describes how it is
+    stored; nothing if that is its resolution alone.
+
+    Warns if a place on earth is left out, as the page is stored turned.
+
+    Args:
+        name: what the warning calls the file.
 
     Raises:
         tiff.Damaged: if it cannot be read.
     """
-    tags = Tiff(file).directory(_tells)
+    found = Tiff(file)
+    tags = found.directory(lambda tag: _tells(tag) or tag == ORIENTATION, found.place(page))
+    turned = tags.pop(ORIENTATION, None)
+    if turned and turned.numbers[:1] not in ((), (0,), (1,)) and geo.TAGS & set(tags):
+        warnings.warn(
+            f"{name}: its place on earth is left out, as the picture is stored turned",
+            stacklevel=5,
+        )
+        tags = {tag: value for tag, value in tags.items() if tag not in geo.TAGS}
     return HEAD + tiff.as_exif(tags) if set(tags) - RESOLUTION else b""
 
 

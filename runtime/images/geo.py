@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 KEYS = 34735
 """Keys, in fours: number, where the value is, how many, the value or its place (section 7.1)."""
-_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION = 33550, 33922, 34264
+_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _INTERGRAPH = 33550, 33922, 34264, 33920
+"""The last is what others once wrote for the one before, a matrix, too."""
 _RATIONAL_POLYNOMIALS = 50844
 """RPCs (GeoTIFF RPC 1.0): they count from the middle; lines and samples have offset and scale."""
 _OFFSETS, _SCALES = (2, 3), (7, 8)
 _RASTER_TYPE, _POINT = 1025, 2
-TAGS = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _RATIONAL_POLYNOMIALS}
-"""All of type DOUBLE."""
+TAGS = {_PIXEL_SCALE, _TIE_POINTS, _TRANSFORMATION, _INTERGRAPH, _RATIONAL_POLYNOMIALS}
+"""All of floating-point numbers."""
 
 
 def is_point(keys: Sequence[int]) -> bool:
@@ -37,12 +38,12 @@ def enlarged(tag: int, numbers: Sequence[float], scale: int, point: bool) -> lis
         for start in range(0, len(values) - 5, 6):
             for k in (start, start + 1):
                 values[k] = scale * values[k] + shift
-    elif tag == _TRANSFORMATION:
+    elif tag in (_TRANSFORMATION, _INTERGRAPH):
         for start in range(0, len(values) - 3, 4):
             across, down = (value / scale for value in values[start : start + 2])
             values[start : start + 2] = [across, down]
             values[start + 3] -= shift * (across + down)
-    elif len(values) > max(_SCALES):
+    elif tag == _RATIONAL_POLYNOMIALS and len(values) > max(_SCALES):
         for k in _OFFSETS:
             values[k] = scale * values[k] + (scale - 1) / 2
         for k in _SCALES:

@@ -24,7 +24,7 @@ IPTC_FORMATS = ("JPEG", "TIFF")
 
 _COLOUR_CHUNKS = (b"cHRM", b"gAMA", b"sRGB", b"cICP", b"mDCV", b"cLLI")
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
-_SHAPE_CHUNK = b"pHYs"
+_SHAPE_CHUNK, _EXIF_CHUNK = b"pHYs", b"eXIf"
 """Chunks of a PNG that tell what its colours mean, hold text, and tell how wide pixels are for
 their height (PNG 3.0, sections 11.3.2 to 11.3.4)."""
 _MOST_TEXT = 64 << 20
@@ -42,14 +42,14 @@ _NO_TEXT = (
     b"Raw profile type iptc",
 )
 """Keywords whose text is metadata of another kind."""
+_XMP_THUMBNAILS = (b"xmp:Thumbnails", b"xap:Thumbnails")
 _XMP_DROPPED = (
-    rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>",
-    rb'\s*tiff:Orientation="\d"',
+    rb'\s?tiff:Orientation="\d"',
     rb"<tiff:Orientation>\d</tiff:Orientation>",
 )
 _XMP_EXTENSION = (
-    rb'\s*xmpNote:HasExtendedXMP="\w*"',
-    rb"\s*xmpNote:HasExtendedXMP='\w*'",
+    rb'\s?xmpNote:HasExtendedXMP="\w*"',
+    rb"\s?xmpNote:HasExtendedXMP='\w*'",
     rb"<xmpNote:HasExtendedXMP>\w*</xmpNote:HasExtendedXMP>",
 )
 """What tells that there is more."""
@@ -120,7 +120,7 @@ class Metadata:
             "XMP": bool(held.xmp) == bool(self.xmp),
             "extended XMP": held.extended_xmp == self.extended_xmp,
             "IPTC data": held.iptc == self.iptc,
-            "the resolution": self.dpi is None or self._holds_dpi(format) or format in EXIF_FORMATS,
+            "the resolution": self.dpi is None or self.holds_dpi(format) or format in EXIF_FORMATS,
             "the comment": held.comment == self.comment,
             "its text": png or not kinds.intersection(_TEXT_CHUNKS),
             "the shape of its pixels": png or _SHAPE_CHUNK not in kinds,
@@ -132,23 +132,20 @@ class Metadata:
         """What Pillow's `save` takes to say as much as it can in a file of that format, for which
         this is; the rest is said by `annotations`."""
         options: dict[str, Any] = {}
-        if self.dpi and self._holds_dpi(format):
+        if self.dpi and self.holds_dpi(format):
             options["dpi"] = self.dpi
         if self.comment and format == "GIF":
             options["comment"] = self.comment
-        if format in EXIF_FORMATS and format != "TIFF":
-            exif = self.exif
-            if self.dpi and not exif and not self._holds_dpi(format):
-                exif = exif_data.resolution(self.dpi)
-            if exif:
-                options["exif"] = exif
-            if self.xmp and format != "PNG":
-                options["xmp"] = self.xmp
+        exif = self.exif or (exif_data.resolution(self.dpi) if self.dpi else b"")
+        if exif and format in ("WEBP", "AVIF"):
+            options["exif"] = exif
+        if self.xmp and format in ("WEBP", "AVIF", "JPEG"):
+            options["xmp"] = self.xmp
         if format == "JPEG" and self.iptc:
             options["extra"] = iptc_marker(self.iptc)
         return options
 
-    def _holds_dpi(self, format: str) -> bool:
+    def holds_dpi(self, format: str) -> bool:
         """Whether a file of that format can say the resolution, outside of EXIF data."""
         fits = format != "JPEG" or (self.dpi is not None and max(self.dpi) <= _MOST_DPI)
         return format in DPI_FORMATS and fits
@@ -178,7 +175,7 @@ def read_metadata(image: Image.Image, file: BinaryIO, name: str) -> Metadata:
         chunks = tuple(_chunks(file)) if image.format == "PNG" else ()
         comment = info.get("comment") or b""
         return Metadata(
-            exif=_exif(image, file, name),
+            exif=_exif(image, file, name, chunks),
             xmp=_xmp(info, chunks),
             iptc=_iptc(image),
             dpi=_dpi(image),
@@ -198,10 +195,32 @@ def says_more(page: Image.Image) -> bool:
     return exif_data.tells(tags) or bool({exif_data.XMP_TAG, exif_data.IPTC_TAG} & set(tags))
 
 
-def _exif(image: Image.Image, file: BinaryIO, name: str) -> bytes:
+def orientation(image: Image.Image, file: BinaryIO) -> int:
+    """How an open picture is stored turned (EXIF 2.3, tag 0x0112), as EXIF data or XMP tells, of a
+    PNG behind its pixels, too."""
+    found: Any = Image.Image.getexif(image).get(exif_data.ORIENTATION)
+    if found is None and image.format == "PNG":
+        place = file.tell()
+        chunks = tuple(_chunks(file))
+        file.seek(place)
+        stored = dict(chunks).get(_EXIF_CHUNK)
+        if stored:
+            exif = Image.Exif()
+            exif.load(stored)
+            found = exif.get(exif_data.ORIENTATION)
+        elif told := re.search(rb'tiff:Orientation(?:="|>)(\d)', _xmp(image.info, chunks)):
+            found = int(told[1])
+    return int(found) if found in range(1, 9) else 1
+
+
+def _exif(
+    image: Image.Image, file: BinaryIO, name: str, chunks: Iterable[tuple[bytes, bytes]]
+) -> bytes:
     try:
         if image.format == "TIFF":
-            return exif_data.from_tiff(file)
+            return exif_data.from_tiff(file, image.tell(), name)
+        if "exif" not in image.info and _EXIF_CHUNK in (found := dict(chunks)):
+            return exif_data.cleaned(found[_EXIF_CHUNK])
         if isinstance(stored := image.info.get("exif"), bytes):
             return exif_data.cleaned(stored)
         tags = Image.Image.getexif(image)  # the method of PNG would decode the picture
@@ -229,6 +248,12 @@ def _segments(image: Image.Image) -> list[bytes]:
 def _dpi(image: Image.Image) -> tuple[float, float] | None:
     if image.format == "TIFF" and exif_data.X_RESOLUTION not in getattr(image, "tag_v2", {}):
         return None  # where Pillow says 1
+    if (
+        image.format in ("JPEG", "MPO")
+        and not image.info.get("jfif_unit")
+        and exif_data.X_RESOLUTION not in Image.Image.getexif(image)
+    ):
+        return None  # where it says 72
     try:
         across, down = (float(value) for value in image.info.get("dpi", ()))
     except (TypeError, ValueError, ZeroDivisionError):
@@ -253,12 +278,23 @@ def _holds(format: str, data: bytes) -> bool:
 
 def _enlarged_xmp(xmp: bytes, size: tuple[int, int]) -> bytes:
     """With that size wherever it tells one, as an attribute or an element."""
+    for name in _XMP_THUMBNAILS:
+        xmp = _without_element(xmp, name)
     for pattern in _XMP_DROPPED:
-        xmp = re.sub(pattern, b"", xmp, flags=re.DOTALL)
+        xmp = re.sub(pattern, b"", xmp)
     for name, side in zip(_XMP_SIZES, size, strict=True):
         xmp = re.sub(rb'(%b=")\d+(")' % name, rb"\g<1>%d\g<2>" % side, xmp)
         xmp = re.sub(rb"(<%b>)\d+(</)" % name, rb"\g<1>%d\g<2>" % side, xmp)
     return xmp
+
+
+def _without_element(xmp: bytes, name: bytes) -> bytes:
+    """Without what stands between its tags, in time that is linear."""
+    kept, place, end = [], 0, b"</" + name + b">"
+    while (start := xmp.find(b"<" + name, place)) >= 0 and (stop := xmp.find(end, start)) >= 0:
+        kept.append(xmp[place:start])
+        place = stop + len(end)
+    return b"".join([*kept, xmp[place:]])
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
@@ -270,7 +306,9 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         if kind == b"IEND":
             return
         colours &= kind != b"IDAT"
-        wanted = kind in _TEXT_CHUNKS or (colours and kind in (*_COLOUR_CHUNKS, _SHAPE_CHUNK))
+        wanted = kind in (*_TEXT_CHUNKS, _EXIF_CHUNK) or (
+            colours and kind in (*_COLOUR_CHUNKS, _SHAPE_CHUNK)
+        )
         if not wanted or kept + length > _MOST_TEXT:
             file.seek(length + 4, 1)
             continue
@@ -282,6 +320,8 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
 
 def _is_metadata(kind: bytes, data: bytes) -> bool:
     """Whether a chunk says what is kept elsewhere: XMP and the like, or pixels per inch."""
+    if kind == _EXIF_CHUNK:
+        return True
     if kind == _SHAPE_CHUNK:
         return data[8:] != b"\0" or data[:4] == data[4:8]
     return kind in _TEXT_CHUNKS and data.partition(b"\0")[0] in _NO_TEXT

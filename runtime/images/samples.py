@@ -11,6 +11,24 @@ from PIL import Image
 
 from dvmsr.runtime.images.tiff import Damaged, Tiff
 
+_COMPRESSION = 259
+_COMPRESSIONS = {
+    34887: "LERC",
+    34892: "JPEG (DNG)",
+    34925: "LZMA",
+    34933: "PNG",
+    34934: "JPEG XR",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+"""Those beyond TIFF 6.0 and its supplements."""
+_NOT_IN_MEMORY = set(_COMPRESSIONS) - {34925, 50000}
+_NOT_BY_ROWS = set(_COMPRESSIONS) - {50001}
 _BITS, _PHOTOMETRIC, _FILL_ORDER, _BANDS = 258, 262, 266, 277
 _PLANES, _EXTRA, _FORMAT = 284, 338, 339
 _APART = 2
@@ -38,7 +56,7 @@ _COLOURS = {
 _UNSPECIFIED, _ALPHA = 0, 2
 """What a band beyond the colours is; between them, alpha that the colours are multiplied by."""
 _MOST_BANDS = 65_535
-TAGS = {_BITS, _PHOTOMETRIC, _FILL_ORDER, _BANDS, _PLANES, _EXTRA, _FORMAT}
+TAGS = {_COMPRESSION, _BITS, _PHOTOMETRIC, _FILL_ORDER, _BANDS, _PLANES, _EXTRA, _FORMAT}
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class Samples:
     planar: bool
     reversed: bool
     """Whether the lowest bits of a byte come first."""
+    compression: int = 1
 
     @classmethod
     def of(cls, tags: Mapping[int, Sequence[float]]) -> Samples:
@@ -73,17 +92,19 @@ class Samples:
             extra=several(_EXTRA, untold),
             planar=several(_PLANES, (1,))[0] == _APART and bands > 1,
             reversed=several(_FILL_ORDER, (1,))[0] == _LOW_BITS_FIRST,
+            compression=several(_COMPRESSION, (1,))[0],
         )
 
     @classmethod
-    def of_file(cls, file: BinaryIO) -> Samples:
-        """Those of an open TIFF, whose position is kept.
+    def of_file(cls, file: BinaryIO, page: int = 0) -> Samples:
+        """Those of a page of an open TIFF, whose position is kept.
 
         Raises:
             tiff.Damaged: if it cannot be read.
         """
         place = file.tell()
-        tags = Tiff(file).directory(TAGS.__contains__)
+        found = Tiff(file)
+        tags = found.directory(TAGS.__contains__, found.place(page))
         file.seek(place)
         return cls.of({tag: value.numbers for tag, value in tags.items()})
 
@@ -107,6 +128,8 @@ class Samples:
     @property
     def right_in_memory(self) -> bool:
         """Whether Pillow, if it decodes them, decodes them right."""
+        if self.compression in _NOT_IN_MEMORY:
+            return False
         if self.planar and (len(self.bits) == 2 or self.extra not in ((), (_ALPHA,))):
             return False
         if self.reversed and (
@@ -124,6 +147,8 @@ class Samples:
     def right_by_rows(self) -> bool:
         """Whether libvips decodes them right."""
         one = len(self.bits) == 1
+        if self.compression in _NOT_BY_ROWS or len(self.bits) > 4:
+            return False
         if self.planar and len(self.bits) == 2:
             return False
         if self.photometric == _PALETTE and not one:
@@ -151,7 +176,9 @@ class Samples:
         bands = f" in {len(self.bits)} bands" if len(self.bits) > 1 else ""
         order = ", low bits first" if self.reversed else ""
         planes = ", one band after the other" if self.planar else ""
-        return f"{depth}-bit {number}{colours} samples{bands}{planes}{order}"
+        packed = _COMPRESSIONS.get(self.compression)
+        packing = f", compressed as {packed}" if packed else ""
+        return f"{depth}-bit {number}{colours} samples{bands}{planes}{order}{packing}"
 
 
 def describe(file: BinaryIO, format: str | None) -> str | None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO
 
-BYTE, SHORT, LONG, RATIONAL, UNDEFINED, DOUBLE, LONG8 = 1, 3, 4, 5, 7, 12, 16
+BYTE, SHORT, LONG, RATIONAL, UNDEFINED, FLOAT, DOUBLE, LONG8 = 1, 3, 4, 5, 7, 11, 12, 16
 _SIZES = {
     1: 1,
     2: 1,
@@ -133,7 +133,7 @@ class _Layout:
         """A directory that stands at that place, with all that belongs to it."""
         head = struct.pack(self.many, len(values))
         start = place + len(head) + self.entry * len(values) + self.field
-        entries, bodies = b"", b""
+        entries, bodies = bytearray(), bytearray()
         for tag, value in sorted(values.items()):
             if isinstance(value, _Raw):
                 raw, body = value, b""
@@ -173,6 +173,9 @@ class Tiff:
         if order is None or head[2:] not in (struct.pack(f"{order}H", k) for k in (42, 43)):
             raise Damaged
         self._layout = _Layout(order, head[2:] == struct.pack(f"{order}H", 43))
+        self._left = file.seek(0, 2)
+        """Bytes of values that may still be read: together they are no more than the file, though
+        many tags can point to one place."""
         self._link = self._layout.field
         """Where the file says where its first directory is."""
 
@@ -204,6 +207,17 @@ class Tiff:
                     value = Value(LONG, b"", inner)
                 found[tag] = value
         return found
+
+    def place(self, number: int) -> int:
+        """Where the directory of a page is.
+
+        Raises:
+            Damaged: if there is none.
+        """
+        at = self._number(self._link)
+        for _ in range(number):
+            _, at = self._entries(at)
+        return at
 
     def pages(self, *tags: int) -> Iterator[dict[int, Value]]:
         """Those values of every picture in the file, one after the other.
@@ -271,6 +285,9 @@ class Tiff:
         if size > _MOST:
             raise Damaged
         data = entry.field[:size]
+        self._left -= size
+        if self._left < 0:
+            raise Damaged
         if size > len(entry.field):
             data = self._bytes(struct.unpack(self._layout.word, entry.field)[0], size)
         return Value(entry.type, self._layout.swapped(entry.type, data))

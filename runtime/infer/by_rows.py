@@ -114,7 +114,10 @@ def _look(path: Path) -> tuple[int, int, int, bool]:
     check_input(path)
     try:
         with path.open("rb") as file, open_picture(file, str(path)) as image:
-            count = len(frames.numbers(image, file))
+            numbers = frames.numbers(image, file)
+            count = len(numbers)
+            if numbers[0]:
+                image.seek(numbers[0])
             return image.height, image.width, count, count == 1 and depth(image) == 16
     except DvmsrError:
         raise

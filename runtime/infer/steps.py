@@ -23,6 +23,7 @@ from dvmsr.runtime.infer.results import (
 from dvmsr.runtime.video import enlarge as video
 from dvmsr.runtime.video.containers import is_video
 from dvmsr.utils.atomic import check_target, write_atomically
+from dvmsr.utils.console import about
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,6 +69,10 @@ class Steps:
 
     def load(self, job: FileJob) -> Loaded:
         """Read, or look into what goes by rows or is a video."""
+        with about(str(job.source)):
+            return self._load(job)
+
+    def _load(self, job: FileJob) -> Loaded:
         check_target(job.target, self.all.replaces(job))
         if is_video(job.source):
             told = self.all.options.codec, self.all.options.crf, self.all.options.resume

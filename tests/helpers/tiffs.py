@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-ASCII, SHORT, LONG, DOUBLE = 2, 3, 4, 12
-_CODES = {ASCII: "B", SHORT: "H", LONG: "I", DOUBLE: "d"}
+ASCII, SHORT, LONG, FLOAT, DOUBLE = 2, 3, 4, 11, 12
+_CODES = {ASCII: "B", SHORT: "H", LONG: "I", FLOAT: "f", DOUBLE: "d"}
 
 Tags = Mapping[int, tuple[int, Sequence[float]]]
 """Tag: type and values."""

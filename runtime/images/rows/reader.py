@@ -22,7 +22,7 @@ from PIL import Image
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import frames, icc
 from dvmsr.runtime.images.codec import damaged, many_frames, open_picture, warn_of_bands
-from dvmsr.runtime.images.metadata import EMPTY, Metadata, read_metadata
+from dvmsr.runtime.images.metadata import EMPTY, Metadata, orientation, read_metadata
 from dvmsr.runtime.images.rows.vips import import_vips, source
 from dvmsr.runtime.images.samples import Samples
 from dvmsr.runtime.images.tiff import Damaged
@@ -49,7 +49,6 @@ _MODES = {
     "cmyk": ("CMYK",),
 }
 """Pillow's modes for libvips' interpretations, with as many bands as the first one and more."""
-_ORIENTATION = 274
 _TURNS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -246,7 +245,7 @@ def reads(path: Path) -> bool:
         return loader is not None
     with path.open("rb") as file:
         try:
-            return Samples.of_file(file).right_by_rows
+            return Samples.of_file(file, frames.pages(file)[0]).right_by_rows
         except Damaged:
             return True  # what is wrong with it is told when it is opened
 
@@ -296,7 +295,8 @@ def _only_picture(path: Path, loader: str) -> tuple[int, Samples | None]:
     with path.open("rb") as file:
         if loader == "tiffload":
             try:
-                found, samples = frames.pages(file), Samples.of_file(file)
+                found = frames.pages(file)
+                samples = Samples.of_file(file, found[0])
             except Damaged:
                 raise damaged(str(path)) from None
         else:
@@ -329,7 +329,7 @@ def _told(path: Path) -> tuple[Metadata, int]:
             with open_picture(file, str(path), bounded=False) as image:
                 metadata = read_metadata(image, file, str(path))
                 with suppress(Exception):  # as above, and it is told already
-                    return metadata, Image.Image.getexif(image).get(_ORIENTATION, 1)
+                    return metadata, orientation(image, file)
                 return metadata, 1
         except Exception:  # damaged bytes can make Pillow raise anything
             warnings.warn(f"{path}: its metadata is damaged and left out", stacklevel=4)

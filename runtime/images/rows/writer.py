@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ _COLOUR_TYPES = {"L": 0, "RGB": 2, "LA": 4, "RGBA": 6}
 """PNG's number for a mode (PNG 1.2, IHDR)."""
 _CLASSIC_TIFF = 4 * 10**9
 """Bytes of pixels above which a TIFF becomes a BigTIFF, whose offsets have 64 bits."""
-_KEEP = {"exif-data": 1, "xmp-data": 2, "iptc-data": 4, "icc-profile-data": 8}
-"""VipsForeignKeep, by the name of what is kept; without EXIF data, libvips would make some."""
+_KEEP = {"xmp-data": 2, "iptc-data": 4, "icc-profile-data": 8}
+"""VipsForeignKeep, by the name of what is kept; EXIF data, libvips would write anew."""
 _MM_PER_INCH, _NO_DPI = 25.4, 72.0
 """libvips always states a resolution."""
 _PATIENCE_MS = 200
@@ -215,13 +216,11 @@ def _saving(
     path: Path, format: str, profile: bytes | None, metadata: Metadata, quality: int | None
 ) -> Callable[[Any], None]:
     """What encodes a picture of libvips."""
-    exif = b"" if format == "TIFF" else metadata.exif
-    if format == "JPEG" and metadata.dpi and not exif:  # libvips tells it there or nowhere
-        exif = resolution(metadata.dpi)
+    if format == "JPEG" and metadata.dpi and not metadata.exif:  # libvips writes no JFIF segment
+        metadata = replace(metadata, exif=resolution(metadata.dpi))
     blobs = {
         name: data
         for name, data in [
-            ("exif-data", exif),
             ("xmp-data", metadata.xmp if format == "JPEG" else b""),
             ("iptc-data", iptc_blocks(metadata.iptc) if format == "JPEG" else b""),
             ("icc-profile-data", profile),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiffs import LONG, write_tiff
+from tiffs import ASCII, DOUBLE, LONG, write_tiff
 
 from dvmsr.runtime.images import frames
 from dvmsr.runtime.images.picture import read_picture
@@ -70,3 +70,19 @@ def test_other_formats_are_counted_by_pillow(tmp_path: Path) -> None:
 def test_a_damaged_tiff_cannot_be_counted() -> None:
     with pytest.raises(Damaged):
         frames.pages(io.BytesIO(b"II*\0\xff\xff\0\0"))
+
+
+def test_a_preview_before_the_picture_is_not_the_picture(tmp_path: Path) -> None:
+    """Neither its pixels, nor its samples, nor what it tells."""
+    of_preview = {**REDUCED, 270: (ASCII, list(b"preview\0")), 33550: (DOUBLE, [8.0, 8.0, 0.0])}
+    of_picture = {
+        254: (LONG, [0]),
+        270: (ASCII, list(b"picture\0")),
+        33550: (DOUBLE, [1.0, 1.0, 0.0]),
+    }
+    path = write_tiff(tmp_path / "p.tif", PIXELS, 8, 2, more=of_preview, pages=[of_picture])
+    picture = read_picture(path, lambda header: None)
+    assert len(picture.frames) == 1
+    assert b"picture" in picture.metadata.exif
+    assert b"preview" not in picture.metadata.exif
+    assert of(path) == [1]

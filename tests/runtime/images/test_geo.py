@@ -86,7 +86,12 @@ def test_rational_polynomials_count_from_the_middle(point: bool) -> None:
     assert changed == {2, 3, 7, 8}
 
 
-@pytest.mark.parametrize("tag", [SCALE_TAG, TIE, MATRIX, RPC])
+def test_intergraphs_matrix_is_one_like_the_other() -> None:
+    matrix = [float(k) for k in range(16)]
+    assert enlarged(33920, matrix, 4, True) == enlarged(MATRIX, matrix, 4, True)
+
+
+@pytest.mark.parametrize("tag", [SCALE_TAG, TIE, MATRIX, 33920, RPC])
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 def test_too_few_values_are_no_reason_to_fail(tag: int, count: int) -> None:
     assert len(enlarged(tag, [1.0] * count, 4, True)) == count

@@ -15,6 +15,7 @@ from PIL.ExifTags import IFD
 from small_model import random_pixels
 
 from dvmsr.runtime.images.jpeg import iptc_marker
+from dvmsr.runtime.images.metadata import Metadata
 from dvmsr.runtime.images.picture import Picture, encode_picture, read_picture
 
 WIDTH, HEIGHT, SCALE = 24, 16, 3
@@ -289,3 +290,24 @@ def test_a_resolution_beyond_jfif_is_told_in_exif_data(tmp_path: Path) -> None:
     result = enlarged(path, tmp_path / "b.jpg")
     assert result.info.get("jfif_density", (1, 1)) == (1, 1)
     assert result.getexif()[282] == pytest.approx(60_000 * SCALE, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "filling",
+    [b" " * 3_000_000, b"<xmp:Thumbnails " * 200_000, b"\n tiff:Orientation=" * 100_000],
+    ids=["spaces", "thumbnails", "orientations"],
+)
+def test_long_xmp_takes_no_time(filling: bytes) -> None:
+    """Time that grows with the square of its length would be hours."""
+    head, end = b'<x:xmpmeta tiff:ImageWidth="24">', filling + b"</x:xmpmeta>"
+    xmp = head + b"<xmp:Thumbnails><a/></xmp:Thumbnails>" + end
+    larger = Metadata(xmp=xmp).enlarged(3, (72, 48))
+    assert larger.xmp == head.replace(b"24", b"72") + end
+
+
+def test_no_resolution_is_made_up_of_exif_data_without_one(tmp_path: Path) -> None:
+    data = Image.Exif()
+    data[MAKER] = "Leica"
+    path = save(tmp_path / "p.jpg", exif=data.tobytes())
+    assert Image.open(path).info["dpi"] == (72, 72)
+    assert read_picture(path, lambda header: None).metadata.dpi is None

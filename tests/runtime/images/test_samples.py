@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tiffs import write_tiff
+from tiffs import SHORT, write_tiff
 
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images.codec import read_image
@@ -263,3 +263,24 @@ def _no_warning_unless_expected(request: pytest.FixtureRequest) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_a_palette_of_8_bits_is_read_as_it_was_meant(tmp_path: Path, bits: int) -> None:
+    values = samples(bits, 1)
+    ramp = [k * 255 // ((1 << bits) - 1) for k in range(1 << bits)]
+    more = {320: (SHORT, ramp * 3)}
+    path = write_tiff(tmp_path / "p.tif", values, bits, PALETTE, more=more)
+    np.testing.assert_array_equal(in_memory(path), np.repeat(eight(values, bits), 3, -1))
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"), [(34887, "LERC"), (50002, "JPEG XL"), (33005, "JPEG 2000")]
+)
+def test_a_compression_that_is_not_read_is_named(
+    tmp_path: Path, compression: int, name: str
+) -> None:
+    path = write_tiff(tmp_path / "p.tif", samples(8, 3), 8, RGB, more={259: (SHORT, [compression])})
+    for way in (in_memory, by_rows) if vips.installed() else (in_memory,):
+        with pytest.raises(DvmsrError, match=rf"p\.tif .*compressed as {name}.*; .*convert it"):
+            way(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,13 @@ def test_a_value_that_claims_too_much_is_left_out() -> None:
     data = bytearray(tiff.as_exif({ARTIST: Value(2, b"name\0"), 305: Value(2, b"soft\0")}))
     data[14:18] = (1 << 31).to_bytes(4, "little")
     assert len(Tiff(io.BytesIO(data)).directory()) == 1
+
+
+def test_values_together_are_no_more_than_the_file() -> None:
+    """However many tags point to one place."""
+    data = bytearray(b"II*\0" + (8).to_bytes(4, "little") + (500).to_bytes(2, "little"))
+    for tag in range(40_000, 40_500):
+        data += struct.pack("<HHII", tag, tiff.UNDEFINED, 60_000, 8)
+    data += bytes(60_000)
+    values = Tiff(io.BytesIO(data)).directory()
+    assert sum(len(value.data) for value in values.values()) <= len(data)

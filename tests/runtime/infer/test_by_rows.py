@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 from processes import LIMIT, next_line
 from profiles import WIDE
 from small_model import Models, random_pixels
-from tiffs import ASCII, DOUBLE, SHORT, write_tiff
+from tiffs import ASCII, DOUBLE, FLOAT, SHORT, write_tiff
 
 from dvmsr import checkpoint
 from dvmsr.errors import UsageError
@@ -616,3 +616,84 @@ def test_libvips_is_not_asked_for_threads_that_there_are_not(
     assert infer("p.png", "-o", "o.png", "--strip", "8", *model) == 1
     assert NO_MORE in capsys.readouterr().err
     assert {path.name for path in Path().iterdir()} == {"p.png"}
+
+
+def exif_in(path: str) -> bytes:
+    """As it is stored in a PNG or a JPEG."""
+    data = Path(path).read_bytes()
+    if path.endswith("png"):
+        return dict(chunks_of(path)).get(b"eXIf", b"")
+    place = data.find(b"Exif\0\0")
+    length = int.from_bytes(data[place - 2 : place], "big")
+    return data[place + 6 : place - 2 + length]
+
+
+@requires_vips
+@pytest.mark.parametrize("target", ["o.png", "o.jpg"])
+def test_exif_data_by_rows_is_the_same_byte_for_byte(
+    model: tuple[str, ...], infer: Infer, target: str
+) -> None:
+    """With a maker's notes, in its order of bytes, and nothing made up."""
+    data = Image.Exif()
+    data.endian = ">"
+    data[271], data[270] = "Leica", "x" * 30_000
+    data[0x8769] = {0x927C: b"LEICA\0\1\2\3", 0x9003: "2026:01:01 00:00:00"}
+    noise("p.jpg", 9, 7, exif=data.tobytes())
+    assert infer("p.jpg", "-o", f"rows-{target}", "--strip", "4", *model) == 0
+    assert infer("p.jpg", "-o", f"whole-{target}", *model) == 0
+    assert exif_in(f"rows-{target}") == exif_in(f"whole-{target}") != b""
+    assert b"LEICA\0\1\2\3" in exif_in(f"rows-{target}")
+
+
+@requires_vips
+@pytest.mark.parametrize("kind", ["eXIf", "xmp"])
+def test_an_orientation_behind_the_pixels_counts_by_rows(
+    model: tuple[str, ...], infer: Infer, kind: str
+) -> None:
+    noise("plain.png", 9, 7)
+    data = Path("plain.png").read_bytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[271] = 6, "Leica"
+    told = {
+        "eXIf": annotations.chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")),
+        "xmp": annotations.chunk(
+            b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta tiff:Orientation="6"/>'
+        ),
+    }[kind]
+    Path("p.png").write_bytes(data[:-12] + told + data[-12:])
+    assert infer("p.png", "-o", "rows.png", "--strip", "4", *model) == 0
+    assert infer("p.png", "-o", "whole.png", *model) == 0
+    with Image.open("rows.png") as rows, Image.open("whole.png") as whole:
+        assert rows.size == whole.size == (18, 14)
+    assert (b"Leica" in Path("rows.png").read_bytes()) == (kind == "eXIf")
+
+
+@pytest.mark.parametrize("kind", ["float", "turned"])
+def test_unusual_maps(
+    model: tuple[str, ...], infer: Infer, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    tags = {33550: (FLOAT if kind == "float" else DOUBLE, [10.0, 12.0, 3.0]), 270: (ASCII, [65, 0])}
+    if kind == "turned":
+        tags[274] = (SHORT, [6])
+    write_tiff(Path("p.tif"), np.arange(63 * 3).reshape(7, 9, 3), 8, 2, more=tags)
+    assert infer("p.tif", "-o", "o.tif", *model) == 0
+    with Path("o.tif").open("rb") as file:
+        found = Tiff(file).directory()
+    assert found[270].data == b"A\0"
+    left_out = "p.tif: its place on earth is left out, as the picture is stored turned"
+    assert (left_out in capsys.readouterr().err) == (kind == "turned")
+    assert found[33550].numbers == (5, 6, 3) if kind == "float" else 33550 not in found
+
+
+def test_what_pillow_warns_of_names_the_file(
+    model: tuple[str, ...], infer: Infer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {271: (ASCII, list(b"maker of pictures\0"))}
+    path = write_tiff(Path("p.tif"), np.arange(63 * 3).reshape(7, 9, 3), 8, 2, more=more)
+    data = path.read_bytes()
+    place = data.index(struct.pack("<HHI", 271, 2, 18)) + 8
+    path.write_bytes(data[:place] + struct.pack("<I", len(data) + 5) + data[place + 4 :])
+    infer("p.tif", "-o", "o.tif", *model)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert lines
+    assert all(line.startswith("warning: p.tif: ") for line in lines)
