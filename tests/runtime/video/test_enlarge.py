@@ -400,9 +400,10 @@ def test_without_pyav(
 
 
 def test_all_planes_of_identical_runs_agree(folder: Path, infer: Infer) -> None:
+    """Without loss: x264 itself does not always make the same of equal pictures."""
     clip("in.mp4")
-    for result in ("a.mp4", "b.mp4"):
-        assert infer("in.mp4", "-o", result, *MODEL) == 0
-    for first, second in zip(all_planes("a.mp4"), all_planes("b.mp4"), strict=True):
+    for result in ("a.mkv", "b.mkv"):
+        assert infer("in.mp4", "-o", result, "--codec", "ffv1", *MODEL) == 0
+    for first, second in zip(all_planes("a.mkv"), all_planes("b.mkv"), strict=True):
         for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
