@@ -45,8 +45,8 @@ NO_MORE = (
 
 def is_refused(error: BaseException) -> bool:
     """Whether this is the system's refusal to start a thread or a process."""
-    if isinstance(error, BlockingIOError):  # of fork
-        return True
+    if isinstance(error, BlockingIOError):  # of fork; that of a pipe that is full tells more
+        return not hasattr(error, "characters_written")
     return isinstance(error, RuntimeError) and "can't start new thread" in str(error)
 
 

@@ -44,7 +44,7 @@ NOT_READ = (
     *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".ico", ".icns", ".pcx", ".dds", ".qoi"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw"),
     *(".orf", ".rw2", ".raf", ".pef", ".srw", ".rwl", ".3fr", ".iiq", ".mpo", ".heics", ".avifs"),
-    *(".cur", ".sgi", ".rgb", ".fits", ".fit", ".dcm", ".eps", ".jps", ".pbm", ".pam", ".pfm"),
+    *(".cur", ".sgi", ".rgb", ".fits", ".fit", ".dcm", ".eps", ".jps", ".pam", ".pfm"),
 )
 """File extensions of further pictures: photographs of telephones, raw ones, drawings."""
 

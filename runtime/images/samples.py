@@ -73,6 +73,7 @@ class Samples:
     reversed: bool
     """Whether the lowest bits of a byte come first."""
     compression: int = 1
+    """Its number (TIFF 6.0, section 8, and registered since)."""
 
     @classmethod
     def of(cls, tags: Mapping[int, Sequence[float]]) -> Samples:

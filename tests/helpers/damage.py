@@ -174,7 +174,7 @@ def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str
         return None
 
 
-_SAID = re.compile(r"(error|warning): |out/|.*\d+ of \d+ |\d+ images in |.*: \d+x\d+ -> ")
+_SAID = re.compile(r"(error|warning): (in|out)/|out/|.*\d+ of \d+ |\d+ images in |.*: \d+x\d+ -> ")
 """Lines on stderr that are ours."""
 
 

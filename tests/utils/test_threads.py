@@ -64,3 +64,22 @@ def test_no_more_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         threading.Thread(target=print).start()
     with pytest.raises(RuntimeError, match="a bug"), threads.starting():
         raise RuntimeError("a bug")
+
+
+def test_a_pipe_that_is_full_is_no_want_of_threads() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with os.fdopen(reader), os.fdopen(writer, "wb") as pipe:
+        with pytest.raises(BlockingIOError) as full:
+            pipe.write(bytes(1 << 20))
+            pipe.flush()
+        assert not threads.is_refused(full.value)
+        os.set_blocking(writer, True)
+        os.set_blocking(reader, False)
+        while True:  # what is still to be written at the end needs room
+            try:
+                if not os.read(reader, 1 << 20):
+                    break
+            except BlockingIOError:
+                break
+    assert threads.is_refused(BlockingIOError(11, "fork"))
