@@ -11,7 +11,7 @@ from pathlib import Path
 import dvmsr
 from dvmsr.errors import DvmsrError, MissingComponentError
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 REMEDY = "reinstall dvmsr where GCC or Clang can build them (`pip install -v` shows why not)"
 
 _NAMES = ("libdvmsr_ops.so", "libdvmsr_ops.dylib", "dvmsr_ops.dll", "libdvmsr_ops.dll")
@@ -27,21 +27,25 @@ class _Executor(Structure):
     ]
 
 
-def _structure(name: str, dtype: bool, sizes: str, pointers: str) -> type[Structure]:
-    fields: list[tuple[str, type]] = [("dtype", c_int)] if dtype else []
+def _structure(name: str, kind: str, sizes: str, pointers: str) -> type[Structure]:
+    fields: list[tuple[str, type]] = [(number, c_int) for number in kind.split()]
     fields += [(size, c_int64) for size in sizes.split()]
     fields += [(pointer, c_void_p) for pointer in pointers.split()]
     return type(name, (Structure,), {"_fields_": fields})
 
 
-SCAN_ARGUMENTS = "u delta A B C D z delta_bias h0"
+SCAN_ARGUMENTS = "u delta A B C D delta_bias h0 z"
 CONV_ARGUMENTS = "x weight bias tail"
-ScanInputs = _structure("ScanInputs", True, "batch length channels state", SCAN_ARGUMENTS)
-ScanOutputs = _structure("ScanOutputs", False, "", "y h_last")
-ScanGradients = _structure("ScanGradients", False, "", SCAN_ARGUMENTS)
-ConvInputs = _structure("ConvInputs", True, "batch length channels width", CONV_ARGUMENTS)
-ConvOutputs = _structure("ConvOutputs", False, "", "y new_tail")
-ConvGradients = _structure("ConvGradients", False, "", CONV_ARGUMENTS)
+ScanInputs = _structure(
+    "ScanInputs", "dtype delta_softplus", "batch length channels groups state", SCAN_ARGUMENTS
+)
+ScanOutputs = _structure("ScanOutputs", "", "", "y h_last")
+ScanGradients = _structure("ScanGradients", "", "", SCAN_ARGUMENTS)
+ConvInputs = _structure(
+    "ConvInputs", "dtype activation", "batch length channels width", CONV_ARGUMENTS
+)
+ConvOutputs = _structure("ConvOutputs", "", "", "y new_tail")
+ConvGradients = _structure("ConvGradients", "", "", CONV_ARGUMENTS)
 
 
 def library_path() -> Path | None:

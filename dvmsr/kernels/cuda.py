@@ -26,7 +26,7 @@ from pathlib import Path
 from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.kernels.cpu import CONV_ARGUMENTS, SCAN_ARGUMENTS
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 PIXELS = {"uint8": 0, "uint16": 1, "float32": 2}
 WHOLE = 2**31 - 1
@@ -49,13 +49,17 @@ def _structure(
 _DTYPE: list[tuple[str, type]] = [("dtype", c_int)]
 ScanParams = _structure(
     "ScanParams",
-    _DTYPE,
-    "batch length channels state",
+    [*_DTYPE, ("delta_softplus", c_int32)],
+    "batch length channels groups state",
     f"{SCAN_ARGUMENTS} y h_last",
     "u delta B C z y",
 )
 ConvParams = _structure(
-    "ConvParams", _DTYPE, "batch length channels width", f"{CONV_ARGUMENTS} y new_tail", "x y"
+    "ConvParams",
+    [*_DTYPE, ("activation", c_int32)],
+    "batch length channels width",
+    f"{CONV_ARGUMENTS} y new_tail",
+    "x y",
 )
 ScanOutputGradients = _structure("ScanOutputGradients", [], "", "y h_last")
 ScanGradients = _structure("ScanGradients", [], "", SCAN_ARGUMENTS)

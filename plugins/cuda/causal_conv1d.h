@@ -19,6 +19,7 @@ extern "C" {
  * dense. Outputs must not overlap inputs or each other. */
 typedef struct {
   dvmsr_cuda_dtype dtype;
+  int32_t activation;                     /* 1: SiLU, 0: none */
   int64_t batch, length, channels, width; /* B, L >= 0; D, K > 0, fastest at K = 4 */
   const void *x;                          /* act (B, L, D) */
   const float *weight;                    /* (D, K) */

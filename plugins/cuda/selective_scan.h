@@ -6,6 +6,8 @@
  *   h_t     = exp(delta_t A) h_{t-1} + delta_t u_t B_t        h_{-1} = h0
  *   y_t     = (h_t . C_t + D u_t) silu(z_t)
  *
+ * where channel d uses group d / (D / G) of B and C.
+ *
  * The sequence is cut into chunks that run in parallel; the caller says how long they are. Nothing
  * here allocates, copies from or to the host, synchronises or keeps state, so a call can be captured
  * in a CUDA graph. Every status is a cudaError_t, 0 for success; arguments outside the limits below
@@ -21,23 +23,24 @@ extern "C" {
 #endif
 
 /* "act" tensors have the type `dtype`; the token stride of each is the number of elements from one
- * token to the next (its last dimension where the tensor is dense), below 2^31. Batch elements
+ * token to the next (D, or G N for B and C, where the tensor is dense), below 2^31. Batch elements
  * follow each other at length x stride. All else is dense float. Pointers are device pointers;
  * outputs must not overlap inputs or each other. */
 typedef struct {
   dvmsr_cuda_dtype dtype;
-  int64_t batch, length, channels, state; /* B, L >= 0; D > 0; 0 < N <= 64, fastest at N = 16 */
-  const void *u;                          /* act (B, L, D) */
-  const void *delta;                      /* act (B, L, D), before bias and softplus */
-  const float *A;                         /* (D, N) */
-  const void *B;                          /* act (B, L, N) */
-  const void *C;                          /* act (B, L, N) */
-  const float *D;                         /* (D) */
-  const void *z;                          /* act (B, L, D) */
-  const float *delta_bias;                /* (D) */
-  const float *h0;                        /* (B, D, N) */
-  void *y;                                /* act (B, L, D) */
-  float *h_last;                          /* (B, D, N) */
+  int32_t delta_softplus;                         /* 0: delta + delta_bias is the step itself */
+  int64_t batch, length, channels, groups, state; /* B, L >= 0; D > 0; G divides D; 0 < N <= 64, fastest at 16 */
+  const void *u;                                  /* act (B, L, D) */
+  const void *delta;                              /* act (B, L, D), before bias and softplus */
+  const float *A;                                 /* (D, N) */
+  const void *B;                                  /* act (B, L, G, N) */
+  const void *C;                                  /* act (B, L, G, N) */
+  const float *D;                                 /* (D) */
+  const float *delta_bias;                        /* (D) */
+  const float *h0;                                /* (B, D, N) */
+  const void *z;                                  /* act (B, L, D); NULL: no gate */
+  void *y;                                        /* act (B, L, D) */
+  float *h_last;                                  /* (B, D, N) */
   int64_t u_stride, delta_stride, B_stride, C_stride, z_stride, y_stride; /* token strides */
 } dvmsr_cuda_scan_params;
 

@@ -22,9 +22,8 @@ typedef struct {
   void *u, *delta;
   float *A;
   void *B, *C;
-  float *D;
-  void *z;
-  float *delta_bias, *h0;
+  float *D, *delta_bias, *h0;
+  void *z; /* as in the call: NULL without a gate */
 } dvmsr_cuda_scan_gradients;
 
 /* Bytes of device memory, aligned to 4, that the call needs beside its tensors. */

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* Raised with every incompatible change of this header; see dvmsr_abi_version. */
-#define DVMSR_ABI_VERSION 1
+#define DVMSR_ABI_VERSION 2
 
 typedef enum {
   DVMSR_F32 = 0, /* everything float */
@@ -32,7 +32,8 @@ typedef enum {
 
 typedef enum {
   DVMSR_OK = 0,
-  DVMSR_INVALID_ARGUMENT = 1, /* negative size, zero D, N or K, or an unknown or unsupported dtype */
+  DVMSR_INVALID_ARGUMENT = 1, /* negative size, zero D, G, N or K, G that does not divide D, or an
+                               * unknown or unsupported dtype */
   DVMSR_OUT_OF_MEMORY = 2,
   DVMSR_FAILED = 3 /* anything else */
 } dvmsr_status;
@@ -51,16 +52,17 @@ typedef struct {
 /* "act" tensors have the activation type, "par" tensors the parameter type of the dtype. */
 typedef struct {
   dvmsr_dtype dtype;
-  int64_t batch, length, channels, state; /* B, L, D, N */
-  const void *u;                          /* act (B, L, D) */
-  const void *delta;                      /* act (B, L, D), before bias and softplus */
-  const void *A;                          /* par (D, N) */
-  const void *B;                          /* act (B, L, N) */
-  const void *C;                          /* act (B, L, N) */
-  const void *D;                          /* par (D) */
-  const void *z;                          /* act (B, L, D) */
-  const void *delta_bias;                 /* par (D) */
-  const void *h0;                         /* par (B, D, N) */
+  int32_t delta_softplus;                         /* 0: delta + delta_bias is the step itself */
+  int64_t batch, length, channels, groups, state; /* B, L, D, G, N; channel d uses group d / (D / G) */
+  const void *u;                                  /* act (B, L, D) */
+  const void *delta;                              /* act (B, L, D), before bias and softplus */
+  const void *A;                                  /* par (D, N) */
+  const void *B;                                  /* act (B, L, G, N) */
+  const void *C;                                  /* act (B, L, G, N) */
+  const void *D;                                  /* par (D) */
+  const void *delta_bias;                         /* par (D) */
+  const void *h0;                                 /* par (B, D, N) */
+  const void *z;                                  /* act (B, L, D); NULL: no gate */
 } dvmsr_scan_inputs;
 
 typedef struct {
@@ -69,11 +71,12 @@ typedef struct {
 } dvmsr_scan_outputs;
 
 typedef struct {
-  void *u, *delta, *A, *B, *C, *D, *z, *delta_bias, *h0; /* shapes of the inputs */
+  void *u, *delta, *A, *B, *C, *D, *delta_bias, *h0, *z; /* shapes of the inputs; z as there */
 } dvmsr_scan_gradients;
 
 typedef struct {
   dvmsr_dtype dtype;
+  int32_t activation;                     /* 1: SiLU, 0: none */
   int64_t batch, length, channels, width; /* B, L, D, K */
   const void *x;                          /* act (B, L, D) */
   const void *weight;                     /* par (D, K) */
