@@ -187,11 +187,11 @@ class Mamba(nn.Module):
         u, tail = ops.causal_conv1d(x, conv1d.weight.squeeze(1), conv1d.bias, tail)  # (b, L, D)
         W_dt, W_B, W_C = x_proj.weight.split(self.sizes)  # (R, D), (N, D), (N, D)
         delta = F.linear(F.linear(u, W_dt), dt_proj.weight)  # (b, L, D), before bias and softplus
-        B = F.linear(u, W_B)  # (b, L, N)
-        C = F.linear(u, W_C)  # (b, L, N)
+        B = F.linear(u, W_B).unsqueeze(2)  # (b, L, 1, N): one group
+        C = F.linear(u, W_C).unsqueeze(2)  # (b, L, 1, N)
         A = -torch.exp(at_least_fp32(A_log))  # (D, N)
         y, h = ops.selective_scan(
-            u, delta, A, B, C, at_least_fp32(D), z, at_least_fp32(dt_proj.bias), h
+            u, delta, A, B, C, at_least_fp32(D), at_least_fp32(dt_proj.bias), h, z
         )
         return y, tail, h  # y (b, L, D), gated by SiLU(z)
 

@@ -92,9 +92,9 @@ def _causal_conv1d_fn() -> Any:
     return causal_conv1d_fn
 
 
-def _check(operator: str, **tensors: tuple[Tensor, tuple[int, ...]]) -> None:
+def _check(operator: str, **tensors: tuple[Tensor | None, tuple[int, ...]]) -> None:
     for name, (tensor, shape) in tensors.items():
-        if tuple(tensor.shape) != shape:
+        if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(f"{operator}: {name} is {tuple(tensor.shape)}, should be {shape}")
 
 
@@ -104,22 +104,25 @@ def selective_scan(
     A: Tensor,
     B: Tensor,
     C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    delta_bias: Tensor,
+    D: Tensor | None = None,
+    delta_bias: Tensor | None = None,
     h0: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_softplus: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Gated selective scan (Mamba, arXiv 2312.00752, Algorithm 2), token-major.
+    """Selective scan (Mamba, arXiv 2312.00752, Algorithm 2), token-major.
 
     delta_t = softplus(delta_t + delta_bias), h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,
-    y_t = (C_t h_t + D u_t) silu(z_t).
+    y_t = (C_t h_t + D u_t) silu(z_t), where channel d uses group d // (D / G) of B and C.
 
     Args:
-        u, delta, z: (B, L, D), FP16, BF16, FP32 or FP64.
+        u, delta: (B, L, D), FP16, BF16, FP32 or FP64.
         A: (D, N), FP32 (FP64 with FP64 activations), as are D, delta_bias and h0.
-        B, C: (B, L, N), in the type of u.
-        D, delta_bias: (D).
+        B, C: (B, L, G, N) in the type of u; G divides D.
+        D, delta_bias: (D); zero where they are None.
         h0: state before the first token, (B, D, N); zero where it is None.
+        z: (B, L, D) in the type of u; there is no gate where it is None.
+        delta_softplus: if False, delta + delta_bias is the step itself.
 
     Returns:
         y (B, L, D) in the type of u, and the state after the last token (B, D, N).
@@ -129,9 +132,14 @@ def selective_scan(
     """
     batch, length, channels = u.shape
     state = A.shape[-1]
+    if B.dim() != 4 or B.shape[2] == 0 or channels % B.shape[2]:
+        raise ValueError(
+            f"selective_scan: B is {tuple(B.shape)}, should be "
+            f"({batch}, {length}, G, {state}) with a G that divides the {channels} channels of u"
+        )
     tokens, rows, hidden = (
         (batch, length, channels),
-        (batch, length, state),
+        (batch, length, B.shape[2], state),
         (batch, channels, state),
     )
     _check(
@@ -143,41 +151,51 @@ def selective_scan(
         C=(C, rows),
         D=(D, (channels,)),
         delta_bias=(delta_bias, (channels,)),
+        h0=(h0, hidden),
     )
     on_cuda = state <= MAX_CUDA_STATE and _takes_cuda_kernels(u)
     if u.is_cuda and not on_cuda and h0 is None and length and (scan := _mamba_scan()) is not None:
-        u_, delta_, B_, C_, z_ = (t.transpose(1, 2).contiguous() for t in (u, delta, B, C, z))
-        y, h_last = scan(u_, delta_, A, B_, C_, D, z_, delta_bias, True, True)
-        return y.transpose(1, 2), h_last
-    if h0 is None:
-        h0 = A.new_zeros(hidden)
-    _check("selective_scan", h0=(h0, hidden))
+        u_, delta_, z_ = (t if t is None else t.mT.contiguous() for t in (u, delta, z))
+        B_, C_ = (t.permute(0, 2, 3, 1).contiguous() for t in (B, C))  # (B, G, N, L)
+        y, h_last = scan(u_, delta_, A, B_, C_, D, z_, delta_bias, delta_softplus, True)
+        return y.mT, h_last
+    h0 = A.new_zeros(hidden) if h0 is None else h0
+    D, delta_bias = (A.new_zeros(channels) if t is None else t for t in (D, delta_bias))
     if on_cuda:
         from dvmsr.ops import native_cpu
 
-        delta, B, C, z = (t.to(u.dtype) for t in (delta, B, C, z))
+        narrow = (t if t is None else t.to(u.dtype) for t in (delta, B, C, z))
+        delta, B, C, z = narrow
         A, D, delta_bias, h0 = (t.float() for t in (A, D, delta_bias, h0))
-        return native_cpu.selective_scan(u, delta, A, B, C, D, z, delta_bias, h0)
+        return native_cpu.selective_scan(u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus)
     if u.device.type in ("cpu", "meta") and _uses_native():
         from dvmsr.ops import native_cpu
 
         wide = float64 if u.dtype == float64 else float32
         y, h_last = native_cpu.selective_scan(
-            *(t.to(wide) for t in (u, delta, A, B, C, D, z, delta_bias, h0))
+            *(t.to(wide) for t in (u, delta, A, B, C, D, delta_bias, h0)),
+            None if z is None else z.to(wide),
+            delta_softplus,
         )
         return y.to(u.dtype), h_last
-    return selective_scan_chunked(u, delta, A, B, C, D, z, delta_bias, h0)
+    return selective_scan_chunked(u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus)
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    tail: Tensor | None = None,
+    activation: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Depthwise convolution over the current and the K-1 tokens before, then SiLU; token-major.
+    """Depthwise convolution over the current and the K-1 tokens before; token-major.
 
     Args:
         x: (B, L, D), FP16, BF16, FP32 or FP64.
-        weight, bias: (D, K) and (D); the last tap meets the current token.
+        weight: (D, K); the last tap meets the current token.
+        bias: (D); zero where it is None.
         tail: the K-1 tokens before the first, (B, K-1, D); zero where it is None.
+        activation: whether SiLU follows.
 
     Returns:
         y (B, L, D) in the type of x, and the last K-1 tokens of tail and x together (B, K-1, D).
@@ -188,8 +206,14 @@ def causal_conv1d(
     batch, length, channels = x.shape
     width = weight.shape[-1]
     before = (batch, width - 1, channels)
-    _check("causal_conv1d", weight=(weight, (channels, width)), bias=(bias, (channels,)))
+    _check(
+        "causal_conv1d",
+        weight=(weight, (channels, width)),
+        bias=(bias, (channels,)),
+        tail=(tail, before),
+    )
     on_cuda = _takes_cuda_kernels(x)
+    bias = weight.new_zeros(channels) if bias is None else bias
     if (
         x.is_cuda
         and not on_cuda
@@ -198,19 +222,22 @@ def causal_conv1d(
         and width <= 4
         and (conv := _causal_conv1d_fn()) is not None
     ):
-        y = conv(x.transpose(1, 2), weight.to(x.dtype), bias.to(x.dtype), activation="silu")
+        act = "silu" if activation else None
+        y = conv(x.transpose(1, 2), weight.to(x.dtype), bias.to(x.dtype), activation=act)
         return y.transpose(1, 2), x[:, length - (width - 1) :]
     if tail is None:
         tail = x.new_zeros(before)
-    _check("causal_conv1d", tail=(tail, before))
     if on_cuda:
         from dvmsr.ops import native_cpu
 
-        return native_cpu.causal_conv1d(x, weight.float(), bias.float(), tail.to(x.dtype))
+        tail = tail.to(x.dtype)
+        return native_cpu.causal_conv1d(x, weight.float(), bias.float(), tail, activation)
     if x.device.type in ("cpu", "meta") and _uses_native():
         from dvmsr.ops import native_cpu
 
         wide = float64 if x.dtype == float64 else float32
-        y, new_tail = native_cpu.causal_conv1d(*(t.to(wide) for t in (x, weight, bias, tail)))
+        y, new_tail = native_cpu.causal_conv1d(
+            *(t.to(wide) for t in (x, weight, bias, tail)), activation
+        )
         return y.to(x.dtype), new_tail.to(x.dtype)
-    return causal_conv1d_shifted(x, weight, bias, tail)
+    return causal_conv1d_shifted(x, weight, bias, tail, activation)

@@ -18,8 +18,10 @@ CHUNK = 128
 def _scan_chunk(
     u: Tensor, step: Tensor, A: Tensor, B: Tensor, C: Tensor, h: Tensor
 ) -> tuple[Tensor, Tensor]:
+    groups = B.shape[2]
     decay = torch.exp(step.unsqueeze(-1) * A)  # (B, T, D, N)
-    state = (step * u).unsqueeze(-1) * B.unsqueeze(2)  # (B, T, D, N)
+    drive = (step * u).unflatten(2, (groups, -1))  # (B, T, G, D/G)
+    state = (drive.unsqueeze(-1) * B.unsqueeze(3)).flatten(2, 3)  # (B, T, D, N)
     state = torch.cat([(state[:, :1] + decay[:, :1] * h.unsqueeze(1)), state[:, 1:]], 1)
     reach = 1
     while reach < u.shape[1]:
@@ -27,7 +29,8 @@ def _scan_chunk(
         state = torch.cat([state[:, :reach], joined], 1)
         decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], 1)
         reach *= 2
-    return torch.einsum("btdn,btn->btd", state, C), state[:, -1].clone()
+    read = torch.einsum("btgdn,btgn->btgd", state.unflatten(2, (groups, -1)), C)
+    return read.flatten(2), state[:, -1].clone()
 
 
 class _Scan(torch.autograd.Function):
@@ -74,20 +77,24 @@ def selective_scan_chunked(
     B: Tensor,
     C: Tensor,
     D: Tensor,
-    z: Tensor,
     delta_bias: Tensor,
     h0: Tensor,
+    z: Tensor | None = None,
+    delta_softplus: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Shapes and meaning as `dvmsr.ops.reference.selective_scan_reference`."""
     work = A.dtype
     x = u.to(work)
-    step = F.softplus(delta.to(work) + delta_bias)
+    step = delta.to(work) + delta_bias
+    if delta_softplus:
+        step = F.softplus(step)
     y, h_last = _Scan.apply(x, step, A, B.to(work), C.to(work), h0)
-    return ((y + D * x) * F.silu(z.to(work))).to(u.dtype), h_last
+    y = y + D * x
+    return (y if z is None else y * F.silu(z.to(work))).to(u.dtype), h_last
 
 
 def causal_conv1d_shifted(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, activation: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Shapes and meaning as `dvmsr.ops.reference.causal_conv1d_reference`; the arithmetic is in
     the type of weight, whatever the type of x."""
@@ -96,4 +103,4 @@ def causal_conv1d_shifted(
     y = bias.expand(x.shape)
     for k, tap in enumerate(weight.unbind(1)):
         y = torch.addcmul(y, tap, padded[:, k : k + length].to(weight.dtype))
-    return F.silu(y).to(x.dtype), padded[:, length:]
+    return (F.silu(y) if activation else y).to(x.dtype), padded[:, length:]

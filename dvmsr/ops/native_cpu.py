@@ -1,6 +1,6 @@
 """The native CPU kernels as `torch.library` operators with fake kernels and gradients."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import Structure
 from dataclasses import dataclass
 from typing import Any
@@ -13,43 +13,45 @@ from dvmsr.kernels import cpu
 
 @dataclass(frozen=True)
 class _Kernels:
-    """Both operators take a sequence first and a state last, and return such two."""
+    """Both operators take a sequence (B, L, D) first, and return one like it and a state."""
 
     name: str
     inputs: type[Structure]
     outputs: type[Structure]
     gradients: type[Structure]
-    sized: int
-    """Which input is (D, N) or (D, K)."""
+    state: int
+    """Which input the returned state is like."""
+    sizes: Callable[..., tuple[int, ...]]
+    """B, L, D and the others of the structure, from the inputs."""
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Sequence[Tensor | None], applied: bool) -> tuple[Tensor, Tensor]:
         dense = _dense(inputs)
-        outputs = torch.empty_like(dense[0]), torch.empty_like(dense[-1])
-        arguments = self._describe(dense), self.outputs(*addresses(outputs))
+        outputs = torch.empty_like(dense[0]), torch.empty_like(dense[self.state])
+        arguments = self._describe(dense, applied), self.outputs(*addresses(outputs))
         cpu.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
         return outputs
 
-    def backward(self, inputs: list[Tensor], *output_gradients: Tensor) -> list[Tensor]:
+    def backward(
+        self, inputs: list[Tensor], output_gradients: Sequence[Tensor], applied: bool
+    ) -> list[Tensor]:
         dense, output_gradients = _dense(inputs), _dense(output_gradients)
         gradients = [torch.empty_like(tensor) for tensor in dense]
         cpu.call(
             f"{self.name}_backward",
-            self._describe(dense),
+            self._describe(dense, applied),
             *addresses(output_gradients),
             self.gradients(*addresses(gradients)),
             threads=torch.get_num_threads(),
         )
         return gradients
 
-    def _describe(self, dense: tuple[Tensor, ...]) -> Structure:
-        sequence = dense[0]
-        dtype = cpu.DTYPES[str(sequence.dtype).removeprefix("torch.")]
-        sizes = (*sequence.shape, dense[self.sized].shape[1])
-        return self.inputs(dtype, *sizes, *addresses(dense))
+    def _describe(self, dense: tuple[Tensor, ...], applied: bool) -> Structure:
+        dtype = cpu.DTYPES[str(dense[0].dtype).removeprefix("torch.")]
+        return self.inputs(dtype, applied, *self.sizes(*dense), *addresses(dense))
 
 
-def _dense(tensors: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors)
+def _dense(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in tensors if tensor is not None)
 
 
 def addresses(tensors: Iterable[Tensor]) -> list[int]:
@@ -57,8 +59,20 @@ def addresses(tensors: Iterable[Tensor]) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
 
 
-_SCAN = _Kernels("selective_scan", cpu.ScanInputs, cpu.ScanOutputs, cpu.ScanGradients, sized=2)
-_CONV = _Kernels("causal_conv1d", cpu.ConvInputs, cpu.ConvOutputs, cpu.ConvGradients, sized=1)
+def scan_sizes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, *_: Tensor) -> tuple[int, ...]:
+    """B, L, D, G, N"""
+    return *u.shape, *B.shape[2:]
+
+
+def conv_sizes(x: Tensor, weight: Tensor, *_: Tensor) -> tuple[int, ...]:
+    """B, L, D, K"""
+    return *x.shape, weight.shape[1]
+
+
+_SCAN = _Kernels(
+    "selective_scan", cpu.ScanInputs, cpu.ScanOutputs, cpu.ScanGradients, 7, scan_sizes
+)
+_CONV = _Kernels("causal_conv1d", cpu.ConvInputs, cpu.ConvOutputs, cpu.ConvGradients, 3, conv_sizes)
 
 
 @torch.library.custom_op("dvmsr::selective_scan", mutates_args=(), device_types="cpu")
@@ -69,55 +83,72 @@ def selective_scan(
     B: Tensor,
     C: Tensor,
     D: Tensor,
-    z: Tensor,
     delta_bias: Tensor,
     h0: Tensor,
+    z: Tensor | None,
+    delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
-    return _SCAN.forward(u, delta, A, B, C, D, z, delta_bias, h0)
+    return _SCAN.forward((u, delta, A, B, C, D, delta_bias, h0, z), delta_softplus)
 
 
 @torch.library.custom_op("dvmsr::selective_scan_backward", mutates_args=(), device_types="cpu")
 def selective_scan_backward(
-    inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor
+    inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor, delta_softplus: bool
 ) -> list[Tensor]:
-    return _SCAN.backward(inputs, y_grad, h_last_grad)
+    """Gradients of the inputs: nine with z, else eight."""
+    return _SCAN.backward(inputs, (y_grad, h_last_grad), delta_softplus)
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d", mutates_args=(), device_types="cpu")
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
-    return _CONV.forward(x, weight, bias, tail)
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, activation: bool
+) -> tuple[Tensor, Tensor]:
+    return _CONV.forward((x, weight, bias, tail), activation)
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d_backward", mutates_args=(), device_types="cpu")
 def causal_conv1d_backward(
-    inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor
+    inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor, activation: bool
 ) -> list[Tensor]:
-    return _CONV.backward(inputs, y_grad, new_tail_grad)
+    return _CONV.backward(inputs, (y_grad, new_tail_grad), activation)
 
 
-def _fake_outputs(sequence: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
-    first, last = _fake_gradients([sequence, others[-1]])
-    return first, last
+def _fake_like(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
 
 
-def _fake_gradients(inputs: list[Tensor], *_: Tensor) -> list[Tensor]:
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in inputs]
+def _fake_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
+    y, h_last = _fake_like((arguments[0], arguments[7]))
+    return y, h_last
 
 
-def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
+def _fake_conv(*arguments: Any) -> tuple[Tensor, Tensor]:
+    y, new_tail = _fake_like((arguments[0], arguments[3]))
+    return y, new_tail
 
 
-def _scan_gradients(ctx: Any, y_grad: Tensor, h_last_grad: Tensor) -> tuple[Tensor, ...]:
-    return tuple(selective_scan_backward(list(ctx.saved_tensors), y_grad, h_last_grad))
+def _fake_gradients(inputs: list[Tensor], *_: Any) -> list[Tensor]:
+    return _fake_like(inputs)
 
 
-def _conv_gradients(ctx: Any, y_grad: Tensor, new_tail_grad: Tensor) -> tuple[Tensor, ...]:
-    return tuple(causal_conv1d_backward(list(ctx.saved_tensors), y_grad, new_tail_grad))
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.applied = inputs
+    ctx.save_for_backward(*(t for t in tensors if t is not None))
 
 
-selective_scan.register_fake(_fake_outputs)
-causal_conv1d.register_fake(_fake_outputs)
+def _scan_gradients(ctx: Any, y_grad: Tensor, h_last_grad: Tensor) -> tuple[Tensor | None, ...]:
+    inputs = list(ctx.saved_tensors)
+    gradients = selective_scan_backward(inputs, y_grad, h_last_grad, ctx.applied)
+    return *gradients, *[None] * (10 - len(inputs))
+
+
+def _conv_gradients(ctx: Any, y_grad: Tensor, new_tail_grad: Tensor) -> tuple[Tensor | None, ...]:
+    inputs = list(ctx.saved_tensors)
+    return *causal_conv1d_backward(inputs, y_grad, new_tail_grad, ctx.applied), None
+
+
+selective_scan.register_fake(_fake_scan)
+causal_conv1d.register_fake(_fake_conv)
 selective_scan_backward.register_fake(_fake_gradients)
 causal_conv1d_backward.register_fake(_fake_gradients)
 selective_scan.register_autograd(_scan_gradients, setup_context=_keep_inputs)

@@ -13,28 +13,36 @@ def selective_scan_reference(
     u: Tensor,  # (B, L, D)
     delta: Tensor,  # (B, L, D), before bias and softplus
     A: Tensor,  # (D, N)
-    B: Tensor,  # (B, L, N)
-    C: Tensor,  # (B, L, N)
+    B: Tensor,  # (B, L, G, N)
+    C: Tensor,  # (B, L, G, N)
     D: Tensor,  # (D)
-    z: Tensor,  # (B, L, D)
     delta_bias: Tensor,  # (D)
     h0: Tensor,  # (B, D, N)
+    z: Tensor | None = None,  # (B, L, D)
+    delta_softplus: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The selective scan of Mamba (arXiv 2312.00752, Algorithm 2; ZOH for A, Euler for B), gated.
+    """The selective scan of Mamba (arXiv 2312.00752, Algorithm 2; ZOH for A, Euler for B).
+
+    Channel d uses group d // (D / G) of B and C. Without z there is no gate, without delta_softplus
+    delta + delta_bias is the step itself.
 
     Returns:
         y (B, L, D) in the type of u, and the state after the last token (B, D, N) in that of h0.
     """
-    step = F.softplus((delta + delta_bias).to(A.dtype))  # (B, L, D)
+    step = (delta + delta_bias).to(A.dtype)  # (B, L, D)
+    if delta_softplus:
+        step = F.softplus(step)
     drive = step * u  # (B, L, D)
+    per_group = u.shape[2] // B.shape[2]
+    B, C = (rows.repeat_interleave(per_group, 2) for rows in (B, C))  # (B, L, D, N)
     h = h0
     outputs = []
     for t in range(u.shape[1]):
         decay = torch.exp(step[:, t, :, None] * A)  # (B, D, N)
-        h = decay * h + drive[:, t, :, None] * B[:, t, None, :]  # (B, D, N)
-        outputs.append((h * C[:, t, None, :]).sum(-1) + D * u[:, t])  # (B, D)
+        h = decay * h + drive[:, t, :, None] * B[:, t]  # (B, D, N)
+        outputs.append((h * C[:, t]).sum(-1) + D * u[:, t])  # (B, D)
     y = torch.stack(outputs, 1) if outputs else torch.zeros_like(step)  # (B, L, D)
-    return (y * F.silu(z)).to(u.dtype), h
+    return (y if z is None else y * F.silu(z)).to(u.dtype), h
 
 
 def causal_conv1d_reference(
@@ -42,8 +50,9 @@ def causal_conv1d_reference(
     weight: Tensor,  # (D, K)
     bias: Tensor,  # (D)
     tail: Tensor,  # (B, K-1, D): the tokens before the first
+    activation: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Depthwise convolution over the last K tokens, then SiLU.
+    """Depthwise convolution over the last K tokens, then SiLU where `activation` asks for it.
 
     Returns:
         y (B, L, D), and the last K-1 tokens of tail and x together (B, K-1, D).
@@ -53,4 +62,4 @@ def causal_conv1d_reference(
     y = bias.expand_as(x)
     for k in range(width):
         y = y + weight[:, k] * padded[:, k : k + length]
-    return F.silu(y).to(x.dtype), padded[:, length:]
+    return (F.silu(y) if activation else y).to(x.dtype), padded[:, length:]

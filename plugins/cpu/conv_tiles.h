@@ -1,4 +1,4 @@
-// The causal depthwise convolution with SiLU, and its gradient, on one tile. Rows of K weights are
+// The causal depthwise convolution, with SiLU or without, and its gradient, on one tile. Rows of K weights are
 // transposed once per tile, so that channels sit in the vector lanes.
 #pragma once
 
@@ -14,7 +14,12 @@ int64_t conv_forward_scratch(int64_t channels, int64_t K) {
   return (channels + W - 1) / W * W * K;
 }
 
-template <class R, class Act>
+template <bool Activation, class V>
+DVMSR_INLINE V activated(V sum) {
+  return Activation ? sum * sigmoid(sum) : sum;
+}
+
+template <class R, class Act, bool Activation>
 void conv_forward(const ConvTile &t) {
   using V = Vector<R>;
   const int64_t D = t.channels, K = t.width;
@@ -39,7 +44,7 @@ void conv_forward(const ConvTile &t) {
         sum += load(w + stride + c) * load(r1 + c);
         sum += load(w + 2 * stride + c) * load(r2 + c);
         sum += load(w + 3 * stride + c) * load(r3 + c);
-        store(y + token * D + c, sum * sigmoid(sum));
+        store(y + token * D + c, activated<Activation>(sum));
       }
     }
     for (; c < D; c += W) {
@@ -47,9 +52,14 @@ void conv_forward(const ConvTile &t) {
       V sum = load(bias + c, count);
       for (int64_t k = 0; k < K; ++k)
         sum += load(w + k * stride + c) * load(token_row(token + k) + c, count);
-      store(y + token * D + c, sum * sigmoid(sum), count);
+      store(y + token * D + c, activated<Activation>(sum), count);
     }
   }
+}
+
+template <class R, class Act>
+void conv_forward(const ConvTile &tile) {
+  tile.activation ? conv_forward<R, Act, true>(tile) : conv_forward<R, Act, false>(tile);
 }
 
 int64_t conv_backward_scratch(int64_t tile_channels, int64_t K) {
@@ -82,11 +92,14 @@ void conv_backward(const ConvBackwardTile &t) {
   for (int64_t token = 0; token < L; ++token)
     for (int64_t c = first; c < end; c += W) {
       const int64_t count = std::min<int64_t>(W, end - c), at = c - first;
-      V sum = load(bias + c, count);
-      for (int64_t k = 0; k < K; ++k)
-        sum += load(w + k * stride + at) * load(token_row(token + k) + c, count);
-      const V open = sigmoid(sum);
-      const V grad = load(dy + token * D + c, count) * open * (1 + sum - sum * open);
+      V grad = load(dy + token * D + c, count);
+      if (t.activation) {
+        V sum = load(bias + c, count);
+        for (int64_t k = 0; k < K; ++k)
+          sum += load(w + k * stride + at) * load(token_row(token + k) + c, count);
+        const V open = sigmoid(sum);
+        grad *= open * (1 + sum - sum * open);
+      }
       store(b_sum + at, load(b_sum + at) + grad);
       for (int64_t k = 0; k < K; ++k) {
         R *to = w_sum + k * stride + at, *row = grad_row(token + k) + c;

@@ -7,12 +7,15 @@
 
 namespace dvmsr {
 
-// Pointers address one batch element; "act" and "par" types as in dvmsr_ops.h.
+// Pointers address one batch element, B and C its first row of the tile's group of channels; "act" and
+// "par" types as in dvmsr_ops.h. z is null where there is no gate.
 struct ScanTile {
   int64_t channels, state;                           // D, N
+  int64_t row_stride;                                // from one row of B or C to the next: G N
+  bool delta_softplus;
   int64_t first_token, end_token;                    // [first, end) of the L tokens
-  int64_t first_channel, end_channel;                // first is a multiple of the lanes
-  const void *u, *delta, *A, *B, *C, *D, *z, *delta_bias;
+  int64_t first_channel, end_channel;                // of one group
+  const void *u, *delta, *A, *B, *C, *D, *delta_bias, *z;
   const void *h_first;  // (D, N) state before first_token; null: zero
   void *y;
   void *h_end;      // (D, N) state after end_token
@@ -22,10 +25,12 @@ struct ScanTile {
 
 struct ScanBackwardTile {
   int64_t length, channels, state;  // L, D, N: a tile spans all tokens
+  int64_t row_stride;
+  bool delta_softplus;
   int64_t first_channel, end_channel;
-  const void *u, *delta, *A, *B, *C, *D, *z, *delta_bias, *h0;
+  const void *u, *delta, *A, *B, *C, *D, *delta_bias, *h0, *z;
   const void *y_grad, *h_last_grad;
-  void *u_grad, *delta_grad, *z_grad, *h0_grad;
+  void *u_grad, *delta_grad, *h0_grad, *z_grad;
   void *A_grad, *D_grad, *delta_bias_grad;  // of this batch element alone
   void *B_grad, *C_grad;                    // (L, N) of these channels alone
   void *scratch;                            // scan_backward_scratch() elements
@@ -33,6 +38,7 @@ struct ScanBackwardTile {
 
 struct ConvTile {
   int64_t channels, width;         // D, K
+  bool activation;
   int64_t first_token, end_token;  // [first, end) of the L tokens
   const void *x, *weight, *bias, *tail;
   void *y;
@@ -41,6 +47,7 @@ struct ConvTile {
 
 struct ConvBackwardTile {
   int64_t length, channels, width;  // L, D, K
+  bool activation;
   int64_t first_channel, end_channel;
   const void *x, *weight, *bias, *tail;
   const void *y_grad, *new_tail_grad;

@@ -42,6 +42,13 @@ bool valid(dvmsr_dtype dtype, int64_t batch, int64_t length, int64_t channels, i
   return dtype >= DVMSR_F32 && dtype <= DVMSR_F64 && batch >= 0 && length >= 0 && channels > 0 &&
          inner > 0;
 }
+bool valid(const dvmsr_scan_inputs &in) {
+  return valid(in.dtype, in.batch, in.length, in.channels, in.state) && in.groups > 0 &&
+         in.channels % in.groups == 0;
+}
+bool valid(const dvmsr_conv_inputs &in) {
+  return valid(in.dtype, in.batch, in.length, in.channels, in.width);
+}
 
 const char *at(const void *base, int64_t elements, int64_t size) {
   return base ? static_cast<const char *>(base) + elements * size : nullptr;
@@ -62,28 +69,34 @@ class Scratch {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Channel groups of whole vectors, as equal as possible.
-struct Groups {
-  Groups(int64_t channels, int64_t wanted, int64_t lanes)
-      : channels(channels),
-        width(ceil_div(ceil_div(channels, lanes), std::clamp<int64_t>(wanted, 1, ceil_div(channels, lanes))) *
+// The D channels in blocks of whole vectors, about `wanted` of them and as equal as possible, none of
+// which straddles one of the G groups that share rows of B and C.
+struct Blocks {
+  Blocks(int64_t channels, int64_t groups, int64_t wanted, int64_t lanes)
+      : per_group(channels / groups),
+        width(ceil_div(ceil_div(per_group, lanes),
+                       std::clamp<int64_t>(ceil_div(wanted, groups), 1, ceil_div(per_group, lanes))) *
               lanes),
-        count(ceil_div(channels, width)) {}
-  int64_t first(int64_t group) const { return group * width; }
-  int64_t end(int64_t group) const { return std::min(channels, (group + 1) * width); }
-  int64_t channels, width, count;
+        in_group(ceil_div(per_group, width)),
+        count(groups * in_group) {}
+  int64_t group(int64_t block) const { return block / in_group; }
+  int64_t first(int64_t block) const { return group(block) * per_group + block % in_group * width; }
+  int64_t end(int64_t block) const {
+    return std::min((group(block) + 1) * per_group, first(block) + width);
+  }
+  int64_t per_group, width, in_group, count;
 };
 
-// How a forward scan is cut: batch x channel groups first, which costs nothing, then, where that is
+// How a forward scan is cut: batch x blocks of channels first, which costs nothing, then, where that is
 // too little for the threads, sequence chunks, which costs a correction pass.
 struct ScanPlan {
   ScanPlan(const dvmsr_scan_inputs &in, int threads, int64_t lanes)
-      : groups(in.channels,
-               // As many groups as threads, so that none waits for another, but no narrow ones:
+      : blocks(in.channels, in.groups,
+               // As many blocks as threads, so that none waits for another, but no narrow ones:
                // they read every row of memory in pieces.
                std::min(ceil_div(threads, std::max<int64_t>(1, in.batch)), ceil_div(in.channels, 32)),
                lanes) {
-    const int64_t tiles = in.batch * groups.count;
+    const int64_t tiles = in.batch * blocks.count;
     chunks = tiles == 0 || tiles >= threads
                  ? 1
                  : std::clamp<int64_t>(ceil_div(2 * threads, tiles), 1,
@@ -92,20 +105,20 @@ struct ScanPlan {
     chunks = std::max<int64_t>(1, ceil_div(in.length, chunk));
   }
   static constexpr int64_t shortest_chunk = 512;
-  Groups groups;
+  Blocks blocks;
   int64_t chunks, chunk;
 };
 
 dvmsr_status scan_forward(const dvmsr_scan_inputs &in, const dvmsr_scan_outputs &out,
                           const dvmsr_executor *executor) {
-  if (!valid(in.dtype, in.batch, in.length, in.channels, in.state)) return DVMSR_INVALID_ARGUMENT;
+  if (!valid(in)) return DVMSR_INVALID_ARGUMENT;
   const Kernels &k = kernels();
   const int64_t act = act_size(in.dtype), par = par_size(in.dtype);
-  const int64_t L = in.length, D = in.channels, N = in.state;
+  const int64_t L = in.length, D = in.channels, N = in.state, row = in.groups * N;
   const ScanPlan plan(in, threads_of(executor), k.lanes);
-  const Groups &groups = plan.groups;
-  const int64_t per_tile = k.scan_forward_scratch(groups.width, N);
-  const int64_t tiles = in.batch * groups.count * plan.chunks;
+  const Blocks &blocks = plan.blocks;
+  const int64_t per_tile = k.scan_forward_scratch(blocks.width, N);
+  const int64_t tiles = in.batch * blocks.count * plan.chunks;
   // Per chunk: the state at its end and its sum of delta.
   const int64_t boundary = D * N + D;
   const int64_t boundaries = plan.chunks == 1 ? 0 : in.batch * plan.chunks * boundary;
@@ -114,20 +127,23 @@ dvmsr_status scan_forward(const dvmsr_scan_inputs &in, const dvmsr_scan_outputs 
 
   const auto tile_at = [&](size_t index) {
     const int64_t i = static_cast<int64_t>(index);
-    const int64_t group = i % groups.count, chunk = i / groups.count % plan.chunks,
-                  b = i / groups.count / plan.chunks;
+    const int64_t block = i % blocks.count, chunk = i / blocks.count % plan.chunks,
+                  b = i / blocks.count / plan.chunks;
+    const int64_t first_row = b * L * row + blocks.group(block) * N;
     ScanTile tile{};
     tile.channels = D;
     tile.state = N;
+    tile.row_stride = row;
+    tile.delta_softplus = in.delta_softplus;
     tile.first_token = chunk * plan.chunk;
     tile.end_token = std::min(L, tile.first_token + plan.chunk);
-    tile.first_channel = groups.first(group);
-    tile.end_channel = groups.end(group);
+    tile.first_channel = blocks.first(block);
+    tile.end_channel = blocks.end(block);
     tile.u = at(in.u, b * L * D, act);
     tile.delta = at(in.delta, b * L * D, act);
     tile.A = in.A;
-    tile.B = at(in.B, b * L * N, act);
-    tile.C = at(in.C, b * L * N, act);
+    tile.B = at(in.B, first_row, act);
+    tile.C = at(in.C, first_row, act);
     tile.D = in.D;
     tile.z = at(in.z, b * L * D, act);
     tile.delta_bias = in.delta_bias;
@@ -158,7 +174,7 @@ dvmsr_status scan_forward(const dvmsr_scan_inputs &in, const dvmsr_scan_outputs 
   parallel_for(executor, static_cast<size_t>(tiles), [&](size_t i) {
     ScanTile tile = tile_at(i);
     if (tile.first_token == 0) return;
-    const int64_t b = static_cast<int64_t>(i) / groups.count / plan.chunks;
+    const int64_t b = static_cast<int64_t>(i) / blocks.count / plan.chunks;
     tile.h_first = edge(b, tile.first_token / plan.chunk - 1);
     k.scan_add_initial_state[in.dtype](tile);
   });
@@ -179,16 +195,33 @@ void sum_parts(dvmsr_dtype dtype, const void *parts, int64_t number, int64_t cou
                      : sum_parts<float>(parts, number, count, to);
 }
 
+// Likewise for arrays (rows, width), to rows that lie `stride` elements apart.
+template <class R>
+void sum_rows(const void *parts, int64_t number, int64_t rows, int64_t width, void *to, int64_t stride) {
+  const R *from = static_cast<const R *>(parts);
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t i = 0; i < width; ++i) {
+      R sum = 0;
+      for (int64_t p = 0; p < number; ++p) sum += from[(p * rows + row) * width + i];
+      static_cast<R *>(to)[row * stride + i] = sum;
+    }
+}
+void sum_rows(dvmsr_dtype dtype, const void *parts, int64_t number, int64_t rows, int64_t width, void *to,
+              int64_t stride) {
+  dtype == DVMSR_F64 ? sum_rows<double>(parts, number, rows, width, to, stride)
+                     : sum_rows<float>(parts, number, rows, width, to, stride);
+}
+
 dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, const void *h_last_grad,
                            const dvmsr_scan_gradients &out, const dvmsr_executor *executor) {
   const Kernels &k = kernels();
-  if (!valid(in.dtype, in.batch, in.length, in.channels, in.state) || !k.scan_backward[in.dtype])
+  if (!valid(in) || !k.scan_backward[in.dtype])
     return DVMSR_INVALID_ARGUMENT;
   const int64_t size = act_size(in.dtype);
-  const int64_t batch = in.batch, L = in.length, D = in.channels, N = in.state;
-  const Groups groups(D, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
-  const int64_t tiles = batch * groups.count;
-  const int64_t per_tile = k.scan_backward_scratch(L, groups.width, N);
+  const int64_t batch = in.batch, L = in.length, D = in.channels, G = in.groups, N = in.state;
+  const Blocks blocks(D, G, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
+  const int64_t tiles = batch * blocks.count;
+  const int64_t per_tile = k.scan_backward_scratch(L, blocks.width, N);
 
   // Partial sums are kept apart and added in a fixed order: results do not depend on scheduling.
   const int64_t partial = D * N + 2 * D;
@@ -200,18 +233,21 @@ dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, cons
   char *const C_parts = at(B_parts, tiles * L * N, size);
 
   parallel_for(executor, static_cast<size_t>(tiles), [&](size_t index) {
-    const int64_t i = static_cast<int64_t>(index), b = i / groups.count, group = i % groups.count;
+    const int64_t i = static_cast<int64_t>(index), b = i / blocks.count, block = i % blocks.count;
+    const int64_t first_row = b * L * G * N + blocks.group(block) * N;
     ScanBackwardTile tile{};
     tile.length = L;
     tile.channels = D;
     tile.state = N;
-    tile.first_channel = groups.first(group);
-    tile.end_channel = groups.end(group);
+    tile.row_stride = G * N;
+    tile.delta_softplus = in.delta_softplus;
+    tile.first_channel = blocks.first(block);
+    tile.end_channel = blocks.end(block);
     tile.u = at(in.u, b * L * D, size);
     tile.delta = at(in.delta, b * L * D, size);
     tile.A = in.A;
-    tile.B = at(in.B, b * L * N, size);
-    tile.C = at(in.C, b * L * N, size);
+    tile.B = at(in.B, first_row, size);
+    tile.C = at(in.C, first_row, size);
     tile.D = in.D;
     tile.z = at(in.z, b * L * D, size);
     tile.delta_bias = in.delta_bias;
@@ -234,18 +270,18 @@ dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, cons
   sum_parts(in.dtype, A_parts, batch, D * N, out.A);
   sum_parts(in.dtype, D_parts, batch, D, out.D);
   sum_parts(in.dtype, bias_parts, batch, D, out.delta_bias);
-  for (int64_t b = 0; b < batch; ++b) {
-    sum_parts(in.dtype, at(B_parts, b * groups.count * L * N, size), groups.count, L * N,
-              at(out.B, b * L * N, size));
-    sum_parts(in.dtype, at(C_parts, b * groups.count * L * N, size), groups.count, L * N,
-              at(out.C, b * L * N, size));
+  for (int64_t i = 0; i < batch * G; ++i) {
+    const int64_t parts = i * blocks.in_group * L * N;
+    const int64_t to = (i / G * L * G + i % G) * N;  // the group's row of the first token
+    sum_rows(in.dtype, at(B_parts, parts, size), blocks.in_group, L, N, at(out.B, to, size), G * N);
+    sum_rows(in.dtype, at(C_parts, parts, size), blocks.in_group, L, N, at(out.C, to, size), G * N);
   }
   return DVMSR_OK;
 }
 
 dvmsr_status conv_forward(const dvmsr_conv_inputs &in, const dvmsr_conv_outputs &out,
                           const dvmsr_executor *executor) {
-  if (!valid(in.dtype, in.batch, in.length, in.channels, in.width)) return DVMSR_INVALID_ARGUMENT;
+  if (!valid(in)) return DVMSR_INVALID_ARGUMENT;
   const Kernels &k = kernels();
   const int64_t act = act_size(in.dtype), par = par_size(in.dtype);
   const int64_t L = in.length, D = in.channels, K = in.width;
@@ -260,6 +296,7 @@ dvmsr_status conv_forward(const dvmsr_conv_inputs &in, const dvmsr_conv_outputs 
     ConvTile tile{};
     tile.channels = D;
     tile.width = K;
+    tile.activation = in.activation;
     tile.first_token = i % chunks * chunk;
     tile.end_token = std::min(L, tile.first_token + chunk);
     tile.x = at(in.x, b * L * D, act);
@@ -285,25 +322,26 @@ dvmsr_status conv_forward(const dvmsr_conv_inputs &in, const dvmsr_conv_outputs 
 dvmsr_status conv_backward(const dvmsr_conv_inputs &in, const void *y_grad, const void *new_tail_grad,
                            const dvmsr_conv_gradients &out, const dvmsr_executor *executor) {
   const Kernels &k = kernels();
-  if (!valid(in.dtype, in.batch, in.length, in.channels, in.width) || !k.conv_backward[in.dtype])
+  if (!valid(in) || !k.conv_backward[in.dtype])
     return DVMSR_INVALID_ARGUMENT;
   const int64_t size = act_size(in.dtype);
   const int64_t batch = in.batch, L = in.length, D = in.channels, K = in.width;
-  const Groups groups(D, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
-  const int64_t tiles = batch * groups.count;
-  const int64_t per_tile = k.conv_backward_scratch(groups.width, K);
+  const Blocks blocks(D, 1, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
+  const int64_t tiles = batch * blocks.count;
+  const int64_t per_tile = k.conv_backward_scratch(blocks.width, K);
   const Scratch scratch(tiles * per_tile + batch * (D * K + D), size);
   char *const weight_parts = at(scratch.get(), tiles * per_tile, size);
   char *const bias_parts = at(weight_parts, batch * D * K, size);
 
   parallel_for(executor, static_cast<size_t>(tiles), [&](size_t index) {
-    const int64_t i = static_cast<int64_t>(index), b = i / groups.count, group = i % groups.count;
+    const int64_t i = static_cast<int64_t>(index), b = i / blocks.count, block = i % blocks.count;
     ConvBackwardTile tile{};
     tile.length = L;
     tile.channels = D;
     tile.width = K;
-    tile.first_channel = groups.first(group);
-    tile.end_channel = groups.end(group);
+    tile.activation = in.activation;
+    tile.first_channel = blocks.first(block);
+    tile.end_channel = blocks.end(block);
     tile.x = at(in.x, b * L * D, size);
     tile.weight = in.weight;
     tile.bias = in.bias;

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
+#include <utility>
 
 #include "kernels.h"
 #include "simd.h"
@@ -20,6 +22,10 @@ constexpr int tokens_at_once = 4;
 constexpr int blocks_at_once = 2;
 // How far ahead memory is asked for.
 constexpr int tokens_ahead = 16;
+
+// The decay at which what remains of a state is left out.
+template <class R>
+constexpr R negligible = sizeof(R) == 8 ? R(0x1p-62) : R(0x1p-30);
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -39,16 +45,35 @@ DVMSR_INLINE void store_states(R *to, int64_t c, int64_t count, int64_t N, const
     for (int64_t i = 0; i < count; ++i) to[(c + i) * N + n] = from[n * W + i];
 }
 
-// N values of the row at `from` in the parameter type: in place where the types agree.
+// `count` rows of N values, `stride` apart, one after the other in the parameter type: in place where
+// they lie so.
 template <class R>
-DVMSR_INLINE const R *row(const R *from, int64_t, R *) {
-  return from;
-}
-DVMSR_INLINE const float *row(const half *from, int64_t count, float *copy) {
-  for (int64_t n = 0; n < count; n += W)
-    store(copy + n, load(from + n, std::min<int64_t>(W, count - n)),
-          std::min<int64_t>(W, count - n));
+DVMSR_INLINE const R *rows(const R *from, int64_t count, int64_t N, int64_t stride, R *copy) {
+  if (stride == N) return from;
+  for (int64_t i = 0; i < count; ++i) std::copy_n(from + i * stride, N, copy + i * N);
   return copy;
+}
+DVMSR_INLINE void widen_row(const half *from, int64_t count, float *to) {
+  for (int64_t n = 0; n < count; n += W)
+    store(to + n, load(from + n, std::min<int64_t>(W, count - n)), std::min<int64_t>(W, count - n));
+}
+DVMSR_INLINE const float *rows(const half *from, int64_t count, int64_t N, int64_t stride, float *copy) {
+  if (stride == N)
+    widen_row(from, count * N, copy);
+  else
+    for (int64_t i = 0; i < count; ++i) widen_row(from + i * stride, N, copy + i * N);
+  return copy;
+}
+
+// Calls run with the state size as a constant where it is a usual one, else with 0.
+template <class Run>
+void with_states(int64_t N, const Run &run) {
+  switch (N) {
+    case 1: return run(std::integral_constant<int, 1>{});
+    case 8: return run(std::integral_constant<int, 8>{});
+    case 16: return run(std::integral_constant<int, 16>{});
+    default: return run(std::integral_constant<int, 0>{});
+  }
 }
 
 int64_t scan_forward_scratch(int64_t tile_channels, int64_t N) {
@@ -107,7 +132,10 @@ struct ScanTask {
     for (int64_t n = 0; n < (N0 ? N0 : N); ++n) {
       const V an = load(ac + n * W);
       V e[T];
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) e[j] = d[j] * an;
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        e[j] = d[j] * an;
+        round_now(e[j]);
+      }
       exp2<E>(e);
       DVMSR_UNROLL for (int j = 0; j < T; ++j) store(to + (n * T + j) * W, e[j]);
     }
@@ -128,10 +156,12 @@ struct ScanTask {
         fetch(at + p * W + (j + tokens_ahead) * D);
         d[j] = load(delta + at + p * W + j * D, count) + bias_c;
       }
-      softplus(d);
+      if (t.delta_softplus) softplus(d);
       const V limit_c = load(limit + lane + p * W);
       auto ordinary = d[0] <= limit_c;
       DVMSR_UNROLL for (int j = 1; j < T; ++j) ordinary &= d[j] <= limit_c;
+      if (!t.delta_softplus)
+        DVMSR_UNROLL for (int j = 0; j < T; ++j) ordinary &= d[j] >= 0;
       const R *ac = a + (lane + p * W) * states;
       if (all(ordinary))
         all_decays<T, N0, Exponents::ordinary>(d, ac, decays + p * T * W * states);
@@ -154,35 +184,38 @@ struct ScanTask {
       DVMSR_UNROLL for (int j = 0; j < T; ++j) {
         const V B_n = splat(B_t[j * states + n]), C_n = splat(C_t[j * states + n]);
         DVMSR_UNROLL for (int p = 0; p < P; ++p) {
-          s[p] = load(decays + ((p * states + n) * T + j) * W) * s[p] + drive[p][j] * B_n;
-          sum_n[p][j] += s[p] * C_n;
+          s[p] = fused(load(decays + ((p * states + n) * T + j) * W), s[p], drive[p][j] * B_n);
+          sum_n[p][j] = fused(s[p], C_n, sum_n[p][j]);
         }
       }
       DVMSR_UNROLL for (int p = 0; p < P; ++p) store(hc + (p * states + n) * W, s[p]);
     }
     DVMSR_UNROLL for (int p = 0; p < P; ++p) {
-      V gate[T];
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        gate[j] = load(z + at + p * W + j * D, count);
-        sum_n[p][j] *= gate[j];
+      if (z) {
+        V gate[T];
+        DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+          gate[j] = load(z + at + p * W + j * D, count);
+          sum_n[p][j] *= gate[j];
+        }
+        sigmoid(gate);
+        DVMSR_UNROLL for (int j = 0; j < T; ++j) sum_n[p][j] *= gate[j];
       }
-      sigmoid(gate);
-      DVMSR_UNROLL for (int j = 0; j < T; ++j)
-        store(y + at + p * W + j * D, sum_n[p][j] * gate[j], count);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(y + at + p * W + j * D, sum_n[p][j], count);
     }
   }
 
-  // Asks for a block of channels of all four streams: their order is not one that processors foresee.
+  // Asks for a block of channels of all streams: their order is not one that processors foresee.
   DVMSR_INLINE void fetch(int64_t at) const {
     __builtin_prefetch(delta + at);
     __builtin_prefetch(u + at);
-    __builtin_prefetch(z + at);
+    if (z) __builtin_prefetch(z + at);
     __builtin_prefetch(y + at, 1);
   }
 
   template <int T, int N0>
   DVMSR_INLINE void all_channels(int64_t token) {
-    const R *B_t = row(B + token * N, T * N, B_row), *C_t = row(C + token * N, T * N, C_row);
+    const R *B_t = rows(B + token * t.row_stride, T, N, t.row_stride, B_row);
+    const R *C_t = rows(C + token * t.row_stride, T, N, t.row_stride, C_row);
     int64_t c = t.first_channel;
     for (; c + blocks_at_once * W <= t.end_channel; c += blocks_at_once * W)
       step<T, blocks_at_once, N0>(token, c, W, B_t, C_t);
@@ -205,9 +238,9 @@ struct ScanTask {
   }
 
   // y_t += silu(z_t) * C_t . (exp(A * delta since the tile's start) * h_first), for as long as any
-  // decay of a channel block is above 2^-30, far below FP32 rounding of the largest values: what a
+  // decay of a channel block is above `negligible`, far below rounding of the largest values: what a
   // huge h_first leaves to far later tokens is exact to that, not to their own size. NaN and infinity
-  // never end it.
+  // never end it, nor does anything where steps may be negative: a decay may then grow again.
   template <int N0>
   void add_initial_state() {
     using V = Vector<R>;
@@ -219,8 +252,9 @@ struct ScanTask {
       const R *ac = a + (c - t.first_channel) * states, *fc = first + (c - t.first_channel) * states;
       for (int64_t token = t.first_token; token < t.end_token; ++token) {
         const int64_t at = token * D + c;
-        const R *C_t = row(C + token * states, states, C_row);
-        const V d = softplus(load(delta + at, count) + load(bias + c, count));
+        const R *C_t = rows(C + token * t.row_stride, 1, states, t.row_stride, C_row);
+        V d = load(delta + at, count) + load(bias + c, count);
+        if (t.delta_softplus) d = softplus(d);
         V sum_n{};
         V alive{};
         for (int64_t n = 0; n < states; ++n) {
@@ -228,11 +262,15 @@ struct ScanTask {
           store(hc + n * W, s);
           sum_n += s * C_t[n];
           const V f = load(fc + n * W);
-          const V over = (s < 0 ? -s : s) - (f < 0 ? -f : f) * R(0x1p-30);
+          const V over = (s < 0 ? -s : s) - (f < 0 ? -f : f) * negligible<R>;
           alive = over <= 0 ? alive : splat(R(1));
         }
-        const V gate = load(z + at, count);
-        store(y + at, load(y + at, count) + sum_n * gate * sigmoid(gate), count);
+        if (z) {
+          const V gate = load(z + at, count);
+          sum_n *= gate * sigmoid(gate);
+        }
+        store(y + at, load(y + at, count) + sum_n, count);
+        if (!t.delta_softplus) continue;
         R any = 0;
         for (int i = 0; i < W; ++i) any += alive[i];
         if (any == 0) break;
@@ -251,13 +289,13 @@ struct ScanTask {
 template <class R, class Act>
 void scan_forward(const ScanTile &tile) {
   ScanTask<R, Act> task(tile);
-  tile.state == 16 ? task.template forward<16>() : task.template forward<0>();
+  with_states(tile.state, [&](auto states) { task.template forward<states>(); });
 }
 
 template <class R, class Act>
 void scan_add_initial_state(const ScanTile &tile) {
   ScanTask<R, Act> task(tile);
-  tile.state == 16 ? task.template add_initial_state<16>() : task.template add_initial_state<0>();
+  with_states(tile.state, [&](auto states) { task.template add_initial_state<states>(); });
 }
 
 template <class R>
@@ -281,7 +319,8 @@ int64_t scan_backward_scratch(int64_t L, int64_t tile_channels, int64_t N) {
          4 * W * segment + 2 * blocks * W;
 }
 
-template <class R>
+// Usual: softplus and a gate, known at compile time.
+template <class R, bool Usual>
 struct ScanGradient {
   using V = Vector<R>;
 
@@ -327,13 +366,13 @@ struct ScanGradient {
     const int64_t at = token * D + c;
     const V skip = load(in(t.D) + c, count), bias = load(in(t.delta_bias) + c, count);
     const R *ab = a + b * W * states;
-    const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
+    const R *B_t = in(t.B) + token * t.row_stride, *C_t = in(t.C) + token * t.row_stride;
     V d[T], drive[T], sum_n[T];
     DVMSR_UNROLL for (int j = 0; j < T; ++j) {
       d[j] = load(in(t.delta) + at + j * D, count) + bias;
       if (Keep) store(raw + (i + j) * W, d[j]);
     }
-    softplus(d);
+    if (Usual || t.delta_softplus) softplus(d);
     DVMSR_UNROLL for (int j = 0; j < T; ++j) {
       const V x = load(in(t.u) + at + j * D, count);
       drive[j] = d[j] * x;
@@ -351,11 +390,11 @@ struct ScanGradient {
       DVMSR_UNROLL for (int j = 0; j < T; ++j) e[j] = d[j] * an;
       exp2<Exponents::any>(e);
       DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        s = e[j] * s + drive[j] * B_t[j * states + n];
+        s = fused(e[j], s, drive[j] * splat(B_t[j * t.row_stride + n]));
         if (Keep) {
           store(hb + ((j + 1) * states + n) * W, s);
           store(decay + ((i + j) * states + n) * W, e[j]);
-          sum_n[j] += s * C_t[j * states + n];
+          sum_n[j] = fused(s, splat(C_t[j * t.row_stride + n]), sum_n[j]);
         }
       }
       if (!Keep) store(hb + n * W, s);
@@ -376,13 +415,15 @@ struct ScanGradient {
     for (int64_t token = end - 1; token >= first; --token) {
       const int64_t i = token - first, at = token * D + c;
       const V d = load(step + i * W), x = load(unit + i * W);
-      const V dy = load(in(t.y_grad) + at, count), gate = load(in(t.z) + at, count);
-      const V open = sigmoid(gate);
-      const V silu = gate * open;
-      store(out(t.z_grad) + at, dy * load(plain + i * W) * open * (1 + gate - silu), count);
-      const V dp = dy * silu;  // gradient of y before the gate
+      V dp = load(in(t.y_grad) + at, count);  // gradient of y, and once past the gate, of y before it
+      if (Usual || t.z) {
+        const V gate = load(in(t.z) + at, count), open = sigmoid(gate);
+        const V silu = gate * open;
+        store(out(t.z_grad) + at, dp * load(plain + i * W) * open * (1 + gate - silu), count);
+        dp *= silu;
+      }
       const V drive = d * x;
-      const R *B_t = in(t.B) + token * states, *C_t = in(t.C) + token * states;
+      const R *B_t = in(t.B) + token * t.row_stride, *C_t = in(t.C) + token * t.row_stride;
       const R *hb = h + i * W * states, *ha = hb + W * states, *eb = decay + i * W * states;
       R *Bs = B_sum + i * W * states, *Cs = C_sum + i * W * states;
       V drive_grad{}, step_grad{};
@@ -399,8 +440,8 @@ struct ScanGradient {
         store(Ab + n * W, load(Ab + n * W) + q * d);
       }
       store(out(t.u_grad) + at, drive_grad * d + dp * skip, count);
-      const V through = (step_grad * (1 / log2e<R>) + drive_grad * x) *
-                        sigmoid(load(raw + i * W));
+      V through = step_grad * (1 / log2e<R>) + drive_grad * x;
+      if (Usual || t.delta_softplus) through *= sigmoid(load(raw + i * W));
       store(out(t.delta_grad) + at, through, count);
       D_b += dp * x;
       bias_b += through;
@@ -460,10 +501,15 @@ struct ScanGradient {
   R *a, *g, *A_sum, *kept, *h, *decay, *B_sum, *C_sum, *step, *raw, *unit, *plain, *D_sum, *bias_sum;
 };
 
+template <class R, bool Usual>
+void scan_backward(const ScanBackwardTile &tile) {
+  ScanGradient<R, Usual> gradient(tile);
+  with_states(tile.state, [&](auto states) { gradient.template backward<states>(); });
+}
+
 template <class R>
 void scan_backward(const ScanBackwardTile &tile) {
-  ScanGradient<R> gradient(tile);
-  tile.state == 16 ? gradient.template backward<16>() : gradient.template backward<0>();
+  tile.z && tile.delta_softplus ? scan_backward<R, true>(tile) : scan_backward<R, false>(tile);
 }
 
 }  // namespace

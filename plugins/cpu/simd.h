@@ -116,6 +116,29 @@ DVMSR_INLINE void store(half *to, Vector<float> value, int64_t count = W) {
     for (int64_t i = 0; i < count; ++i) to[i].bits = v[i];
 }
 
+// a b + c, rounded once where the instruction set can: for sums of two products, of which the compiler
+// might round either, and differently in each copy of a loop.
+DVMSR_INLINE Vector<float> fused(Vector<float> a, Vector<float> b, Vector<float> c) {
+#if DVMSR_LANES == 16 && defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif DVMSR_LANES == 8 && defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+DVMSR_INLINE Vector<double> fused(Vector<double> a, Vector<double> b, Vector<double> c) { return a * b + c; }
+
+// Keeps a product from being merged into the sum that uses it, where another copy of the loop cannot.
+DVMSR_INLINE void round_now(Vector<float> &x) {
+#if defined(__FMA__)
+  asm("" : "+v"(x));
+#else
+  (void)x;
+#endif
+}
+DVMSR_INLINE void round_now(Vector<double> &) {}
+
 // max and min that keep a NaN in x; compilers do not find the instruction by themselves.
 DVMSR_INLINE Vector<float> at_least(Vector<float> x, float low) {
 #if DVMSR_LANES == 16 && defined(__AVX512F__)

@@ -75,11 +75,12 @@ const float *floats(const void *data) { return static_cast<const float *>(data);
 }  // namespace
 
 void run_selective_scan(const Call &call) {
-  const int64_t D = call.size['D'], N = call.size['N'];
+  const int64_t D = call.size['D'], G = call.size['G'], N = call.size['N'];
   void *const *in = call.in;
   const dvmsr_cuda_scan_params params = {
-      dtype_of(call), call.size['B'], call.size['L'], D, N, in[0], in[1], floats(in[2]), in[3], in[4], floats(in[5]),
-      in[6], floats(in[7]), floats(in[8]), call.out[0], static_cast<float *>(call.out[1]), D, D, N, N, D, D};
+      dtype_of(call), call.applied, call.size['B'], call.size['L'], D, G, N, in[0], in[1], floats(in[2]), in[3], in[4],
+      floats(in[5]), floats(in[6]), floats(in[7]), in[8], call.out[0], static_cast<float *>(call.out[1]), D, D, G * N,
+      G * N, D, D};
   int multiprocessors = 0;
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device()), "SelectiveScan");
   const int32_t chunk = dvmsr_cuda_scan_best_chunk(&params, multiprocessors);
@@ -91,7 +92,7 @@ void run_causal_conv1d(const Call &call) {
   const int64_t D = call.size['D'];
   void *const *in = call.in;
   const dvmsr_cuda_conv_params params = {
-      dtype_of(call), call.size['B'], call.size['L'], D, call.size['K'], in[0], floats(in[1]), floats(in[2]), in[3],
+      dtype_of(call), call.applied, call.size['B'], call.size['L'], D, call.size['K'], in[0], floats(in[1]), floats(in[2]), in[3],
       call.out[0], call.out[1], D, D};
   check_cuda(dvmsr_cuda_causal_conv1d(&params, stream_of(call)), "CausalConv1d");
 }

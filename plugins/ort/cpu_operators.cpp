@@ -46,8 +46,8 @@ void run_selective_scan(const Call &call) {
   const Sizes &size = call.size;
   void *const *in = call.in;
   run(call, "SelectiveScan", dvmsr_selective_scan_forward,
-      dvmsr_scan_inputs{dtype_of(call), size['B'], size['L'], size['D'], size['N'], in[0], in[1], in[2], in[3], in[4],
-                        in[5], in[6], in[7], in[8]},
+      dvmsr_scan_inputs{dtype_of(call), call.applied, size['B'], size['L'], size['D'], size['G'], size['N'], in[0],
+                        in[1], in[2], in[3], in[4], in[5], in[6], in[7], in[8]},
       dvmsr_scan_outputs{call.out[0], call.out[1]});
 }
 
@@ -55,7 +55,7 @@ void run_causal_conv1d(const Call &call) {
   const Sizes &size = call.size;
   void *const *in = call.in;
   run(call, "CausalConv1d", dvmsr_causal_conv1d_forward,
-      dvmsr_conv_inputs{dtype_of(call), size['B'], size['L'], size['D'], size['K'], in[0], in[1], in[2], in[3]},
+      dvmsr_conv_inputs{dtype_of(call), call.applied, size['B'], size['L'], size['D'], size['K'], in[0], in[1], in[2], in[3]},
       dvmsr_conv_outputs{call.out[0], call.out[1]});
 }
 

@@ -28,17 +28,18 @@ using Shape = std::vector<int64_t>;
 
 struct Definition {
   const char *name;
+  const char *attribute;  // 0 or 1, by default 1
   Ports inputs, outputs;
   void (*run)(const Call &call);
 };
 
 constexpr Port scan_inputs[] = {
     {"u", "BLD", activation},  {"delta", "BLD", activation},    {"A", "DN", parameter},
-    {"B", "BLN", activation},  {"C", "BLN", activation},        {"D", "D", parameter},
-    {"z", "BLD", activation},  {"delta_bias", "D", parameter},  {"h0", "BDN", parameter}};
+    {"B", "BLGN", activation}, {"C", "BLGN", activation},       {"D", "D", parameter},
+    {"delta_bias", "D", parameter}, {"h0", "BDN", parameter},  {"z", "BLD", activation, true}};
 constexpr Port scan_outputs[] = {{"y", "BLD", activation}, {"h_last", "BDN", parameter}};
 
-constexpr Definition selective_scan = {"SelectiveScan", scan_inputs, scan_outputs, run_selective_scan};
+constexpr Definition selective_scan = {"SelectiveScan", "delta_softplus", scan_inputs, scan_outputs, run_selective_scan};
 
 constexpr Port conv_inputs[] = {{"x", "BLD", activation},
                                 {"weight", "DK", parameter},
@@ -46,7 +47,7 @@ constexpr Port conv_inputs[] = {{"x", "BLD", activation},
                                 {"tail", "BkD", activation}};
 constexpr Port conv_outputs[] = {{"y", "BLD", activation}, {"new_tail", "BkD", activation}};
 
-constexpr Definition causal_conv1d = {"CausalConv1d", conv_inputs, conv_outputs, run_causal_conv1d};
+constexpr Definition causal_conv1d = {"CausalConv1d", "activation", conv_inputs, conv_outputs, run_causal_conv1d};
 
 // Runs body(); what it throws becomes a status, so that no exception reaches C.
 template <class Body>
@@ -118,6 +119,10 @@ class AxisSizes {
           refuse(definition_, port, wrong + " with " + letter + " at least 1");
         know(axis, shape[i], port);
         if (letter == 'K') know('k', shape[i] - 1, port);
+        if (letter == 'G' && size_['D'] % shape[i])
+          refuse(definition_, port,
+                 "has " + std::to_string(shape[i]) + " groups, which do not divide the " +
+                     std::to_string(size_['D']) + " channels");
       } else if (shape[i] != size_[axis]) {
         refuse(definition_, port,
                wrong + " with " + text_of(letter) + " = " + std::to_string(size_[axis]) + " as in " +
@@ -167,17 +172,39 @@ void *data_of(const OrtApi &api, const OrtValue *value) {
   return data;
 }
 
-void compute(const CustomOp &op, OrtKernelContext *context) {
+// A node of a graph: its operator, and what its attribute says.
+struct Kernel {
+  const CustomOp &op;
+  bool applied;
+};
+
+bool attribute_of(const CustomOp &op, const OrtKernelInfo *info) {
+  const Definition &definition = op.definition;
+  int64_t value = 1;
+  if (OrtStatus *absent = op.api.KernelInfoGetAttribute_int64(info, definition.attribute, &value)) {
+    op.api.ReleaseStatus(absent);
+    return true;
+  }
+  if (value != 0 && value != 1)
+    throw std::invalid_argument(std::string("dvmsr ") + definition.name + ": " + definition.attribute + " is " +
+                                std::to_string(value) + " but must be 0 or 1");
+  return value == 1;
+}
+
+void compute(const Kernel &kernel, OrtKernelContext *context) {
+  const CustomOp &op = kernel.op;
   const OrtApi &api = op.api;
   const Definition &definition = op.definition;
   AxisSizes axes(definition);
   std::vector<void *> in, out;
+  size_t given = 0;
+  check(api.KernelContext_GetInputCount(context, &given));
   for (const Port &port : definition.inputs) {
     const OrtValue *value = nullptr;
-    check(api.KernelContext_GetInput(context, in.size(), &value));
-    if (!value) refuse(definition, port, "is missing");
-    axes.learn(port, shape_of(api, value));
-    in.push_back(data_of(api, value));
+    if (in.size() < given) check(api.KernelContext_GetInput(context, in.size(), &value));
+    if (!value && !port.optional) refuse(definition, port, "is missing");
+    if (value) axes.learn(port, shape_of(api, value));
+    in.push_back(value ? data_of(api, value) : nullptr);
   }
   for (const Port &port : definition.outputs) {
     const Shape shape = axes.shape_of(port);
@@ -187,7 +214,7 @@ void compute(const CustomOp &op, OrtKernelContext *context) {
     out.push_back(data_of(api, value));
   }
 
-  definition.run({api, context, op.half, op.threads, axes.sizes(), in.data(), out.data()});
+  definition.run({api, context, op.half, op.threads, kernel.applied, axes.sizes(), in.data(), out.data()});
 }
 
 // Every output has the shape of an input, symbolic sizes included, which lets the runtime share memory
@@ -221,23 +248,22 @@ CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, bool half_
   GetInputType = [](const OrtCustomOp *op, size_t i) {
     return self(op).type_of(self(op).definition.inputs[i]);
   };
-  GetInputCharacteristic = [](const OrtCustomOp *, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  GetInputCharacteristic = [](const OrtCustomOp *op, size_t i) {
+    return self(op).definition.inputs[i].optional ? INPUT_OUTPUT_OPTIONAL : INPUT_OUTPUT_REQUIRED;
+  };
   GetInputMemoryType = [](const OrtCustomOp *, size_t) { return OrtMemTypeDefault; };
   GetOutputTypeCount = [](const OrtCustomOp *op) { return self(op).definition.outputs.size(); };
   GetOutputType = [](const OrtCustomOp *op, size_t i) {
     return self(op).type_of(self(op).definition.outputs[i]);
   };
   GetOutputCharacteristic = [](const OrtCustomOp *, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  // Nothing is kept between calls: the operator is its own kernel.
-  CreateKernelV2 = [](const OrtCustomOp *op, const OrtApi *, const OrtKernelInfo *,
-                      void **kernel) -> OrtStatus * {
-    *kernel = const_cast<OrtCustomOp *>(op);
-    return nullptr;
+  CreateKernelV2 = [](const OrtCustomOp *op, const OrtApi *, const OrtKernelInfo *info, void **kernel) {
+    return guarded(self(op).api, [&] { *kernel = new Kernel{self(op), attribute_of(self(op), info)}; });
   };
-  KernelDestroy = [](void *) {};
+  KernelDestroy = [](void *kernel) { delete static_cast<Kernel *>(kernel); };
   KernelComputeV2 = [](void *kernel, OrtKernelContext *context) {
-    const CustomOp &op = self(static_cast<OrtCustomOp *>(kernel));
-    return guarded(op.api, [&] { compute(op, context); });
+    const Kernel &node = *static_cast<Kernel *>(kernel);
+    return guarded(node.op.api, [&] { compute(node, context); });
   };
   InferOutputShapeFn = [](const OrtCustomOp *op, OrtShapeInferContext *context) {
     return guarded(self(op).api, [&] { infer_shapes(self(op), context); });

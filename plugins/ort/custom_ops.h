@@ -19,11 +19,13 @@ namespace dvmsr::ort {
 
 enum Kind { activation, parameter };
 
-// One letter per dimension, as in the operators' definition; 'k' stands for K - 1.
+// One letter per dimension, as in the operators' definition; 'k' stands for K - 1. Only the last input
+// may be optional.
 struct Port {
   const char *name;
   const char *axes;
   Kind kind;
+  bool optional = false;
 };
 
 // The size of each axis, by letter.
@@ -48,8 +50,9 @@ struct Call {
   const OrtKernelContext *context;
   bool half;    // the activations' type: FP16 or FP32
   int threads;  // of the session; 0: unknown
+  bool applied; // the operator's attribute: delta_softplus or activation
   const Sizes &size;
-  void *const *in, *const *out;
+  void *const *in, *const *out;  // NULL for an optional input that is left off
 };
 
 // A failed call into ONNX Runtime, which owns the message.

@@ -40,7 +40,7 @@ enum ONNXTensorElementDataType {
   ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 = 10
 };
 
-enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0 };
+enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0, INPUT_OUTPUT_OPTIONAL = 1 };
 
 enum OrtMemType { OrtMemTypeDefault = 0 };
 
@@ -75,7 +75,12 @@ struct OrtApi {
   void *skipped_69[6];
   OrtStatus *(DVMSR_ORT_CALL *AllocatorAlloc)(OrtAllocator *allocator, size_t size, void **out);
   OrtStatus *(DVMSR_ORT_CALL *AllocatorFree)(OrtAllocator *allocator, void *pointer);
-  void *skipped_77[13];
+  void *skipped_77[9];
+  OrtStatus *(DVMSR_ORT_CALL *KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name,
+                                                            int64_t *out);
+  void *skipped_87[1];
+  OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetInputCount)(const OrtKernelContext *context, size_t *out);
+  void *skipped_89[1];
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetInput)(const OrtKernelContext *context, size_t index,
                                                       const OrtValue **out);
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetOutput)(OrtKernelContext *context, size_t index,

@@ -40,24 +40,31 @@ def _pointers(tensors: dict[str, np.ndarray]) -> dict[str, int]:
     return {k: v.ctypes.data for k, v in tensors.items()}
 
 
-def scan(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    u, A = inputs["u"], inputs["A"]
+def scan(
+    inputs: dict[str, np.ndarray], threads: int = 1, softplus: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    u, B = inputs["u"], inputs["B"]
     y, h_last = np.full_like(u, np.nan), np.full_like(inputs["h0"], np.nan)
+    sizes = *u.shape, *B.shape[2:]
     cpu.call(
         "selective_scan_forward",
-        cpu.ScanInputs(cpu.DTYPES[str(u.dtype)], *u.shape, A.shape[1], **_pointers(inputs)),
+        cpu.ScanInputs(cpu.DTYPES[str(u.dtype)], softplus, *sizes, **_pointers(inputs)),
         cpu.ScanOutputs(y.ctypes.data, h_last.ctypes.data),
         threads=threads,
     )
     return y, h_last
 
 
-def conv(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def conv(
+    inputs: dict[str, np.ndarray], threads: int = 1, activation: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     x, weight = inputs["x"], inputs["weight"]
     y, new_tail = np.full_like(x, np.nan), np.full_like(inputs["tail"], np.nan)
     cpu.call(
         "causal_conv1d_forward",
-        cpu.ConvInputs(cpu.DTYPES[str(x.dtype)], *x.shape, weight.shape[1], **_pointers(inputs)),
+        cpu.ConvInputs(
+            cpu.DTYPES[str(x.dtype)], activation, *x.shape, weight.shape[1], **_pointers(inputs)
+        ),
         cpu.ConvOutputs(y.ctypes.data, new_tail.ctypes.data),
         threads=threads,
     )
@@ -69,8 +76,8 @@ def conv(inputs: dict[str, np.ndarray], threads: int = 1) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("case", SCAN_CASES, ids=str)
 def test_scan_equals_sequential_fp64(case: ScanCase, dtype: str, threads: int) -> None:
     inputs = cast(scan_inputs(case), dtype)
-    y, h_last = scan(inputs, threads)
-    y_truth, h_truth = scan_truth(inputs)
+    y, h_last = scan(inputs, threads, case.softplus)
+    y_truth, h_truth = scan_truth(inputs, case.softplus)
     assert error(y, y_truth) <= TOLERANCE[dtype]
     assert error(h_last, h_truth) <= min(TOLERANCE[dtype], TOLERANCE["float32"])
 
@@ -80,8 +87,8 @@ def test_scan_equals_sequential_fp64(case: ScanCase, dtype: str, threads: int) -
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)
 def test_conv_equals_fp64(case: ConvCase, dtype: str, threads: int) -> None:
     inputs = cast(conv_inputs(case), dtype)
-    y, new_tail = conv(inputs, threads)
-    y_truth, tail_truth = conv_truth(inputs)
+    y, new_tail = conv(inputs, threads, case.activation)
+    y_truth, tail_truth = conv_truth(inputs, case.activation)
     assert error(y, y_truth) <= TOLERANCE[dtype]
     np.testing.assert_array_equal(new_tail, tail_truth.astype(new_tail.dtype))
 
@@ -89,18 +96,39 @@ def test_conv_equals_fp64(case: ConvCase, dtype: str, threads: int) -> None:
 @settings(max_examples=25, deadline=None)
 @given(
     shape=st.tuples(*(st.integers(1, n) for n in (3, 70, 40, 20))),
+    groups=st.integers(1, 5),
+    gate=st.booleans(),
+    softplus=st.booleans(),
     seed=st.integers(0, 2**31),
     threads=st.integers(1, 4),
 )
-def test_scan_any_shape(shape: tuple[int, int, int, int], seed: int, threads: int) -> None:
-    inputs = cast(scan_inputs(ScanCase(*shape), seed), "float32")
-    for actual, truth in zip(scan(inputs, threads), scan_truth(inputs), strict=True):
+def test_scan_any_shape(
+    shape: tuple[int, int, int, int],
+    groups: int,
+    gate: bool,
+    softplus: bool,
+    seed: int,
+    threads: int,
+) -> None:
+    batch, length, per_group, state = shape
+    case = ScanCase(batch, length, groups * per_group, state, "usual", groups, gate, softplus)
+    inputs = cast(scan_inputs(case, seed), "float32")
+    truths = scan_truth(inputs, softplus)
+    for actual, truth in zip(scan(inputs, threads, softplus), truths, strict=True):
         assert error(actual, truth) <= TOLERANCE["float32"]
 
 
-def test_state_in_state_out_joins_two_halves_exactly() -> None:
-    whole = cast(scan_inputs(ScanCase(2, 61, 19, 16)), "float32")
-    y, h_last = scan(whole)
+HALVES = [
+    ScanCase(2, 61, 19, 16),
+    ScanCase(1, 61, 12, 1, groups=4, gate=False),
+    ScanCase(2, 61, 19, 16, softplus=False),
+]
+
+
+@pytest.mark.parametrize("case", HALVES, ids=str)
+def test_state_in_state_out_joins_two_halves_exactly(case: ScanCase) -> None:
+    whole = cast(scan_inputs(case), "float32")
+    y, h_last = scan(whole, softplus=case.softplus)
     halves = []
     h = whole["h0"]
     for part in (slice(0, 23), slice(23, 61)):
@@ -109,7 +137,7 @@ def test_state_in_state_out_joins_two_halves_exactly() -> None:
             for k, v in whole.items()
         }
         piece["h0"] = h
-        y_part, h = scan(piece)
+        y_part, h = scan(piece, softplus=case.softplus)
         halves.append(y_part)
     np.testing.assert_array_equal(np.concatenate(halves, 1), y)
     np.testing.assert_array_equal(h, h_last)
@@ -127,7 +155,7 @@ PAYLOAD = np.uint32(0x7FC00001).view(
 @pytest.mark.parametrize("threads", [1, 24], ids=["whole", "chunked"])
 def test_scan_propagates_nan_and_infinity(name: str, value: float, threads: int) -> None:
     inputs = cast(scan_inputs(ScanCase(1, 2100, 20, 16, "slow decay")), "float32")
-    inputs[name][0, 5, 3] = value
+    inputs[name][0, 5].flat[3] = value
     with np.errstate(all="ignore"):
         truth = scan_truth(inputs)
     for actual, expected in zip(scan(inputs, threads), truth, strict=True):
@@ -164,7 +192,16 @@ def test_half_conversion_is_exact_for_every_half() -> None:
     assert (np.abs(y[finite].astype(np.float64) - truth[finite]) <= spacing).all()
 
 
-BAD_SIZES = [(-1, 1, 1, 1), (1, -1, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)]
+BAD_SIZES = [
+    (-1, 1, 1, 1, 1),
+    (1, -1, 1, 1, 1),
+    (1, 1, 0, 1, 1),
+    (1, 1, 1, 1, 0),
+    (1, 1, 6, 0, 1),
+    (1, 1, 6, -2, 1),
+    (1, 1, 6, 4, 1),
+    (1, 1, 6, 12, 1),
+]
 
 
 @pytest.mark.parametrize("sizes", BAD_SIZES, ids=str)
@@ -172,7 +209,7 @@ def test_bad_sizes_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(DvmsrError, match="invalid argument"):
         cpu.call(
             "selective_scan_forward",
-            cpu.ScanInputs(0, *sizes),
+            cpu.ScanInputs(0, 1, *sizes),
             cpu.ScanOutputs(),
             threads=1,
         )
@@ -182,7 +219,7 @@ def test_half_has_no_backward() -> None:
     with pytest.raises(DvmsrError, match="invalid argument"):
         cpu.call(
             "causal_conv1d_backward",
-            cpu.ConvInputs(cpu.DTYPES["float16"], 1, 1, 1, 1),
+            cpu.ConvInputs(cpu.DTYPES["float16"], 1, 1, 1, 1, 1),
             None,
             None,
             cpu.ConvGradients(),
