@@ -164,8 +164,8 @@ def selective_scan(
     if on_cuda:
         from dvmsr.ops import native_cpu
 
-        narrow = (t if t is None else t.to(u.dtype) for t in (delta, B, C, z))
-        delta, B, C, z = narrow
+        delta, B, C = (t.to(u.dtype) for t in (delta, B, C))
+        z = None if z is None else z.to(u.dtype)
         A, D, delta_bias, h0 = (t.float() for t in (A, D, delta_bias, h0))
         return native_cpu.selective_scan(u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus)
     if u.device.type in ("cpu", "meta") and _uses_native():

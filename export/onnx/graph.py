@@ -71,15 +71,27 @@ class GraphBuilder:
         return output
 
     def custom_node(
-        self, op: str, name: str, *inputs: str, shape: Sequence[int | str], state: str
+        self,
+        op: str,
+        name: str,
+        *inputs: str,
+        shape: Sequence[int | str],
+        state: str,
+        **attributes: Any,
     ) -> str:
         """One of our two operators; returns its first output, of that shape in the activations'
         type. The second is the state after the last token, under that name."""
         self.nodes.append(
-            helper.make_node(op, inputs, [name, state], name, domain=DOMAIN, **bodies.ATTRIBUTES)
+            helper.make_node(
+                op, inputs, [name, state], name, domain=DOMAIN, **attributes, **bodies.ATTRIBUTES
+            )
         )
-        self.value_infos.append(helper.make_tensor_value_info(name, self.type, shape))
+        self.tell(name, shape)
         return name
+
+    def tell(self, name: str, shape: Sequence[int | str]) -> None:
+        """State the shape of a value in the activations' type."""
+        self.value_infos.append(helper.make_tensor_value_info(name, self.type, shape))
 
     def weight(self, name: str, array: Any) -> str:
         """A constant in the type of the activations."""
@@ -130,6 +142,7 @@ class NetworkGraph(GraphBuilder):
         self.length = static_shape[1] * static_shape[2] if static_shape else "tokens"
         self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
         self.pixels_shape = "shape/pixels"
+        self.group_axis = self.integers("shape/group_axis", [2])
         self.zeros_made: set[str] = set()
 
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
@@ -159,15 +172,16 @@ class NetworkGraph(GraphBuilder):
             self.initializers,
             value_info=self.value_infos,
         )
-        return helper.make_model(
+        model: onnx.ModelProto = helper.make_model(
             graph,
-            functions=bodies.functions(opset, self.config.conv_width),
             opset_imports=[
                 helper.make_opsetid("", opset),
                 helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
             ],
             ir_version=IR_VERSION,
         )
+        bodies.attach(model)
+        return model
 
     def inputs(self) -> list[onnx.ValueInfoProto]:
         batch, height, width = self.image_shape
@@ -257,6 +271,7 @@ class NetworkGraph(GraphBuilder):
             tail,
             shape=shape,
             state=next_tail,
+            activation=1,
         )  # (B, L, D)
         W_dt, W_B, W_C = np.split(self.w[f"{key}.x_proj{direction}.weight"], [R, R + N])
         dt = self.linear(f"{name}/x_proj_dt", u, W_dt)  # (B, L, R)
@@ -267,15 +282,21 @@ class NetworkGraph(GraphBuilder):
             u,
             self.linear(f"{name}/dt_proj", dt, self.w[f"{dt_proj}.weight"]),  # delta, (B, L, D)
             self.parameter(f"{name}/scan.A", -np.exp(self.w[f"{key}.A{direction}_log"])),  # (D, N)
-            self.linear(f"{name}/x_proj_B", u, W_B),  # (B, L, N)
-            self.linear(f"{name}/x_proj_C", u, W_C),  # (B, L, N)
+            self.one_group(f"{name}/B", self.linear(f"{name}/x_proj_B", u, W_B)),  # (B, L, 1, N)
+            self.one_group(f"{name}/C", self.linear(f"{name}/x_proj_C", u, W_C)),  # (B, L, 1, N)
             self.parameter(f"{name}/scan.D", self.w[f"{key}.D{direction}"]),
-            z,
             self.parameter(f"{name}/scan.delta_bias", self.w[f"{dt_proj}.bias"]),
             h0,
+            z,
             shape=shape,
             state=h_last,
+            delta_softplus=1,
         )  # (B, L, D), gated by SiLU(z)
+
+    def one_group(self, name: str, rows: str) -> str:
+        """(B, L, N) -> (B, L, 1, N)"""
+        self.tell(name, (self.batch, self.length, 1, self.config.state))
+        return self.node("Unsqueeze", name, rows, self.group_axis)
 
     def upsampler(self, x: str) -> str:
         """(B, C, H, W) -> `output` (B, 3, s*H, s*W)

@@ -4,13 +4,17 @@ For runtimes that know no functions of a custom domain. What a body makes of wei
 a weight, because OpenVINO's Scan takes no other values from around it than constants.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.inliner
+from numpy.typing import NDArray
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
+from dvmsr.export.onnx.forms import shapes
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 
 
@@ -20,28 +24,46 @@ def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [entry for entry in model.opset_import if entry.domain != DOMAIN]
     del model.opset_import[:]
     model.opset_import.extend(kept)
-    _transpose_weights(model.graph)
+    _fold(model)
     return model
 
 
-def _transpose_weights(graph: onnx.GraphProto) -> None:
-    """Replace the nodes that transpose a weight by what they make of it."""
+_FOLDED = ("Constant", "Shape", "Concat", "Reshape", "Transpose")
+"""The operators that bodies apply to weights."""
+
+
+def _fold(model: onnx.ModelProto) -> None:
+    """Replace what is made of weights and of sizes that the graph tells by weights."""
+    graph = model.graph
+    told = shapes(graph)
     weights = {weight.name: weight for weight in graph.initializer}
-    nodes, transposed = list(graph.node), set()
+    nodes = list(graph.node)
+    made: dict[str, onnx.TensorProto] = {}
     del graph.node[:]
     for node in nodes:
-        weight = weights.get(node.input[0]) if node.op_type == "Transpose" else None
-        if weight is None:
+        array: NDArray[Any] | None = _size(node, told)
+        if node.op_type in _FOLDED and all(name in weights for name in node.input):
+            inputs = {key: numpy_helper.to_array(weights[key]) for key in node.input}
+            (array,) = list(ReferenceEvaluator(node).run(None, inputs))
+        if array is None:
             graph.node.append(node)
-            continue
-        order = onnx.helper.get_node_attr_value(node, "perm")
-        array = np.ascontiguousarray(numpy_helper.to_array(weight).transpose(order))
-        graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
-        transposed.add(weight.name)
-    unread = transposed - set(_read(graph))
-    kept = [weight for weight in graph.initializer if weight.name not in unread]
+        else:
+            name: str = node.output[0]
+            made[name] = weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+    read = set(_read(graph))
+    kept = [weight for weight in graph.initializer if weight.name in read]
+    kept += [weight for weight in made.values() if weight.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def _size(node: onnx.NodeProto, told: Mapping[str, tuple[int, ...]]) -> NDArray[Any] | None:
+    """What a Shape of sizes that the graph tells gives."""
+    if node.op_type != "Shape" or node.input[0] not in told:
+        return None
+    bounds = {entry.name: entry.i for entry in node.attribute}
+    sizes = told[node.input[0]][bounds.get("start", 0) : bounds.get("end")]
+    return np.array(sizes, np.int64) if sizes and all(sizes) else None
 
 
 def _read(graph: onnx.GraphProto) -> Iterator[str]:

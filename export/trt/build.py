@@ -360,11 +360,9 @@ def _for_tensorrt(model: onnx.ModelProto, plugin: bool) -> _Model:
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     custom = sum(node.domain == DOMAIN for node in model.graph.node)
     products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
-    del model.functions[:]
+    bodies.detach(model)  # TensorRT's parser takes the first body of a name, whatever the overload
     if not plugin:
-        opset = next(entry.version for entry in model.opset_import if not entry.domain)
-        width = DVMSRConfig.from_json(metadata["dvmsr.config"]).conv_width
-        model.functions.extend(bodies.functions(opset, width))
+        bodies.attach(model)
         model, custom = onnx.inliner.inline_local_functions(model), 0
     return _Model(
         data=model.SerializeToString(deterministic=True),

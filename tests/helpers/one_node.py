@@ -8,8 +8,8 @@ from vectors import CONV_INPUTS, SCAN_INPUTS
 onnx = pytest.importorskip("onnx")
 
 SCAN_AXES = {
-    "u": "BLD", "delta": "BLD", "A": "DN", "B": "BLN", "C": "BLN", "D": "D", "z": "BLD",
-    "delta_bias": "D", "h0": "BDN", "y": "BLD", "h_last": "BDN",
+    "u": "BLD", "delta": "BLD", "A": "DN", "B": "BLGN", "C": "BLGN", "D": "D",
+    "delta_bias": "D", "h0": "BDN", "z": "BLD", "y": "BLD", "h_last": "BDN",
 }  # fmt: skip
 CONV_AXES = {"x": "BLD", "weight": "DK", "bias": "D", "tail": "BTD", "y": "BLD", "new_tail": "BTD"}
 OPERATORS = {
@@ -19,15 +19,27 @@ OPERATORS = {
 HALF = {"u", "delta", "B", "C", "z", "x", "tail", "y", "new_tail"}
 
 
+ATTRIBUTES = {"SelectiveScan": "delta_softplus", "CausalConv1d": "activation"}
+
+
 def one_node_model(
-    operator: str, dtype: str = "float32", *, ranks: bool = True, body: bool = False
+    operator: str,
+    dtype: str = "float32",
+    *,
+    ranks: bool = True,
+    body: bool = False,
+    gate: bool = True,
+    applied: int | None = None,
 ) -> onnx.ModelProto:
     """The operator alone, all sizes symbolic (no shapes at all without `ranks`).
 
     With `body`, a model-local function of the same name is attached that returns its last input
-    twice.
+    twice. Without `gate`, SelectiveScan has no z. `applied`: the operator's attribute, left to its
+    default by None.
     """
     inputs, outputs, axes = OPERATORS[operator]
+    if not gate:
+        inputs = tuple(name for name in inputs if name != "z")
 
     def value(name: str, declared: bool) -> onnx.ValueInfoProto:
         half = dtype == "float16" and name in HALF
@@ -36,7 +48,9 @@ def one_node_model(
             name, element, list(axes[name]) if declared else None
         )
 
-    attributes = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
+    attributes: dict[str, str | int] = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
+    if applied is not None:
+        attributes[ATTRIBUTES[operator]] = applied
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("dvmsr", 1)]
     node = onnx.helper.make_node(
         operator, inputs, outputs, name="the_node", domain="dvmsr", **attributes

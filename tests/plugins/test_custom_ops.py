@@ -52,22 +52,29 @@ def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.
 
 
 @functools.cache
-def shared_session(operator: str, dtype: str, threads: int) -> ort.InferenceSession:
-    return session(one_node_model(operator, dtype, ranks=False), threads)
+def shared_session(
+    operator: str, dtype: str, threads: int, gate: bool = True, applied: bool | None = None
+) -> ort.InferenceSession:
+    model = one_node_model(operator, dtype, ranks=False, gate=gate, applied=applied)
+    return session(model, threads)
 
 
-def check_scan(run: ort.InferenceSession, inputs: Arrays, dtype: str) -> None:
+def check_scan(
+    run: ort.InferenceSession, inputs: Arrays, dtype: str, softplus: bool = True
+) -> None:
     y, h_last = run.run(None, inputs)
-    y_truth, h_truth = scan_truth(inputs)
+    y_truth, h_truth = scan_truth(inputs, softplus)
     assert (y.dtype, h_last.dtype) == (dtype, "float32")
     assert (y.shape, h_last.shape) == (y_truth.shape, h_truth.shape)
     assert error(y, y_truth) <= TOLERANCE[dtype]
     assert error(h_last, h_truth) <= TOLERANCE["float32"]
 
 
-def check_conv(run: ort.InferenceSession, inputs: Arrays, dtype: str) -> None:
+def check_conv(
+    run: ort.InferenceSession, inputs: Arrays, dtype: str, activation: bool = True
+) -> None:
     y, new_tail = run.run(None, inputs)
-    y_truth, tail_truth = conv_truth(inputs)
+    y_truth, tail_truth = conv_truth(inputs, activation)
     assert (y.dtype, new_tail.dtype) == (dtype, dtype)
     assert y.shape == y_truth.shape
     assert error(y, y_truth) <= TOLERANCE[dtype]
@@ -78,18 +85,25 @@ def check_conv(run: ort.InferenceSession, inputs: Arrays, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", [*SCAN_CASES, ScanCase(0, 3, 4, 16)], ids=str)
 def test_scan_equals_truth(case: ScanCase, dtype: str, threads: int) -> None:
-    check_scan(
-        shared_session("SelectiveScan", dtype, threads), cast(scan_inputs(case), dtype), dtype
-    )
+    run = shared_session("SelectiveScan", dtype, threads, case.gate, case.softplus)
+    check_scan(run, cast(scan_inputs(case), dtype), dtype, case.softplus)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", [*CONV_CASES, ConvCase(0, 3, 4, 4)], ids=str)
 def test_conv_equals_truth(case: ConvCase, dtype: str, threads: int) -> None:
-    check_conv(
-        shared_session("CausalConv1d", dtype, threads), cast(conv_inputs(case), dtype), dtype
-    )
+    run = shared_session("CausalConv1d", dtype, threads, True, case.activation)
+    check_conv(run, cast(conv_inputs(case), dtype), dtype, case.activation)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attribute"),
+    [("SelectiveScan", "delta_softplus"), ("CausalConv1d", "activation")],
+)
+def test_another_attribute_value_is_refused_at_load(operator: str, attribute: str) -> None:
+    with pytest.raises(Exception, match=f"{operator}: {attribute} is 2 but must be 0 or 1"):
+        session(one_node_model(operator, applied=2))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -202,9 +216,17 @@ BAD_SCANS = [
     (
         "B",
         lambda a: a[..., :15],
-        "B has shape (2, 5, 15) but must be (B, L, N) with N = 16 as in A",
+        "B has shape (2, 5, 1, 15) but must be (B, L, G, N) with N = 16 as in A",
     ),
-    ("C", lambda a: a[0], "C has shape (5, 16) but must be (B, L, N)"),
+    ("B", lambda a: a[:, :, 0], "B has shape (2, 5, 16) but must be (B, L, G, N)"),
+    ("B", lambda a: a.repeat(3, 2), "B has 3 groups, which do not divide the 8 channels"),
+    ("B", lambda a: a[:, :, :0], "B has shape (2, 5, 0, 16) but must be (B, L, G, N) with G at"),
+    ("C", lambda a: a[0], "C has shape (5, 1, 16) but must be (B, L, G, N)"),
+    (
+        "C",
+        lambda a: a.repeat(2, 2),
+        "C has shape (2, 5, 2, 16) but must be (B, L, G, N) with G = 1",
+    ),
     ("D", lambda a: a[:, None], "D has shape (8, 1) but must be (D)"),
     ("z", lambda a: a[:1], "z has shape (1, 5, 8) but must be (B, L, D) with B = 2 as in u"),
     ("delta_bias", lambda a: a[:1], "delta_bias has shape (1) but must be (D) with D = 8 as in u"),

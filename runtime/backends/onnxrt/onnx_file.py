@@ -6,6 +6,7 @@ field numbers from onnx.proto3).
 
 import io
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ DOMAIN = "dvmsr"
 DOMAIN_VERSION = 1
 
 _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTIONS = 7, 8, 14, 25
-_NODE, _NODE_DOMAIN = 1, 7
-"""Of a graph and a node."""
+_NODE, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
+"""Of a graph and of a node."""
+_ATTRIBUTE_NAME = 1
+_SCAN, _SOFTPLUS = b"SelectiveScan", b"delta_softplus"
+"""What every node of that operator has said since it has groups and z is its last input."""
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 _REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
@@ -53,12 +57,13 @@ def read_header(path: Path) -> OnnxHeader:
         UsageError: if there is no such file.
         DvmsrError: if it cannot be read.
         ForeignFileError: if it is an ONNX file, but not ours.
-        IncompatibleModelError: if it is no ONNX file, or of a newer version.
+        IncompatibleModelError: if it is no ONNX file, of a newer version, or its operators are in
+            their former form.
     """
     check_input(path)
     metadata: dict[str, str] = {}
     opsets: dict[str, int] = {}
-    has_graph = has_operators = has_bodies = False
+    has_graph = has_operators = has_bodies = former = False
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -66,7 +71,9 @@ def read_header(path: Path) -> OnnxHeader:
                 has_graph |= field == _GRAPH
                 has_bodies |= field == _FUNCTIONS
                 if field == _GRAPH and isinstance(value, int):
-                    has_operators |= _uses_operators(file, file.tell() + value)
+                    operators = _operators(file, file.tell() + value)
+                    has_operators |= bool(operators)
+                    former |= any(op == _SCAN and _SOFTPLUS not in names for op, names in operators)
                 if field == _METADATA:
                     key, text = _entry(value)
                     metadata[key] = _text(text)
@@ -79,6 +86,11 @@ def read_header(path: Path) -> OnnxHeader:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
+    if former:
+        raise IncompatibleModelError(
+            f"{path} has dvmsr's operators in their former form, without groups; export it again: "
+            f"{_export_command(path, metadata)}"
+        )
     if "dvmsr.config" not in metadata:
         raise ForeignFileError(f"{path} is an ONNX file of another program; {_REMEDY}")
     if has_operators and opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
@@ -116,18 +128,39 @@ def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[
             file.seek(after)
 
 
-def _uses_operators(file: BinaryIO, end: int) -> bool:
-    """Whether a node of the graph, which is read to its end, is one of dvmsr's."""
+def _operators(file: BinaryIO, end: int) -> list[tuple[bytes, set[bytes]]]:
+    """Name and attributes of each node of the graph, which is read to its end, that is one of
+    dvmsr's operators."""
     nodes = [node for field, node in _fields(file, end, frozenset({_NODE})) if field == _NODE]
-    return any(_domain(node) == DOMAIN for node in nodes)
+    found = []
+    for node in nodes:
+        operator = domain = b""
+        attributes = set()
+        for field, value in _message(node, {_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN}):
+            if field == _NODE_OPERATOR:
+                operator = _bytes(value)
+            elif field == _NODE_DOMAIN:
+                domain = _bytes(value)
+            elif field == _NODE_ATTRIBUTE:
+                attribute = dict(_message(value, {_ATTRIBUTE_NAME}))
+                attributes.add(_bytes(attribute.get(_ATTRIBUTE_NAME, b"")))
+        if domain == DOMAIN.encode():
+            found.append((operator, attributes))
+    return found
 
 
-def _domain(node: int | bytes) -> str:
-    """Of a node's operator; empty for a standard one."""
-    if isinstance(node, int):
-        raise ValueError("not a message")
-    fields = _fields(io.BytesIO(node), len(node), frozenset({_NODE_DOMAIN}))
-    return _text(dict(fields).get(_NODE_DOMAIN, b""))
+def _message(data: int | bytes, wanted: set[int]) -> Iterator[tuple[int, int | bytes]]:
+    data = _bytes(data)
+    return _fields(io.BytesIO(data), len(data), frozenset(wanted))
+
+
+def _export_command(path: Path, metadata: dict[str, str]) -> str:
+    """What makes a file anew in its place."""
+    checkpoint = metadata.get("dvmsr.checkpoint", "unknown")
+    words = ["dvmsr-export", "onnx", "CHECKPOINT" if checkpoint == "unknown" else checkpoint]
+    words += ["--fp16"] if metadata.get("dvmsr.precision") == "fp16" else []
+    words += ["--streaming"] if "dvmsr.streaming" in metadata else []
+    return shlex.join([*words, "-o", str(path), "--overwrite"])
 
 
 def _varint(file: BinaryIO) -> int:
@@ -144,13 +177,15 @@ def _varint(file: BinaryIO) -> int:
 
 def _entry(data: int | bytes) -> tuple[str, int | bytes]:
     """Fields 1, a text, and 2 of a small message."""
-    if isinstance(data, int):
-        raise ValueError("not a message")
-    fields = dict(_fields(io.BytesIO(data), len(data), frozenset({1, 2})))
+    fields = dict(_message(data, {1, 2}))
     return _text(fields.get(1, b"")), fields.get(2, b"")
 
 
 def _text(data: int | bytes) -> str:
+    return _bytes(data).decode()
+
+
+def _bytes(data: int | bytes) -> bytes:
     if isinstance(data, int):
-        raise ValueError("not a text")
-    return data.decode()
+        raise ValueError("not bytes")
+    return data

@@ -29,8 +29,8 @@ from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.json_text import parse
 from dvmsr.utils.paths import check_input, exists, unreadable
 
-FORMAT = 1
-"""Version of the description."""
+FORMAT = 2
+"""Version of the description. 1: the plugin's operators are in their former form, without groups."""
 TARGETS = {"gpu": "TensorRT", "rtx": "TensorRT for RTX"}
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -273,7 +273,8 @@ def read_info(path: Path) -> EngineInfo:
     Raises:
         UsageError: if there is no such engine.
         DvmsrError: if the description cannot be read.
-        IncompatibleModelError: if there is no description, or it is damaged or of a newer version.
+        IncompatibleModelError: if there is no description, or it is damaged or of a newer version,
+            or the engine's operators are in their former form.
     """
     check_input(path)
     described = info_path(path)
@@ -291,9 +292,15 @@ def read_info(path: Path) -> EngineInfo:
     if isinstance(values, dict) and type(values.get("format")) is int and values["format"] > FORMAT:
         raise IncompatibleModelError(f"{described} was made by a newer dvmsr; upgrade dvmsr")
     try:
-        return _from_dict(values)
+        info = _from_dict(values)
     except (KeyError, TypeError, ValueError, AttributeError, UsageError):
         raise _damaged(described) from None
+    if values["format"] == 1 and info.plugin is not None:
+        raise IncompatibleModelError(
+            f"{path} has dvmsr's operators in their former form, without groups; export its model "
+            f"again, then build it again: {info.rebuild}"
+        )
+    return info
 
 
 def read_engine(path: Path) -> tuple[EngineInfo, bytes]:

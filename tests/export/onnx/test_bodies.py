@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx.compose
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
@@ -21,28 +22,44 @@ from vectors import (
     scan_truth,
 )
 
+from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx import bodies
 from dvmsr.export.onnx.export import DEFAULT_OPSET
 from dvmsr.export.onnx.graph import IR_VERSION, OPSETS
+from dvmsr.export.onnx.inline import without_functions
+from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 OUTPUTS = {"SelectiveScan": ("y", "h_last"), "CausalConv1d": ("y", "new_tail")}
+ATTRIBUTE = {"SelectiveScan": "delta_softplus", "CausalConv1d": "activation"}
 STATE_IS_FLOAT = {"SelectiveScan": True, "CausalConv1d": False}
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 
 
+Inputs = dict[str, np.ndarray]
+
+
 def model_of(
-    op: str, inputs: dict[str, np.ndarray], dtype: str, opset: int = DEFAULT_OPSET
+    op: str, inputs: Inputs, opset: int = DEFAULT_OPSET, applied: bool = True
 ) -> onnx.ModelProto:
-    """One node, its inputs of the same rank as those given and of any size."""
+    """One node, its inputs of the same rank as those given and of any size but for K."""
     outputs = OUTPUTS[op]
-    node = helper.make_node(op, list(inputs), list(outputs), domain="dvmsr", **bodies.ATTRIBUTES)
+    node = helper.make_node(
+        op, list(inputs), list(outputs), "the_node", domain="dvmsr",
+        **{ATTRIBUTE[op]: int(applied)}, **bodies.ATTRIBUTES,
+    )  # fmt: skip
+    dtype = str(next(iter(inputs.values())).dtype)
     types = [TYPES[dtype], TYPES["float32" if STATE_IS_FLOAT[op] else dtype]]
+    told = {"weight": 1}
     graph = helper.make_graph(
         [node],
         op,
         [
-            helper.make_tensor_value_info(name, TYPES[str(value.dtype)], [None] * value.ndim)
+            helper.make_tensor_value_info(
+                name,
+                TYPES[str(value.dtype)],
+                [size if told.get(name) == axis else None for axis, size in enumerate(value.shape)],
+            )
             for name, value in inputs.items()
         ],
         [
@@ -51,22 +68,27 @@ def model_of(
         ],
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("dvmsr", 1)]
-    width = inputs["weight"].shape[1] if op == "CausalConv1d" else 4
-    functions = bodies.functions(opset, width)
-    return helper.make_model(
-        graph, functions=functions, opset_imports=imports, ir_version=IR_VERSION
-    )
+    model: onnx.ModelProto = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION)
+    bodies.attach(model)
+    return model
 
 
-def run(op: str, inputs: dict[str, np.ndarray], opset: int = DEFAULT_OPSET) -> list[np.ndarray]:
+def run(
+    op: str, inputs: Inputs, opset: int = DEFAULT_OPSET, applied: bool = True
+) -> list[np.ndarray]:
     """Through onnxruntime without the native operators."""
-    dtype = str(next(iter(inputs.values())).dtype)
-    model = model_of(op, inputs, dtype, opset)
+    model = model_of(op, inputs, opset, applied)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    return session_of(model).run(None, inputs)
+
+
+def session_of(model: onnx.ModelProto, native: bool = False) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    if native:
+        options.register_custom_ops_library(str(cpu.library_path()))
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return session.run(None, inputs)
 
 
 def assert_close(
@@ -82,14 +104,16 @@ def assert_close(
 @pytest.mark.parametrize("case", SCAN_CASES, ids=str)
 def test_scan(case: ScanCase, dtype: str) -> None:
     inputs = cast(scan_inputs(case), dtype)
-    assert_close(run("SelectiveScan", inputs), scan_truth(inputs), (dtype, "float32"))
+    outputs = run("SelectiveScan", inputs, applied=case.softplus)
+    assert_close(outputs, scan_truth(inputs, case.softplus), (dtype, "float32"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)
 def test_conv(case: ConvCase, dtype: str) -> None:
     inputs = cast(conv_inputs(case), dtype)
-    assert_close(run("CausalConv1d", inputs), conv_truth(inputs), (dtype, dtype))
+    outputs = run("CausalConv1d", inputs, applied=case.activation)
+    assert_close(outputs, conv_truth(inputs, case.activation), (dtype, dtype))
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -129,14 +153,98 @@ def test_not_a_number_stays_in_its_channel_and_in_the_state() -> None:
 
 def test_in_the_reference_evaluator_of_onnx() -> None:
     scan = cast(scan_inputs(ScanCase(2, 19, 3, 4)), "float32")
-    outputs = ReferenceEvaluator(model_of("SelectiveScan", scan, "float32")).run(None, scan)
+    outputs = ReferenceEvaluator(model_of("SelectiveScan", scan)).run(None, scan)
     assert_close(outputs, scan_truth(scan), ("float32", "float32"))
     conv = cast(conv_inputs(ConvCase(2, 9, 3, 4)), "float32")
-    outputs = ReferenceEvaluator(model_of("CausalConv1d", conv, "float32")).run(None, conv)
+    outputs = ReferenceEvaluator(model_of("CausalConv1d", conv)).run(None, conv)
     assert_close(outputs, conv_truth(conv), ("float32", "float32"))
 
 
+FORMS = [
+    ScanCase(1, 20, 8, 16),
+    ScanCase(1, 20, 8, 16, gate=False),
+    ScanCase(1, 20, 8, 3, groups=4, gate=False),
+    ScanCase(1, 20, 8, 3, softplus=False),
+]
+
+
+def model_of_all_forms() -> tuple[onnx.ModelProto, Inputs, list[np.ndarray]]:
+    """Scans and convolutions of several forms side by side, their inputs and true outputs."""
+    parts: list[tuple[onnx.ModelProto, Inputs, tuple[np.ndarray, np.ndarray]]] = []
+    for case in FORMS:
+        inputs = cast(scan_inputs(case), "float32")
+        model = model_of("SelectiveScan", inputs, applied=case.softplus)
+        parts.append((model, inputs, scan_truth(inputs, case.softplus)))
+    for conv in (ConvCase(1, 9, 5, 4), ConvCase(1, 9, 5, 3, activation=False)):
+        inputs = cast(conv_inputs(conv), "float32")
+        model = model_of("CausalConv1d", inputs, applied=conv.activation)
+        parts.append((model, inputs, conv_truth(inputs, conv.activation)))
+    whole, given, truths = onnx.ModelProto(), {}, []
+    whole.CopyFrom(parts[0][0])
+    whole.graph.Clear()
+    whole.graph.name = "all_forms"
+    for i, (model, inputs, truth) in enumerate(parts):
+        bodies.detach(model)
+        graph = onnx.compose.add_prefix_graph(model.graph, f"{i}_")
+        whole.graph.MergeFrom(graph)
+        given |= {f"{i}_{name}": value for name, value in inputs.items()}
+        truths += truth
+    whole.graph.name = "all_forms"
+    bodies.attach(whole)
+    return whole, given, truths
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["bodies", "native"])
+def test_forms_side_by_side(native: bool) -> None:
+    """One body each, since ONNX Runtime 1.20 and TensorRT's parser ignore overloads."""
+    model, inputs, truths = model_of_all_forms()
+    onnx.checker.check_model(model, full_check=True)
+    assert [(body.name, body.overload) for body in model.functions] == [
+        ("SelectiveScan", ""),
+        ("CausalConv1d", ""),
+    ]
+    for output, truth in zip(session_of(model, native).run(None, inputs), truths, strict=True):
+        assert error(output, truth) <= TOLERANCE["float32"]
+
+
+def test_forms_side_by_side_written_out() -> None:
+    model, inputs, truths = model_of_all_forms()
+    model = without_functions(model)
+    assert {node.domain for node in model.graph.node} == {""}
+    for output, truth in zip(session_of(model).run(None, inputs), truths, strict=True):
+        assert error(output, truth) <= TOLERANCE["float32"]
+
+
+@pytest.mark.parametrize("case", FORMS, ids=str)
+def test_a_form_of_its_own_keeps_its_node(case: ScanCase) -> None:
+    inputs = cast(scan_inputs(case), "float32")
+    model = model_of("SelectiveScan", inputs, applied=case.softplus)
+    (node,) = model.graph.node
+    assert list(node.input) == list(inputs)
+    assert [entry.i for entry in node.attribute if entry.name == "delta_softplus"] == [
+        case.softplus
+    ]
+    assert model.ir_version == IR_VERSION
+
+
+def test_bodies_are_replaced_not_doubled() -> None:
+    model, _, _ = model_of_all_forms()
+    before = model.SerializeToString(deterministic=True)
+    bodies.attach(model)
+    assert model.SerializeToString(deterministic=True) == before
+    bodies.detach(model)
+    assert not model.functions
+
+
+def test_an_unknown_number_of_taps_names_the_node() -> None:
+    model = model_of("CausalConv1d", cast(conv_inputs(ConvCase(1, 5, 4, 3)), "float32"))
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+    with pytest.raises(IncompatibleModelError, match=r"the_node: .* number of taps of its weight"):
+        bodies.attach(model)
+
+
 def test_bodies_use_standard_operators_only() -> None:
-    for function in bodies.functions(DEFAULT_OPSET, 4):
-        assert {node.domain for node in function.node} == {""}
-        assert set(function.attribute) == set(bodies.ATTRIBUTES)
+    model, _, _ = model_of_all_forms()
+    for body in model.functions:
+        assert {node.domain for node in body.node} == {""}
+        assert set(body.attribute) == {*bodies.ATTRIBUTES, ATTRIBUTE[body.name]}

@@ -128,7 +128,8 @@ def test_operator_nodes_carry_what_tensorrt_wants() -> None:
         assert len(node.output) == 2
         assert all(node.output)
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        assert attributes == {"plugin_version": b"1", "plugin_namespace": b"dvmsr"}
+        own = {"SelectiveScan": "delta_softplus", "CausalConv1d": "activation"}[node.op_type]
+        assert attributes == {"plugin_version": b"1", "plugin_namespace": b"dvmsr", own: 1}
     assert {(entry.domain, entry.version) for entry in model.opset_import} == {
         ("", 18),
         ("dvmsr", 1),

@@ -34,6 +34,25 @@ def test_a_file_without_bodies(models: Models, tmp_path: Path) -> None:
         OnnxNetwork(path, "portable", None)
 
 
+@pytest.mark.parametrize("kind", ["plain", "fp16", "streaming"])
+def test_the_former_form_names_the_command_that_makes_the_file_anew(
+    models: Models, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    model = onnx.load(models.onnx_fp16 if kind == "fp16" else models.onnx)
+    for node in model.graph.node:
+        kept = [entry for entry in node.attribute if entry.name != "delta_softplus"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    if kind == "streaming":
+        model.metadata_props.add(key="dvmsr.streaming", value="true")
+    onnx.save(model, path)
+    flag = {"plain": "", "fp16": " --fp16", "streaming": " --streaming"}[kind]
+    command = rf"dvmsr-export onnx \S+{flag} -o {path} --overwrite$"
+    with pytest.raises(IncompatibleModelError, match=f"former form, without groups.*{command}"):
+        read_header(path)
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

@@ -1,0 +1,145 @@
+"""The forms of the two operators' nodes: with the gate or without, and so on.
+
+A function body cannot ask whether an input is there, so it serves one form of an operator. ONNX
+tells several bodies of a name apart by `overload` from IR 10 on, but ONNX Runtime 1.20 and
+TensorRT's parser look at the name alone: hence one body per operator and file. In the rare file
+that mixes forms, all nodes take the one that the others contain.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from dvmsr.errors import IncompatibleModelError
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the bodies of a file depend on."""
+
+    gate: bool = True
+    delta_softplus: bool = True
+    activation: bool = True
+    widths: tuple[int, ...] = (4,)
+    """Every K of its convolutions."""
+
+
+def form_of(graph: onnx.GraphProto) -> Form:
+    """The form of a graph's nodes, once they are unified.
+
+    Raises:
+        IncompatibleModelError: if the graph does not tell how many taps a convolution has.
+    """
+    scans, convs = _nodes(graph, "SelectiveScan"), _nodes(graph, "CausalConv1d")
+    known = shapes(graph)
+    widths = set()
+    for node in convs:
+        shape = known.get(node.input[1], ())
+        if len(shape) != 2 or not shape[1]:
+            raise IncompatibleModelError(
+                f"{node.name or 'CausalConv1d'}: the model does not tell the number of taps of its "
+                "weight; make the weight a constant"
+            )
+        widths.add(shape[1])
+    return Form(
+        gate=all(_gated(node) for node in scans),
+        delta_softplus=all(_applies(node) for node in scans),
+        activation=all(_applies(node) for node in convs),
+        widths=tuple(sorted(widths)) or (4,),
+    )
+
+
+def unify(graph: onnx.GraphProto) -> None:
+    """Bring the nodes of each operator to one form: where some lack the gate, softplus or SiLU,
+    those that have it get it from standard operators beside them."""
+    nodes = list(graph.node)
+    for op, has, write_out in (
+        ("SelectiveScan", _gated, _write_out_gate),
+        ("SelectiveScan", _applies, _write_out_softplus),
+        ("CausalConv1d", _applies, _write_out_silu),
+    ):
+        having = [node for node in nodes if _is(node, op) and has(node)]
+        if len(having) < sum(_is(node, op) for node in nodes):
+            for node in having:
+                at = next(i for i, other in enumerate(nodes) if other is node)
+                nodes[at : at + 1] = write_out(node)
+    if len(nodes) > len(graph.node):
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _write_out_gate(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    y, z = node.output[0], node.input[8]
+    del node.input[8]
+    node.output[0] = f"{y}/ungated"
+    return [
+        node,
+        helper.make_node("Sigmoid", [z], [f"{y}/sigmoid"]),
+        helper.make_node("Mul", [z, f"{y}/sigmoid"], [f"{y}/gate"]),
+        helper.make_node("Mul", [node.output[0], f"{y}/gate"], [y]),
+    ]
+
+
+def _write_out_softplus(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    y, delta, bias = node.output[0], node.input[1], node.input[6]
+    zero = numpy_helper.from_array(np.zeros(1, np.float32))
+    node.input[1], node.input[6] = f"{y}/step", f"{y}/no_bias"
+    _set(node, "delta_softplus")
+    return [
+        helper.make_node("Cast", [delta], [f"{y}/delta"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Add", [f"{y}/delta", bias], [f"{y}/biased"]),
+        helper.make_node("Softplus", [f"{y}/biased"], [f"{y}/step_float"]),
+        helper.make_node("CastLike", [f"{y}/step_float", delta], [f"{y}/step"]),
+        helper.make_node("Shape", [bias], [f"{y}/channels"]),
+        helper.make_node("ConstantOfShape", [f"{y}/channels"], [f"{y}/no_bias"], value=zero),
+        node,
+    ]
+
+
+def _write_out_silu(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    y = node.output[0]
+    node.output[0] = f"{y}/sum"
+    _set(node, "activation")
+    return [
+        node,
+        helper.make_node("Sigmoid", [node.output[0]], [f"{y}/sigmoid"]),
+        helper.make_node("Mul", [node.output[0], f"{y}/sigmoid"], [y]),
+    ]
+
+
+def _set(node: onnx.NodeProto, attribute: str) -> None:
+    """To 0."""
+    kept = [entry for entry in node.attribute if entry.name != attribute]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(attribute, 0)])
+
+
+def _is(node: onnx.NodeProto, op: str) -> bool:
+    return bool(node.domain == DOMAIN and node.op_type == op)
+
+
+def _nodes(graph: onnx.GraphProto, op: str = "") -> list[onnx.NodeProto]:
+    return [node for node in graph.node if node.domain == DOMAIN and op in ("", node.op_type)]
+
+
+def _gated(node: onnx.NodeProto) -> bool:
+    return len(node.input) == 9 and bool(node.input[8])
+
+
+def _applies(node: onnx.NodeProto) -> bool:
+    """Whether the node's attribute delta_softplus or activation, by default 1, is set."""
+    names = ("delta_softplus", "activation")
+    return all(entry.i for entry in node.attribute if entry.name in names)
+
+
+def shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """The shapes that a graph tells of its values; 0 for a size that is not constant."""
+    told = {
+        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim)
+        for value in (*graph.input, *graph.value_info, *graph.output)
+    }
+    return told | {weight.name: tuple(weight.dims) for weight in graph.initializer}
