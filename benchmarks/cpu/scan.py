@@ -26,12 +26,12 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 from dvmsr.runtime.bench import machine
 
-NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "h0")
+NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias", "h0", "z")
 
 
 def inputs(length: int, channels: int, state: int) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    tokens, rows = (1, length, channels), (1, length, state)
+    tokens, rows = (1, length, channels), (1, length, 1, state)
     return [
         torch.randn(tokens),
         torch.randn(tokens),
@@ -39,14 +39,15 @@ def inputs(length: int, channels: int, state: int) -> list[torch.Tensor]:
         torch.randn(rows),
         torch.randn(rows),
         torch.randn(channels),
-        torch.randn(tokens),
         torch.full((channels,), -4.0),
         torch.zeros(1, channels, state),
+        torch.randn(tokens),
     ]
 
 
-def loop(u, delta, A, B, C, D, z, delta_bias, h0):  # type: ignore[no-untyped-def]
+def loop(u, delta, A, B, C, D, delta_bias, h0, z):  # type: ignore[no-untyped-def]
     """All decays and drives at once, then one small PyTorch operation per token and step."""
+    B, C = B.squeeze(2), C.squeeze(2)
     step = F.softplus(delta + delta_bias)
     decay = torch.exp(torch.einsum("bld,dn->bldn", step, A))
     drive = torch.einsum("bld,bln,bld->bldn", step, B, u)
@@ -57,9 +58,10 @@ def loop(u, delta, A, B, C, D, z, delta_bias, h0):  # type: ignore[no-untyped-de
     return (torch.stack(outputs, 1) + D * u) * F.silu(z)
 
 
-def mambapy_scan(u, delta, A, B, C, D, z, delta_bias, h0):  # type: ignore[no-untyped-def]
+def mambapy_scan(u, delta, A, B, C, D, delta_bias, h0, z):  # type: ignore[no-untyped-def]
     from mambapy.pscan import pscan
 
+    B, C = B.squeeze(2), C.squeeze(2)
     step = F.softplus(delta + delta_bias)
     states = pscan(torch.exp(step.unsqueeze(-1) * A), (step * u).unsqueeze(-1) * B.unsqueeze(2))
     return ((states @ C.unsqueeze(-1)).squeeze(3) + D * u) * F.silu(z)
@@ -76,16 +78,15 @@ def portable_session(tensors: list[torch.Tensor]) -> onnxruntime.InferenceSessio
         [info(n, TensorProto.FLOAT, t.shape) for n, t in zip(NAMES, tensors, strict=True)],
         [
             info("y", TensorProto.FLOAT, tensors[0].shape),
-            info("h_last", TensorProto.FLOAT, tensors[-1].shape),
+            info("h_last", TensorProto.FLOAT, tensors[-2].shape),
         ],
     )
     opsets = [
         helper.make_opsetid("", 18),
         helper.make_opsetid(DOMAIN, DOMAIN_VERSION),
     ]
-    model = helper.make_model(
-        graph, functions=bodies.functions(18, 4), opset_imports=opsets, ir_version=9
-    )
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    bodies.attach(model)
     onnx.checker.check_model(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

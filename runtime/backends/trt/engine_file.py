@@ -30,7 +30,7 @@ from dvmsr.utils.json_text import parse
 from dvmsr.utils.paths import check_input, exists, unreadable
 
 FORMAT = 2
-"""Version of the description. 1: the plugin's operators are in their former form, without groups."""
+"""Version of the description. 1: the plugin knows the operators in their former form, no groups."""
 TARGETS = {"gpu": "TensorRT", "rtx": "TensorRT for RTX"}
 PRECISIONS = ("fp32", "fp16", "bf16")
 

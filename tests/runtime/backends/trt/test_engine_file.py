@@ -159,8 +159,19 @@ def test_any_field_of_another_type_is_refused(engine: Path, name: str, value: An
         read_engine(engine)
 
 
+def test_an_engine_of_the_former_operators_is_refused(engine: Path) -> None:
+    values = {**json.loads(INFO.to_json()), "format": 1}
+    engine_file.info_path(engine).write_text(json.dumps(values))
+    with pytest.raises(IncompatibleModelError) as caught:
+        read_engine(engine)
+    assert f"{engine} has dvmsr's operators in their former form" in str(caught.value)
+    assert str(caught.value).endswith(INFO.rebuild)
+    engine_file.info_path(engine).write_text(json.dumps({**values, "plugin": None}))
+    assert read_engine(engine)[0].plugin is None  # its operators are standard ones
+
+
 def test_a_newer_description_is_refused(engine: Path) -> None:
-    engine_file.info_path(engine).write_text('{"format": 2}')
+    engine_file.info_path(engine).write_text('{"format": 3}')
     with pytest.raises(IncompatibleModelError, match="upgrade dvmsr"):
         read_engine(engine)
 
