@@ -1,5 +1,6 @@
-// The causal depthwise convolution with SiLU. Bound by memory: a thread takes a few neighbouring
-// channels (64 bits where the tensors allow it) through kRun tokens and starts all its loads at once.
+// The causal depthwise convolution, with SiLU or without. Bound by memory: a thread takes a few
+// neighbouring channels (64 bits where the tensors allow it) through kRun tokens and starts all its
+// loads at once.
 #pragma once
 
 #include "causal_conv1d.h"
@@ -23,15 +24,15 @@ __device__ Packed<T, Vector> load(const dvmsr_cuda_conv_params &p, int64_t b, in
   return *reinterpret_cast<const Packed<T, Vector> *>((t < 0 ? tail : x) + channel);
 }
 
-template <class T, int Vector>
+template <bool Silu, class T, int Vector>
 __device__ void store(T *y, const float (&sums)[Vector]) {
   Packed<T, Vector> out;
-  DVMSR_UNROLL for (int v = 0; v < Vector; ++v) out.values[v] = narrow<T>(silu(sums[v]));
+  DVMSR_UNROLL for (int v = 0; v < Vector; ++v) out.values[v] = narrow<T>(Silu ? silu(sums[v]) : sums[v]);
   *reinterpret_cast<Packed<T, Vector> *>(y) = out;
 }
 
 // Width: K where it is known, else 0; then every token loads its own taps.
-template <class T, int Vector, int Width>
+template <class T, int Vector, int Width, bool Silu>
 __global__ void __launch_bounds__(kConvThreads) conv_tokens(const dvmsr_cuda_conv_params p) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kConvThreads + threadIdx.x;
   const int64_t kept = p.width - 1;
@@ -65,7 +66,7 @@ __global__ void __launch_bounds__(kConvThreads) conv_tokens(const dvmsr_cuda_con
         DVMSR_UNROLL for (int k = 0; k < Width; ++k)
           sums[v] += taps[v].values[k] * widen(rows[j + k].values[v]);
       }
-      if (j < tokens) store(y + j * p.y_stride, sums);
+      if (j < tokens) store<Silu>(y + j * p.y_stride, sums);
     }
   } else {
     for (int j = 0; j < tokens; ++j) {
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(kConvThreads) conv_tokens(const dvmsr_cuda_con
         DVMSR_UNROLL for (int v = 0; v < Vector; ++v)
           sums[v] += p.weight[(channel + v) * p.width + k] * widen(row.values[v]);
       }
-      store(y + j * p.y_stride, sums);
+      store<Silu>(y + j * p.y_stride, sums);
     }
   }
 }
@@ -84,8 +85,8 @@ template <class T, int Vector, int Width>
 cudaError_t conv(const dvmsr_cuda_conv_params &p, cudaStream_t stream) {
   // One block at least: it carries the tail over where there are no tokens.
   const int64_t items = p.batch * ceil_div(p.length, kRun) * (p.channels / Vector);
-  return launch(conv_tokens<T, Vector, Width>, items ? ceil_div(items, kConvThreads) : 1, kConvThreads,
-                stream, p);
+  const auto kernel = p.activation ? conv_tokens<T, Vector, Width, true> : conv_tokens<T, Vector, Width, false>;
+  return launch(kernel, items ? ceil_div(items, kConvThreads) : 1, kConvThreads, stream, p);
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-/* The causal depthwise convolution with SiLU on a CUDA device, behind a C interface without framework
- * types.
+/* The causal depthwise convolution, with SiLU or without, on a CUDA device, behind a C interface
+ * without framework types.
  *
  *   y_t = silu(bias + sum_k weight_k x_{t+k-(K-1)}),    x_{-(K-1)} ... x_{-1} = tail
  *

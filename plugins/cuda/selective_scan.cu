@@ -10,18 +10,6 @@ namespace {
 constexpr int32_t kTactics[] = {64,  128,  192,  256,  384,  512,
                                 768, 1024, 1536, 2048, 4096, DVMSR_CUDA_SCAN_WHOLE};
 
-bool valid_sizes(const dvmsr_cuda_scan_params &p) {
-  return p.batch >= 0 && p.length >= 0 && p.channels > 0 && p.channels <= INT32_MAX && p.state > 0 &&
-         p.state <= 64;
-}
-
-bool valid_strides(const dvmsr_cuda_scan_params &p) {
-  const auto fits = [](int64_t stride, int64_t row) { return stride >= row && stride <= INT32_MAX; };
-  return fits(p.u_stride, p.channels) && fits(p.delta_stride, p.channels) &&
-         fits(p.z_stride, p.channels) && fits(p.y_stride, p.channels) && fits(p.B_stride, p.state) &&
-         fits(p.C_stride, p.state);
-}
-
 int64_t chunks_of(const dvmsr_cuda_scan_params &p, int32_t chunk) {
   return std::max<int64_t>(1, ceil_div(p.length, chunk));
 }
@@ -35,7 +23,7 @@ int64_t cost(const dvmsr_cuda_scan_params &p, int32_t chunk, int64_t multiproces
   constexpr int64_t launches = 60;   // two more kernels
   constexpr int64_t joined = 4;      // chunks that are joined in a unit of time
   const int64_t chunks = chunks_of(p, chunk), length = std::min<int64_t>(chunk, p.length);
-  const int64_t blocks = p.batch * channel_groups(p.channels) * chunks;
+  const int64_t blocks = p.batch * channel_blocks(p) * chunks;
   const int64_t resident = std::max(hidden, ceil_div(blocks, multiprocessors));
   if (chunks == 1) return resident * length;
   return resident * (length + std::min(length, carried)) + launches + chunks / joined;
@@ -55,7 +43,7 @@ int32_t dvmsr_cuda_scan_best_chunk(const dvmsr_cuda_scan_params *params, int32_t
   int32_t best = DVMSR_CUDA_SCAN_WHOLE;
   if (!valid_sizes(*params) || params->batch == 0 || multiprocessors <= 0) return best;
   // Lengths that give every multiprocessor equally many blocks, in whole tiles.
-  const int64_t columns = params->batch * channel_groups(params->channels);
+  const int64_t columns = params->batch * channel_blocks(*params);
   for (int64_t blocks = 1; blocks <= 16; ++blocks) {
     const int64_t chunks = std::max<int64_t>(1, blocks * multiprocessors / columns);
     const int64_t chunk = ceil_div(ceil_div(params->length, chunks), kTile) * kTile;
@@ -76,7 +64,8 @@ size_t dvmsr_cuda_scan_workspace_size(const dvmsr_cuda_scan_params *params, int3
 int dvmsr_cuda_selective_scan(const dvmsr_cuda_scan_params *params, int32_t chunk, void *workspace,
                               cudaStream_t stream) {
   const dvmsr_cuda_scan_params &p = *params;
-  if (!valid_sizes(p) || !valid_strides(p) || chunk <= 0) return cudaErrorInvalidValue;
+  if (!valid_sizes(p) || !valid_strides(p) || !valid_stride(p.y_stride, p.channels) || chunk <= 0)
+    return cudaErrorInvalidValue;
   if (p.batch == 0) return cudaSuccess;
   Edges edges{static_cast<float *>(workspace), nullptr, chunks_of(p, chunk)};
   if (edges.chunks > 1) {

@@ -41,7 +41,33 @@ __device__ inline float rate(float A) {
 // What add_initial stops at: 2^kNegligible, far below FP32 rounding.
 constexpr float kNegligible = -30.f;
 
-__host__ __device__ constexpr int64_t channel_groups(int64_t channels) { return ceil_div(channels, kThreads); }
+inline bool valid_sizes(const dvmsr_cuda_scan_params &p) {
+  return p.batch >= 0 && p.length >= 0 && p.channels > 0 && p.channels <= INT32_MAX && p.groups > 0 &&
+         p.channels % p.groups == 0 && p.state > 0 && p.state <= 64;
+}
+
+inline bool valid_stride(int64_t stride, int64_t row) { return stride >= row && stride <= INT32_MAX; }
+
+// The strides of all inputs.
+inline bool valid_strides(const dvmsr_cuda_scan_params &p) {
+  const int64_t row = p.groups * p.state;  // of B and C
+  return valid_stride(p.u_stride, p.channels) && valid_stride(p.delta_stride, p.channels) &&
+         valid_stride(p.B_stride, row) && valid_stride(p.C_stride, row) &&
+         (!p.z || valid_stride(p.z_stride, p.channels));
+}
+
+// The channels that share a group's B and C.
+__host__ __device__ inline int channels_of_group(const dvmsr_cuda_scan_params &p) {
+  return static_cast<int>(p.channels) / static_cast<int>(p.groups);
+}
+
+// How many blocks take the channels of a group: none has channels of two groups.
+__host__ __device__ inline int blocks_of_group(const dvmsr_cuda_scan_params &p) {
+  return static_cast<int>(ceil_div(channels_of_group(p), kThreads));
+}
+__host__ __device__ inline int64_t channel_blocks(const dvmsr_cuda_scan_params &p) {
+  return p.groups * blocks_of_group(p);
+}
 
 // The workspace: per batch element and chunk the state (D, N) after it, then all sums of delta (D).
 struct Edges {
@@ -49,18 +75,22 @@ struct Edges {
   int64_t chunks;
 };
 
-// The part of the tensors that a block works on; made from its index, channel groups fastest.
+// The part of the tensors that a block works on: a chunk of some channels of one group. Made from the
+// block's index, the blocks of all channels fastest.
 template <class T, int N>
 struct Part {
   static constexpr int kStates = N / kLanes;  // of each channel, in this thread
 
   __device__ Part(const dvmsr_cuda_scan_params &p, int32_t chunk, int64_t first_chunk, int64_t chunks)
       : p(p) {
-    const int64_t groups = channel_groups(p.channels), block = blockIdx.x;
-    index = first_chunk + block / groups % (chunks - first_chunk);
-    batch = block / groups / (chunks - first_chunk);
-    channel = static_cast<int>(block % groups) * kThreads + static_cast<int>(threadIdx.x);
-    active = channel < p.channels;
+    const int64_t blocks = channel_blocks(p), row = blockIdx.x / blocks;
+    index = first_chunk + row % (chunks - first_chunk);
+    batch = row / (chunks - first_chunk);
+    const int block = static_cast<int>(blockIdx.x % blocks), of_group = blocks_of_group(p);
+    group = block / of_group;
+    end = (group + 1) * channels_of_group(p);
+    channel = end - channels_of_group(p) + block % of_group * kThreads + static_cast<int>(threadIdx.x);
+    active = channel < end;
     const int64_t first = index * chunk;
     token = batch * p.length + first;
     tokens = static_cast<int>(p.length - first < chunk ? p.length - first : chunk);
@@ -72,10 +102,17 @@ struct Part {
     return base + token * stride + channel;
   }
 
-  // Slot s of the lane holds states of the channel of thread `channel ^ s`.
-  __device__ int channel_in(int s) const { return channel ^ s; }
+  // The group's part of the rows of B or C from the first token.
+  __device__ const T *rows(const void *base, int64_t stride) const {
+    return static_cast<const T *>(base) + token * stride + group * p.state;
+  }
+
+  // Which of the threads that share their channels.
+  __device__ static int lane() { return threadIdx.x % kLanes; }
+  // Slot s of the lane holds states of the channel of thread `threadIdx.x ^ s`.
+  __device__ int channel_in(int s) const { return channel - lane() + (lane() ^ s); }
   // Number of its state i.
-  __device__ int state(int i) const { return (channel & (kLanes - 1)) * kStates + i; }
+  __device__ int state(int i) const { return lane() * kStates + i; }
 
   // Reads a (D, N) matrix into the lane's slots; zero where there is no such channel or state.
   __device__ void load(const float *matrix, float (&to)[kLanes][kStates]) const {
@@ -94,10 +131,11 @@ struct Part {
       DVMSR_UNROLL for (int i = 0; i < kStates; ++i)
         if (exists(s, i)) matrix[channel_in(s) * p.state + state(i)] = from[s][i];
   }
-  __device__ bool exists(int s, int i) const { return channel_in(s) < p.channels && state(i) < p.state; }
+  __device__ bool exists(int s, int i) const { return channel_in(s) < end && state(i) < p.state; }
 
   const dvmsr_cuda_scan_params &p;
   int64_t batch, index, token;  // index of the chunk; its first token, counted over all batch elements
+  int group, end;  // the group of channels, and the first one behind it
   int channel, tokens;
   bool active;
 };
@@ -144,6 +182,19 @@ struct Ahead {
   T values[kGroup];
 };
 
+// The form of the operator: with softplus and gate, or whatever the call says, at the price of a few
+// instructions per token.
+template <bool Full>
+struct Form {
+  __device__ explicit Form(const dvmsr_cuda_scan_params &p) : softplus(Full || p.delta_softplus), gate(Full || p.z) {}
+
+  // The step from delta + bias, and what y is multiplied with.
+  __device__ float step_of(float biased) const { return softplus ? cuda::softplus(biased) : biased; }
+  __device__ float gate_of(float z) const { return gate ? silu(z) : 1.f; }
+
+  const bool softplus, gate;
+};
+
 template <int N>
 struct alignas(16) BAndC {
   float B[2][kTile][N], C[2][kTile][N];
@@ -153,21 +204,23 @@ struct alignas(16) OnlyC {
   float C[2][kTile][N];
 };
 
-template <class T, int N>
+template <class T, int N, bool Full>
 __global__ void __launch_bounds__(kThreads, kResident<N>)
     scan_chunks(const dvmsr_cuda_scan_params p, int32_t chunk, Edges edges) {
   using P = Part<T, N>;
   const P part(p, chunk, 0, edges.chunks);
   // Threads without a channel help those of their warp with theirs; whole warps of them only load rows.
   const int tokens = part.tokens, loads = part.active ? tokens : 0;
+  const Form<Full> form(p);
+  const int gates = form.gate ? loads : 0;
   const bool busy = __any_sync(kAllLanes, part.active);
   BAndC<N> &shared = shared_memory<BAndC<N>>();
 
-  const T *B = static_cast<const T *>(p.B) + part.token * p.B_stride;
-  const T *C = static_cast<const T *>(p.C) + part.token * p.C_stride;
+  const T *B = part.rows(p.B, p.B_stride);
+  const T *C = part.rows(p.C, p.C_stride);
   const T *u = part.at(static_cast<const T *>(p.u), p.u_stride);
   const T *delta = part.at(static_cast<const T *>(p.delta), p.delta_stride);
-  const T *z = part.at(static_cast<const T *>(p.z), p.z_stride);
+  const T *z = form.gate ? part.at(static_cast<const T *>(p.z), p.z_stride) : nullptr;
   T *y = part.at(static_cast<T *>(p.y), p.y_stride);
   const float skip = part.active ? p.D[part.channel] : 0.f;
   const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
@@ -188,7 +241,7 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   Ahead<T> next_u, next_delta, next_z;
   next_u.load(u, p.u_stride, 0, loads);
   next_delta.load(delta, p.delta_stride, 0, loads);
-  next_z.load(z, p.z_stride, 0, loads);
+  next_z.load(z, p.z_stride, 0, gates);
 
   for (int tile = 0, buffer = 0; tile < tokens; tile += kTile, buffer ^= 1) {
     next_B.put(shared.B[buffer]);
@@ -203,12 +256,12 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
       const Ahead<T> us = next_u, deltas = next_delta, zs = next_z;
       next_u.load(u, p.u_stride, group + kGroup, loads);
       next_delta.load(delta, p.delta_stride, group + kGroup, loads);
-      next_z.load(z, p.z_stride, group + kGroup, loads);
+      next_z.load(z, p.z_stride, group + kGroup, gates);
       DVMSR_UNROLL for (int j = 0; j < kGroup; ++j) {
         const bool exists = group + j < loads;
         const float x = widen(us.values[j]);
         // A token beyond the last leaves the state as it is: decay 1, drive 0.
-        const float d = exists ? softplus(widen(deltas.values[j]) + bias) : 0.f;
+        const float d = exists ? form.step_of(widen(deltas.values[j]) + bias) : 0.f;
         delta_sum += d;
         float step[kLanes], drive[kLanes], sums[kLanes];
         DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
@@ -231,7 +284,7 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
             advance(h[s][i + 3], a[s][i + 3], B4.w, C4.w);
           }
         }
-        const float out = (skip * x + gather(sums)) * silu(widen(zs.values[j]));
+        const float out = (skip * x + gather(sums)) * form.gate_of(widen(zs.values[j]));
         if (exists) y[(group + j) * p.y_stride] = narrow<T>(out);
       }
     }
@@ -292,17 +345,19 @@ static __global__ void __launch_bounds__(kJoinStates *kJoinRanges, 1)
   if (active && first < edges.chunks && end == edges.chunks) p.h_last[batch * states + i] = h;
 }
 
-template <class T, int N>
+template <class T, int N, bool Full>
 __global__ void __launch_bounds__(kThreads, kResident<N>)
     add_initial(const dvmsr_cuda_scan_params p, int32_t chunk, Edges edges) {
   using P = Part<T, N>;
   const P part(p, chunk, 1, edges.chunks);
   const int tokens = part.tokens, loads = part.active ? tokens : 0;
+  const Form<Full> form(p);
+  const int gates = form.gate ? loads : 0;
   OnlyC<N> &shared = shared_memory<OnlyC<N>>();
 
-  const T *C = static_cast<const T *>(p.C) + part.token * p.C_stride;
+  const T *C = part.rows(p.C, p.C_stride);
   const T *delta = part.at(static_cast<const T *>(p.delta), p.delta_stride);
-  const T *z = part.at(static_cast<const T *>(p.z), p.z_stride);
+  const T *z = form.gate ? part.at(static_cast<const T *>(p.z), p.z_stride) : nullptr;
   T *y = part.at(static_cast<T *>(p.y), p.y_stride);
   const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
 
@@ -312,12 +367,14 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   part.load(edges.states + before * p.channels * p.state, h);
 
   // The sum of delta at which a slot's last decay becomes negligible. Never, where a decay does not
-  // shrink or is no number, or a state is not finite; at once, where all states are zero.
+  // shrink or is no number, a state is not finite, or steps may be negative; at once, where all states
+  // are zero.
   float reach[kLanes], sum[kLanes];
   DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
-    sum[s] = reach[s] = 0.f;
+    sum[s] = 0.f;
+    reach[s] = -INFINITY;
     DVMSR_UNROLL for (int i = 0; i < P::kStates; ++i) {
-      const bool decays = a[s][i] < 0.f && fabsf(h[s][i]) <= kLargest;
+      const bool decays = form.softplus && a[s][i] < 0.f && fabsf(h[s][i]) <= kLargest;
       const float needed = decays ? kNegligible / a[s][i] : INFINITY;
       if (h[s][i] != 0.f) reach[s] = fmaxf(reach[s], needed);
     }
@@ -332,7 +389,7 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   next_C.fetch(C, p.C_stride, tokens, static_cast<int>(p.state));
   Ahead<T> next_delta, next_z, next_y;
   next_delta.load(delta, p.delta_stride, 0, loads);
-  next_z.load(z, p.z_stride, 0, loads);
+  next_z.load(z, p.z_stride, 0, gates);
   next_y.load(y, p.y_stride, 0, loads);
 
   for (int tile = 0, buffer = 0; tile < tokens; tile += kTile, buffer ^= 1) {
@@ -341,15 +398,15 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
     const int after = tile + kTile;
     if (after < tokens)
       next_C.fetch(C + after * p.C_stride, p.C_stride, tokens - after, static_cast<int>(p.state));
-    if (!__any_sync(kAllLanes, alive())) continue;  // for good: sums do not shrink
+    if (!__any_sync(kAllLanes, alive())) continue;  // for good: sums do not shrink, or all states are zero
     for (int group = tile; group < after && group < tokens; group += kGroup) {
       const Ahead<T> deltas = next_delta, zs = next_z, ys = next_y;
       next_delta.load(delta, p.delta_stride, group + kGroup, loads);
-      next_z.load(z, p.z_stride, group + kGroup, loads);
+      next_z.load(z, p.z_stride, group + kGroup, gates);
       next_y.load(y, p.y_stride, group + kGroup, loads);
       DVMSR_UNROLL for (int j = 0; j < kGroup; ++j) {
         const bool exists = group + j < loads;
-        const float d = exists ? softplus(widen(deltas.values[j]) + bias) : 0.f;
+        const float d = exists ? form.step_of(widen(deltas.values[j]) + bias) : 0.f;
         float sums[kLanes];
         DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
           sum[s] += s ? __shfl_xor_sync(kAllLanes, d, s) : d;
@@ -365,23 +422,29 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
             sums[s] += fast_exp2(sum[s] * a[s][i + 3]) * h[s][i + 3] * C4.w;
           }
         }
-        const float out = widen(ys.values[j]) + gather(sums) * silu(widen(zs.values[j]));
+        const float out = widen(ys.values[j]) + gather(sums) * form.gate_of(widen(zs.values[j]));
         if (exists) y[(group + j) * p.y_stride] = narrow<T>(out);
       }
     }
   }
 }
 
-// The launches for one activation type and up to N states.
-template <class T, int N>
+// The launches for one activation type, up to N states, and one form.
+template <class T, int N, bool Full>
 cudaError_t scan(const dvmsr_cuda_scan_params &p, int32_t chunk, Edges edges, cudaStream_t stream) {
-  const int64_t columns = p.batch * channel_groups(p.channels);
-  cudaError_t status = launch(scan_chunks<T, N>, columns * edges.chunks, kThreads, stream, p, chunk, edges);
+  const int64_t columns = p.batch * channel_blocks(p);
+  cudaError_t status = launch(scan_chunks<T, N, Full>, columns * edges.chunks, kThreads, stream, p, chunk, edges);
   if (status != cudaSuccess || edges.chunks == 1) return status;
   const int64_t joins = p.batch * ceil_div(p.channels * p.state, kJoinStates);
   status = launch(join_chunks, joins, kJoinStates * kJoinRanges, stream, p, edges);
   if (status != cudaSuccess) return status;
-  return launch(add_initial<T, N>, columns * (edges.chunks - 1), kThreads, stream, p, chunk, edges);
+  return launch(add_initial<T, N, Full>, columns * (edges.chunks - 1), kThreads, stream, p, chunk, edges);
+}
+
+template <class T, int N>
+cudaError_t scan(const dvmsr_cuda_scan_params &p, int32_t chunk, Edges edges, cudaStream_t stream) {
+  const bool full = p.delta_softplus && p.z;
+  return full ? scan<T, N, true>(p, chunk, edges, stream) : scan<T, N, false>(p, chunk, edges, stream);
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-// The gradients of the causal depthwise convolution with SiLU. With p the tail and x together and g_t
-// the gradient of the sum in y_t = silu(sum),
+// The gradients of the causal depthwise convolution. With p the tail and x together and g_t the gradient
+// of the sum in y_t = silu(sum), or y_t = sum without activation,
 //
 //   grad p_j = sum_k weight_k g_{j-k},    grad weight_k = sum_t g_t p_{t+k},    grad bias = sum_t g_t
 //
@@ -34,10 +34,13 @@ __global__ void __launch_bounds__(kConvThreads)
 
   float bias_grad = 0.f;
   for (int64_t t = first; t < last; ++t) {
-    float sum = p.bias[channel];
-    for (int64_t k = 0; k < p.width; ++k) sum += p.weight[channel * p.width + k] * input(t + k - kept);
-    const float gate = __fdividef(1.f, 1.f + fast_exp2(-sum * kLog2e));
-    const float grad = widen(y_grad[t * p.channels]) * gate * (1.f + sum * (1.f - gate));
+    float grad = widen(y_grad[t * p.channels]);
+    if (p.activation) {
+      float sum = p.bias[channel];
+      for (int64_t k = 0; k < p.width; ++k) sum += p.weight[channel * p.width + k] * input(t + k - kept);
+      const float gate = __fdividef(1.f, 1.f + fast_exp2(-sum * kLog2e));
+      grad *= gate * (1.f + sum * (1.f - gate));
+    }
     sums[t * p.channels] = grad;
     bias_grad += grad;
   }

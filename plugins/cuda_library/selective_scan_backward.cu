@@ -11,8 +11,8 @@
 //   chunk_gradients walks every chunk forwards and backwards, its states in registers
 //   sum_rows        adds up what the chunks found for A, D and delta_bias
 //
-// A thread owns a channel and every kLanes-th state of it. A block owns a chunk and walks all channels,
-// so that the gradients of B and C need no atomic additions.
+// A thread owns a channel and every kStateLanes-th state of it. A block owns a chunk of one group of channels
+// and walks them all, so that the gradients of the group's B and C need no atomic additions.
 #include "gradients.h"
 #include "selective_scan.cuh"
 #include "sum_rows.cuh"
@@ -21,7 +21,7 @@ namespace dvmsr::cuda {
 namespace {
 
 constexpr int kTokens = 16;    // of a chunk
-constexpr int kChannels = 16;  // that a block works on together
+constexpr int kChannels = 16;  // a set, that a block works on together
 constexpr int kStateLanes = 16;  // neighbouring threads with the states of one channel
 constexpr int kBlock = kChannels * kStateLanes;
 constexpr int kWarps = kBlock / 32;
@@ -38,7 +38,7 @@ struct Walks {
 
 __device__ inline float sigmoid(float x) { return __fdividef(1.f, 1.f + fast_exp2(-x * kLog2e)); }
 
-// What a token and channel bring; zero beyond the last.
+// What a token and channel bring; zero beyond the last. `gated` is g.
 struct Item {
   float u = 0.f, biased = 0.f, step = 0.f, z = 0.f, y_grad = 0.f, gated = 0.f;
 };
@@ -51,32 +51,37 @@ struct alignas(16) Tile {
   float warps[kWarps][kTokens][kStateLanes];
 };
 
-// One chunk of one batch element, seen by a thread in two roles: as loader of token `t` and channel
-// `c` of the current group, and as owner of states lane + kStateLanes i of the group's channel `own`.
+// One chunk of one batch element and one group of channels, seen by a thread in two roles: as loader of
+// token `t` and channel `c` of the current set, and as owner of states lane + kStateLanes i of the set's
+// channel `own`. A set is given by its first channel.
 template <class T, int S>
 struct Walker {
+  // `position` counts the groups of a chunk, then chunks, then batch elements.
   __device__ Walker(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_output_gradients &outputs, int64_t chunks,
                     int64_t position)
       : p(p), outputs(outputs), chunks(chunks) {
-    index = position % chunks;
-    batch = position / chunks;
+    group = static_cast<int>(position % p.groups);
+    end = (group + 1) * channels_of_group(p);
+    begin = end - channels_of_group(p);
+    index = position / p.groups % chunks;
+    batch = position / p.groups / chunks;
     first = batch * p.length + index * kTokens;
     const int64_t rest = p.length - index * kTokens;
     tokens = static_cast<int>(rest < kTokens ? rest : kTokens);
   }
 
-  __device__ bool exists(int64_t group) const { return t < tokens && group * kChannels + c < p.channels; }
+  __device__ bool exists(int64_t set) const { return t < tokens && set + c < end; }
 
-  __device__ Item load(int64_t group) const {
+  __device__ Item load(int64_t set) const {
     Item item;
-    if (!exists(group)) return item;
-    const int64_t token = first + t, channel = group * kChannels + c;
+    if (!exists(set)) return item;
+    const int64_t token = first + t, channel = set + c;
     item.u = widen(static_cast<const T *>(p.u)[token * p.u_stride + channel]);
-    item.z = widen(static_cast<const T *>(p.z)[token * p.z_stride + channel]);
     item.biased = widen(static_cast<const T *>(p.delta)[token * p.delta_stride + channel]) + p.delta_bias[channel];
-    item.step = softplus(item.biased);
+    item.step = p.delta_softplus ? softplus(item.biased) : item.biased;
     item.y_grad = widen(static_cast<const T *>(outputs.y)[token * p.channels + channel]);
-    item.gated = item.y_grad * silu(item.z);
+    if (p.z) item.z = widen(static_cast<const T *>(p.z)[token * p.z_stride + channel]);
+    item.gated = p.z ? item.y_grad * silu(item.z) : item.y_grad;
     return item;
   }
 
@@ -91,20 +96,19 @@ struct Walker {
     for (int i = threadIdx.x; i < kTokens * N; i += kBlock) {
       const int row = i / N, n = i % N;
       const bool there = row < tokens && n < p.state;
-      tile.B[row][n] = there ? widen(static_cast<const T *>(p.B)[(first + row) * p.B_stride + n]) : 0.f;
-      tile.C[row][n] = there ? widen(static_cast<const T *>(p.C)[(first + row) * p.C_stride + n]) : 0.f;
+      const int64_t B_at = (first + row) * p.B_stride + group * p.state + n;
+      const int64_t C_at = (first + row) * p.C_stride + group * p.state + n;
+      tile.B[row][n] = there ? widen(static_cast<const T *>(p.B)[B_at]) : 0.f;
+      tile.C[row][n] = there ? widen(static_cast<const T *>(p.C)[C_at]) : 0.f;
     }
   }
 
-  __device__ int64_t own_channel(int64_t group) const { return group * kChannels + own; }
   __device__ int state(int i) const { return lane + kStateLanes * i; }
-  __device__ bool owns(int64_t group, int i) const { return own_channel(group) < p.channels && state(i) < p.state; }
+  __device__ bool owns(int64_t set, int i) const { return set + own < end && state(i) < p.state; }
   // The place of state i in a matrix (D, N).
-  __device__ int64_t at(int64_t group, int i) const { return own_channel(group) * p.state + state(i); }
+  __device__ int64_t at(int64_t set, int i) const { return (set + own) * p.state + state(i); }
   // A as `dvmsr::cuda::rate`.
-  __device__ float rate(int64_t group, int i) const {
-    return owns(group, i) ? dvmsr::cuda::rate(p.A[at(group, i)]) : 0.f;
-  }
+  __device__ float rate(int64_t set, int i) const { return owns(set, i) ? dvmsr::cuda::rate(p.A[at(set, i)]) : 0.f; }
   // The number of the chunk's row in the order of the walk forwards, and in that backwards.
   __device__ int64_t row() const { return batch * chunks + index; }
   __device__ int64_t row_backwards() const { return batch * chunks + chunks - 1 - index; }
@@ -115,6 +119,7 @@ struct Walker {
   const int t = threadIdx.x / kChannels, c = threadIdx.x % kChannels;
   const int own = threadIdx.x / kStateLanes, lane = threadIdx.x % kStateLanes;
   int64_t batch, index, first;
+  int group, begin, end;  // of all groups; its first channel, and the one behind its last
   int tokens;
 };
 
@@ -123,17 +128,18 @@ __global__ void __launch_bounds__(kBlock)
     chunk_edges(const dvmsr_cuda_scan_params p, const dvmsr_cuda_scan_output_gradients outputs, Walks walks,
                 float *h0_grad) {
   Tile<S> &tile = shared_memory<Tile<S>>();
-  const int64_t groups = ceil_div(p.channels, kChannels), group = blockIdx.x % groups;
-  const Walker<T, S> walker(p, outputs, walks.chunks, blockIdx.x / groups);
-  walker.put(tile, walker.load(group));
+  const int64_t sets = ceil_div(channels_of_group(p), kChannels);
+  const Walker<T, S> walker(p, outputs, walks.chunks, blockIdx.x / sets);
+  const int64_t set = walker.begin + blockIdx.x % sets * kChannels;
+  walker.put(tile, walker.load(set));
   walker.put_rows(tile);
   __syncthreads();
 
   const int64_t states = p.channels * p.state;
   float a[S], h[S], r[S], total = 0.f;
   DVMSR_UNROLL for (int i = 0; i < S; ++i) {
-    a[i] = walker.rate(group, i);
-    h[i] = walker.index == 0 && walker.owns(group, i) ? p.h0[walker.batch * states + walker.at(group, i)] : 0.f;
+    a[i] = walker.rate(set, i);
+    h[i] = walker.index == 0 && walker.owns(set, i) ? p.h0[walker.batch * states + walker.at(set, i)] : 0.f;
     r[i] = 0.f;
   }
   for (int t = 0; t < walker.tokens; ++t) {
@@ -146,17 +152,18 @@ __global__ void __launch_bounds__(kBlock)
     }
   }
   DVMSR_UNROLL for (int i = 0; i < S; ++i) {
-    if (!walker.owns(group, i)) continue;
-    const int64_t at = walker.at(group, i);
+    if (!walker.owns(set, i)) continue;
+    const int64_t at = walker.at(set, i);
     if (walker.index == walks.chunks - 1)
       r[i] += fast_exp2(total * a[i]) * outputs.h_last[walker.batch * states + at];
     walks.states[walker.row() * states + at] = h[i];
     walks.adjoints[walker.row_backwards() * states + at] = r[i];
     if (walks.chunks == 1) h0_grad[walker.batch * states + at] = r[i];
   }
-  if (walker.lane == 0 && walker.own_channel(group) < p.channels) {
-    walks.sums[walker.row() * p.channels + walker.own_channel(group)] = total;
-    walks.adjoint_sums[walker.row_backwards() * p.channels + walker.own_channel(group)] = total;
+  const int64_t channel = set + walker.own;
+  if (walker.lane == 0 && channel < walker.end) {
+    walks.sums[walker.row() * p.channels + channel] = total;
+    walks.adjoint_sums[walker.row_backwards() * p.channels + channel] = total;
   }
 }
 
@@ -191,7 +198,8 @@ __device__ void store_rows(const Walker<T, S> &walker, Tile<S> &tile, const floa
     const int t = threadIdx.x / kStateLanes, n = walker.state(i);
     float sum = 0.f;
     DVMSR_UNROLL for (int w = 0; w < kWarps; ++w) sum += tile.warps[w][t][walker.lane];
-    if (t < walker.tokens && n < walker.p.state) rows[(walker.first + t) * walker.p.state + n] = narrow<T>(sum);
+    const int64_t row = (walker.first + t) * walker.p.groups + walker.group;
+    if (t < walker.tokens && n < walker.p.state) rows[row * walker.p.state + n] = narrow<T>(sum);
   }
 }
 
@@ -215,9 +223,9 @@ __global__ void __launch_bounds__(kBlock)
   DVMSR_UNROLL for (int t = 0; t < kTokens; ++t)
     DVMSR_UNROLL for (int i = 0; i < S; ++i) B_grad[t][i] = C_grad[t][i] = 0.f;
 
-  for (int64_t group = 0; group * kChannels < p.channels; ++group) {
-    const Item item = walker.load(group);
-    __syncthreads();  // nobody still reads the group before
+  for (int64_t set = walker.begin; set < walker.end; set += kChannels) {
+    const Item item = walker.load(set);
+    __syncthreads();  // nobody still reads the set before
     walker.put(tile, item);
     __syncthreads();
 
@@ -225,17 +233,17 @@ __global__ void __launch_bounds__(kBlock)
     float y[kTokens], qB[kTokens], qA[kTokens];
     DVMSR_UNROLL for (int t = 0; t < kTokens; ++t) y[t] = qB[t] = qA[t] = 0.f;
     DVMSR_UNROLL for (int i = 0; i < S; ++i) {
-      const bool owns = walker.owns(group, i);
+      const bool owns = walker.owns(set, i);
       const int n = walker.state(i);
-      const float a = walker.rate(group, i);
+      const float a = walker.rate(set, i);
       float h[kTokens + 1], decay[kTokens];  // h[t]: before token t
-      h[0] = owns ? before[walker.at(group, i)] : 0.f;
+      h[0] = owns ? before[walker.at(set, i)] : 0.f;
       DVMSR_UNROLL for (int t = 0; t < kTokens; ++t) {
         decay[t] = fast_exp2(tile.step[t][walker.own] * a);
         h[t + 1] = decay[t] * h[t] + tile.drive[t][walker.own] * tile.B[t][n];
         y[t] += h[t + 1] * tile.C[t][n];
       }
-      float q = owns ? after[walker.at(group, i)] : 0.f, A_sum = 0.f;
+      float q = owns ? after[walker.at(set, i)] : 0.f, A_sum = 0.f;
       DVMSR_UNROLL for (int t = kTokens - 1; t >= 0; --t) {
         const float gated = tile.gated[t][walker.own];
         q += gated * tile.C[t][n];
@@ -246,30 +254,33 @@ __global__ void __launch_bounds__(kBlock)
         A_sum += tile.step[t][walker.own] * (q * h[t]);
         qA[t] += a * (q * h[t]);
       }
-      if (owns) A_grad[walker.at(group, i)] = A_sum;
+      if (owns) A_grad[walker.at(set, i)] = A_sum;
     }
     tile.sums[0][walker.lane][walker.own] = reduce_scatter(y, walker.lane);
     tile.sums[1][walker.lane][walker.own] = reduce_scatter(qB, walker.lane);
     tile.sums[2][walker.lane][walker.own] = reduce_scatter(qA, walker.lane);
     __syncthreads();
 
-    const int64_t channel = group * kChannels + walker.c, at = (walker.first + walker.t) * p.channels + channel;
+    const int64_t channel = set + walker.c, at = (walker.first + walker.t) * p.channels + channel;
     float D_part = 0.f, delta_grad = 0.f;
-    if (walker.exists(group)) {
-      const float skip = p.D[channel], gate = sigmoid(item.z);
+    if (walker.exists(set)) {
+      const float skip = p.D[channel];
       const float sum = tile.sums[0][walker.t][walker.c] + skip * item.u;
       const float qB_sum = tile.sums[1][walker.t][walker.c], qA_sum = tile.sums[2][walker.t][walker.c] / kLog2e;
-      delta_grad = (qA_sum + item.u * qB_sum) * sigmoid(item.biased);
+      delta_grad = (qA_sum + item.u * qB_sum) * (p.delta_softplus ? sigmoid(item.biased) : 1.f);
       D_part = item.gated * item.u;
       static_cast<T *>(gradients.u)[at] = narrow<T>(item.gated * skip + item.step * qB_sum);
       static_cast<T *>(gradients.delta)[at] = narrow<T>(delta_grad);
-      static_cast<T *>(gradients.z)[at] = narrow<T>(item.y_grad * sum * gate * (1.f + item.z * (1.f - gate)));
+      if (p.z) {
+        const float gate = sigmoid(item.z);
+        static_cast<T *>(gradients.z)[at] = narrow<T>(item.y_grad * sum * gate * (1.f + item.z * (1.f - gate)));
+      }
     }
     __syncthreads();
     tile.sums[0][walker.t][walker.c] = D_part;
     tile.sums[1][walker.t][walker.c] = delta_grad;
     __syncthreads();
-    if (threadIdx.x < 2 * kChannels && channel < p.channels) {  // t is 0 or 1 here
+    if (threadIdx.x < 2 * kChannels && channel < walker.end) {  // t is 0 or 1 here
       float sum = 0.f;
       for (int t = 0; t < kTokens; ++t) sum += tile.sums[walker.t][t][walker.c];
       (walker.t == 0 ? walks.sums : walks.adjoint_sums)[walker.row() * p.channels + channel] = sum;
@@ -294,9 +305,9 @@ Walks place(const dvmsr_cuda_scan_params &p, void *workspace) {
 template <class T, int S>
 cudaError_t walk(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_output_gradients &outputs,
                  const dvmsr_cuda_scan_gradients &gradients, const Walks &walks, cudaStream_t stream) {
-  const int64_t blocks = p.batch * walks.chunks;
-  cudaError_t status = launch(chunk_edges<T, S>, blocks * ceil_div(p.channels, kChannels), kBlock, stream, p, outputs,
-                              walks, gradients.h0);
+  const int64_t blocks = p.batch * walks.chunks * p.groups, sets = ceil_div(channels_of_group(p), kChannels);
+  cudaError_t status =
+      launch(chunk_edges<T, S>, blocks * sets, kBlock, stream, p, outputs, walks, gradients.h0);
   if (status == cudaSuccess && walks.chunks > 1) {
     const int64_t joins = p.batch * ceil_div(p.channels * p.state, kJoinStates);
     dvmsr_cuda_scan_params forwards = p, backwards = p;
@@ -327,13 +338,6 @@ cudaError_t walk(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_output_g
   return status;
 }
 
-bool valid(const dvmsr_cuda_scan_params &p) {
-  const auto fits = [](int64_t stride, int64_t row) { return stride >= row && stride <= INT32_MAX; };
-  return p.batch >= 0 && p.length >= 0 && p.channels > 0 && p.channels <= INT32_MAX && p.state > 0 && p.state <= 64 &&
-         fits(p.u_stride, p.channels) && fits(p.delta_stride, p.channels) && fits(p.z_stride, p.channels) &&
-         fits(p.B_stride, p.state) && fits(p.C_stride, p.state);
-}
-
 }  // namespace
 }  // namespace dvmsr::cuda
 
@@ -349,7 +353,7 @@ int dvmsr_cuda_selective_scan_backward(const dvmsr_cuda_scan_params *params,
                                        const dvmsr_cuda_scan_output_gradients *outputs,
                                        const dvmsr_cuda_scan_gradients *gradients, void *workspace,
                                        cudaStream_t stream) {
-  if (!valid(*params)) return cudaErrorInvalidValue;
+  if (!valid_sizes(*params) || !valid_strides(*params)) return cudaErrorInvalidValue;
   switch (params->dtype) {
     case DVMSR_CUDA_F32: return walk<float>(*params, *outputs, *gradients, workspace, stream);
     case DVMSR_CUDA_F16: return walk<__half>(*params, *outputs, *gradients, workspace, stream);

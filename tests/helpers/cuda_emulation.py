@@ -11,7 +11,9 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from vectors import CONV_INPUTS, SCAN_INPUTS
+from vectors import CONV_INPUTS
+
+from dvmsr.kernels.cuda import DTYPES, ConvParams, ScanParams
 
 PLUGINS = Path(__file__).parents[2] / "plugins" / "cuda"
 HOST = Path(__file__).parents[1] / "plugins" / "cuda"
@@ -22,10 +24,7 @@ SOURCES = [
     *sorted(LIBRARY.glob("*.cu")),
     ORT / "custom_ops.cpp",
 ]
-WHOLE = 2**31 - 1
-"""The chunk length that makes the whole sequence one chunk."""
 
-DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 INVALID_VALUE = 1
 _GUARD = 64
 
@@ -64,27 +63,13 @@ def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
     return target
 
 
-class _ScanParams(ctypes.Structure):
-    _fields_ = (
-        [("dtype", ctypes.c_int)]
-        + [(name, ctypes.c_int64) for name in ("batch", "length", "channels", "state")]
-        + [(name, ctypes.c_void_p) for name in (*SCAN_INPUTS, "y", "h_last")]
-        + [(f"{name}_stride", ctypes.c_int64) for name in ("u", "delta", "B", "C", "z", "y")]
-    )
-
-
-class _ConvParams(ctypes.Structure):
-    _fields_ = (
-        [("dtype", ctypes.c_int)]
-        + [(name, ctypes.c_int64) for name in ("batch", "length", "channels", "width")]
-        + [(name, ctypes.c_void_p) for name in (*CONV_INPUTS, "y", "new_tail")]
-        + [(f"{name}_stride", ctypes.c_int64) for name in ("x", "y")]
-    )
+Sizes = tuple[int, int, int, int, int]
+"""B, L, D, G, N."""
 
 
 def _token_stride(array: np.ndarray) -> int:
     """Elements from one token to the next; the batch elements must follow each other."""
-    return array.strides[1] // array.itemsize if array.size else array.shape[2]
+    return array.strides[1] // array.itemsize if array.size else int(np.prod(array.shape[2:]))
 
 
 class Library:
@@ -100,14 +85,14 @@ class Library:
         count = self._library.dvmsr_cuda_scan_tactics(ctypes.byref(lengths))
         return lengths[:count]
 
-    def best_chunk(self, sizes: tuple[int, int, int, int], multiprocessors: int) -> int:
-        """The cost model's choice for (B, L, D, N)."""
-        params = _ScanParams(0, *sizes)
+    def best_chunk(self, sizes: Sizes, multiprocessors: int) -> int:
+        """The cost model's choice."""
+        params = ScanParams(0, 1, *sizes)
         return self._library.dvmsr_cuda_scan_best_chunk(ctypes.byref(params), multiprocessors)
 
-    def workspace_size(self, sizes: tuple[int, int, int, int], chunk: int) -> int:
-        """Bytes that a scan of (B, L, D, N) needs."""
-        params = _ScanParams(0, *sizes)
+    def workspace_size(self, sizes: Sizes, chunk: int) -> int:
+        """Bytes that a scan needs."""
+        params = ScanParams(0, 1, *sizes)
         return self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
 
     def scan(
@@ -115,19 +100,20 @@ class Library:
         inputs: dict[str, np.ndarray],
         chunk: int,
         y: np.ndarray | None = None,
+        softplus: bool = True,
         **changed: int | None,
     ) -> tuple[np.ndarray, np.ndarray] | int:
-        """y and h_last, or the status where it is not 0. `changed`: fields of the parameters."""
+        """y and h_last, or the status where it is not 0; no gate without z. `changed`: fields of
+        the parameters."""
         u = inputs["u"]
         y = np.empty_like(u, order="C") if y is None else y
         h_last = np.full_like(inputs["h0"], np.nan)
         y[...] = np.nan
-        state = inputs["A"].shape[1]
-        params = _ScanParams(DTYPES[u.dtype.name], *u.shape, state)
-        for name in SCAN_INPUTS:
-            setattr(params, name, inputs[name].ctypes.data)
+        params = ScanParams(DTYPES[u.dtype.name], softplus, *u.shape, *inputs["B"].shape[2:])
+        for name, array in inputs.items():
+            setattr(params, name, array.ctypes.data)
         params.y, params.h_last = y.ctypes.data, h_last.ctypes.data
-        for name in ("u", "delta", "B", "C", "z"):
+        for name in inputs.keys() & {"u", "delta", "B", "C", "z"}:
             setattr(params, f"{name}_stride", _token_stride(inputs[name]))
         params.y_stride = _token_stride(y)
         for name, value in changed.items():
@@ -141,14 +127,19 @@ class Library:
         return status or (y, h_last)
 
     def conv(
-        self, inputs: dict[str, np.ndarray], y: np.ndarray | None = None, **changed: int
+        self,
+        inputs: dict[str, np.ndarray],
+        y: np.ndarray | None = None,
+        activation: bool = True,
+        **changed: int,
     ) -> tuple[np.ndarray, np.ndarray] | int:
         """y and the new tail, or the status where it is not 0."""
         x = inputs["x"]
         y = np.empty_like(x, order="C") if y is None else y
         new_tail = np.empty_like(inputs["tail"])
         y[...] = new_tail[...] = np.nan
-        params = _ConvParams(DTYPES[x.dtype.name], *x.shape, inputs["weight"].shape[1])
+        width = inputs["weight"].shape[1]
+        params = ConvParams(DTYPES[x.dtype.name], activation, *x.shape, width)
         for name in CONV_INPUTS:
             setattr(params, name, inputs[name].ctypes.data)
         params.y, params.new_tail = y.ctypes.data, new_tail.ctypes.data

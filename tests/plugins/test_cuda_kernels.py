@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulation import HOST, INVALID_VALUE, WHOLE, Library, compile_for_host
+from cuda_emulation import HOST, INVALID_VALUE, Library, compile_for_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import (
@@ -26,6 +26,8 @@ from vectors import (
     scan_inputs,
     scan_truth,
 )
+
+from dvmsr.kernels.cuda import WHOLE
 
 pytestmark = pytest.mark.slow
 
@@ -52,10 +54,20 @@ def library(cuda_on_host: Path) -> Library:
     return Library(cuda_on_host)
 
 
+TAKEN = [case for case in SCAN_CASES if case.state <= 64]
+"""Those that the kernels take."""
+FORMS = [
+    ScanCase(2, 70, 20, 16),
+    ScanCase(2, 70, 20, 16, groups=4),
+    ScanCase(2, 70, 20, 16, gate=False),
+    ScanCase(2, 70, 20, 16, groups=4, gate=False, softplus=False),
+]
+
+
 @functools.cache
 def scan_case(case: ScanCase, dtype: str) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
     inputs = cast(scan_inputs(case), dtype)
-    return inputs, scan_truth(inputs)
+    return inputs, scan_truth(inputs, case.softplus)
 
 
 def assert_close(actual: object, truth: tuple[np.ndarray, ...], dtype: str) -> None:
@@ -67,10 +79,10 @@ def assert_close(actual: object, truth: tuple[np.ndarray, ...], dtype: str) -> N
 
 @pytest.mark.parametrize("chunk", CHUNKS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", SCAN_CASES, ids=str)
+@pytest.mark.parametrize("case", TAKEN, ids=str)
 def test_scan_equals_the_truth(library: Library, case: ScanCase, dtype: str, chunk: int) -> None:
     inputs, truth = scan_case(case, dtype)
-    assert_close(library.scan(inputs, chunk), truth, dtype)
+    assert_close(library.scan(inputs, chunk, softplus=case.softplus), truth, dtype)
 
 
 def test_every_tactic_equals_the_truth(library: Library) -> None:
@@ -83,48 +95,80 @@ def test_every_tactic_equals_the_truth(library: Library) -> None:
 
 
 @pytest.mark.parametrize("zero", [True, False], ids=["zero h0", "random h0"])
-def test_chunks_agree_with_the_single_pass(library: Library, zero: bool) -> None:
-    inputs = dict(scan_case(MODEST, "float32")[0])
+@pytest.mark.parametrize("case", FORMS, ids=str)
+def test_chunks_agree_with_the_single_pass(library: Library, case: ScanCase, zero: bool) -> None:
+    inputs = dict(scan_case(case, "float32")[0])
     inputs["h0"] = inputs["h0"] * (0 if zero else 10)
-    truth = scan_truth(inputs)
+    truth = scan_truth(inputs, case.softplus)
     for chunk in (1, 7, 16, 33, 69, 70, 71):
-        assert_close(library.scan(inputs, chunk), truth, "float32")
+        assert_close(library.scan(inputs, chunk, softplus=case.softplus), truth, "float32")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
-    sizes=st.tuples(st.integers(1, 3), st.integers(0, 60), st.integers(1, 140), st.integers(1, 64)),
+    case=st.builds(
+        lambda groups, channels, **sizes: ScanCase(
+            channels=groups * channels, groups=groups, kind="usual", **sizes
+        ),
+        groups=st.integers(1, 5),
+        channels=st.integers(1, 140),  # of a group
+        batch=st.integers(1, 3),
+        length=st.integers(0, 40),
+        state=st.integers(1, 64),
+        gate=st.booleans(),
+        softplus=st.booleans(),
+    ),
     chunk=st.integers(8, 80),
     seed=st.integers(0, 1000),
 )
-def test_scan_of_any_size(
-    library: Library, sizes: tuple[int, int, int, int], chunk: int, seed: int
-) -> None:
-    inputs = cast(scan_inputs(ScanCase(*sizes), seed), "float32")
-    assert_close(library.scan(inputs, chunk), scan_truth(inputs), "float32")
+def test_scan_of_any_size(library: Library, case: ScanCase, chunk: int, seed: int) -> None:
+    inputs = cast(scan_inputs(case, seed), "float32")
+    truth = scan_truth(inputs, case.softplus)
+    assert_close(library.scan(inputs, chunk, softplus=case.softplus), truth, "float32")
 
 
-def test_a_second_call_goes_on_where_the_first_ended(library: Library) -> None:
-    inputs, truth = scan_case(MODEST, "float32")
-    tokens = ("u", "delta", "B", "C", "z")
+@pytest.mark.parametrize("case", FORMS, ids=str)
+def test_a_second_call_goes_on_where_the_first_ended(library: Library, case: ScanCase) -> None:
+    inputs, truth = scan_case(case, "float32")
     first, second = dict(inputs), dict(inputs)
-    for name in tokens:
+    for name in inputs.keys() & {"u", "delta", "B", "C", "z"}:
         first[name] = np.ascontiguousarray(inputs[name][:, :37])
         second[name] = np.ascontiguousarray(inputs[name][:, 37:])
-    y1, state = library.scan(first, 16)
+    y1, state = library.scan(first, 16, softplus=case.softplus)
     second["h0"] = state
-    y2, h_last = library.scan(second, WHOLE)
+    y2, h_last = library.scan(second, WHOLE, softplus=case.softplus)
     assert_close((np.concatenate([y1, y2], 1), h_last), truth, "float32")
+
+
+def test_groups_are_scans_of_their_own(library: Library) -> None:
+    """Each of 131 channels: an odd number, and more than a block takes."""
+    inputs, _ = scan_case(ScanCase(1, 40, 3 * 131, 16, groups=3), "float32")
+    y, h_last = library.scan(inputs, 16)
+    for group in range(3):
+        channels = slice(131 * group, 131 * (group + 1))
+        own = {name: inputs[name][..., channels] for name in ("u", "delta", "z")}
+        own |= {name: inputs[name][channels] for name in ("A", "D", "delta_bias")}
+        own |= {name: inputs[name][:, :, group : group + 1] for name in ("B", "C")}
+        own["h0"] = inputs["h0"][:, channels]
+        own = {name: np.ascontiguousarray(value) for name, value in own.items()}
+        y_own, h_own = library.scan(own, 16)
+        assert np.array_equal(y[..., channels], y_own)
+        assert np.array_equal(h_last[:, channels], h_own)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_token_strides(library: Library, dtype: str) -> None:
     """u and z as halves of one tensor, delta, B and C as parts of another, y into a wider one."""
-    inputs, truth = scan_case(MODEST, dtype)
+    inputs, truth = scan_case(ScanCase(2, 70, 20, 16, groups=2), dtype)
     uz = np.concatenate([inputs["u"], inputs["z"]], 2)
-    dbc = np.concatenate([inputs["delta"], inputs["B"], inputs["C"]], 2)
+    rows = [inputs[name].reshape(2, 70, 32) for name in ("B", "C")]
+    dbc = np.concatenate([inputs["delta"], *rows], 2)
     views = {"u": uz[..., :20], "z": uz[..., 20:], "delta": dbc[..., :20]}
-    views |= {"B": dbc[..., 20:36], "C": dbc[..., 36:]}
+    views |= {"B": dbc[..., 20:52], "C": dbc[..., 52:]}
+    for name in ("B", "C"):
+        views[name] = np.lib.stride_tricks.as_strided(
+            views[name], (2, 70, 2, 16), (*views[name].strides[:2], *inputs[name].strides[2:])
+        )
     wide = np.zeros((2, 70, 23), inputs["u"].dtype)
     assert_close(library.scan(inputs | views, 16, y=wide[..., :20]), truth, dtype)
     assert not wide[..., 20:].any()
@@ -136,9 +180,11 @@ def test_token_strides(library: Library, dtype: str) -> None:
 def test_nan_and_infinity_reach_what_depends_on_them(
     library: Library, where: str, bad: float, chunk: int
 ) -> None:
-    """Finite exactly where the truth is finite, and right there."""
-    inputs = {k: v.copy() for k, v in scan_case(ScanCase(1, 50, 6, 4), "float32")[0].items()}
-    inputs[where][(0, 20, 3) if inputs[where].ndim == 3 and where != "h0" else (..., 2, 1)] = bad
+    """Finite exactly where the truth is finite, and right there: of other groups, everywhere."""
+    case = ScanCase(1, 50, 6, 4, groups=2)
+    inputs = {k: v.copy() for k, v in scan_case(case, "float32")[0].items()}
+    place = {"A": (2, 1), "h0": (0, 2, 1), "B": (0, 20, 1, 3), "C": (0, 20, 1, 3)}
+    inputs[where][place.get(where, (0, 20, 3))] = bad
     with np.errstate(all="ignore"):
         truth = scan_truth(inputs)
     for one, true in zip(library.scan(inputs, chunk), truth, strict=True):
@@ -155,6 +201,21 @@ def test_the_state_is_carried_for_as_long_as_it_counts(library: Library) -> None
     assert_close(library.scan(inputs, 50), scan_truth(inputs), "float32")
 
 
+def test_a_state_that_grows_again_is_carried(library: Library) -> None:
+    """Without softplus, steps forwards and as many backwards: what had decayed comes back."""
+    case = ScanCase(1, 160, 3, 4, gate=False, softplus=False)
+    inputs = {k: v.copy() for k, v in scan_case(case, "float32")[0].items()}
+    inputs["A"][:] = -1
+    inputs["delta_bias"][:] = 0
+    inputs["delta"][:, :80] = 0
+    inputs["delta"][:, 80:120] = 0.75  # to 2^-43
+    inputs["delta"][:, 120:] = -0.75
+    inputs["u"][:] = 0
+    for chunk in (20, 80, WHOLE):
+        result = library.scan(inputs, chunk, softplus=False)
+        assert_close(result, scan_truth(inputs, softplus=False), "float32")
+
+
 def test_the_fastest_decay_keeps_the_state_where_no_time_passes(library: Library) -> None:
     """A of the lowest floats, across chunks whose delta is zero, whole ranges of them too."""
     inputs = {k: v.copy() for k, v in scan_case(ScanCase(1, 600, 4, 16), "float32")[0].items()}
@@ -168,13 +229,17 @@ def test_the_fastest_decay_keeps_the_state_where_no_time_passes(library: Library
 
 
 def test_workspace_and_choice(library: Library) -> None:
-    sizes = (1, 172890, 120, 16)
+    sizes = (1, 172890, 120, 1, 16)
     assert library.workspace_size(sizes, WHOLE) == 0
     assert library.workspace_size(sizes, 1000) == 173 * 120 * 17 * 4
-    assert library.best_chunk((1, 16, 120, 16), 132) == WHOLE
-    assert library.best_chunk((1024, 172890, 120, 16), 132) == WHOLE
+    assert library.workspace_size((1, 172890, 480, 4, 16), 1000) == 173 * 480 * 17 * 4
+    assert library.best_chunk((1, 16, 120, 1, 16), 132) == WHOLE
+    assert library.best_chunk((1024, 172890, 120, 1, 16), 132) == WHOLE
     assert 100 < library.best_chunk(sizes, 132) < 10000
     assert library.best_chunk(sizes, 20) > library.best_chunk(sizes, 132)
+    # The blocks of four groups of 120 channels are those of four batch elements.
+    fours = (1, 172890, 480, 4, 16), (4, 172890, 120, 1, 16)
+    assert len({library.best_chunk(four, 132) for four in fours}) == 1
 
 
 @pytest.mark.parametrize(
@@ -185,9 +250,14 @@ def test_workspace_and_choice(library: Library) -> None:
         {"channels": 0},
         {"state": 0},
         {"state": 65},
+        {"groups": 0},
+        {"groups": -1},
+        {"groups": 3},
+        {"groups": 2},  # of 16 states: 32 elements per token
         {"dtype": 3},
         {"u_stride": 19},
         {"B_stride": 15},
+        {"z_stride": 19},
         {"y_stride": 2**31},
     ],
     ids=lambda changed: "-".join(f"{k}={v}" for k, v in changed.items()),
@@ -201,11 +271,17 @@ def test_scan_refuses_a_chunk_without_tokens(library: Library) -> None:
     assert library.scan(scan_case(MODEST, "float32")[0], 0) == INVALID_VALUE
 
 
+def test_without_a_gate_its_stride_does_not_count(library: Library) -> None:
+    inputs, truth = scan_case(FORMS[2], "float32")
+    assert_close(library.scan(inputs, WHOLE, z_stride=-1), truth, "float32")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CONV_CASES, ids=str)
 def test_conv_equals_the_truth(library: Library, case: ConvCase, dtype: str) -> None:
     inputs = cast(conv_inputs(case), dtype)
-    assert_close(library.conv(inputs), conv_truth(inputs), dtype)
+    truth = conv_truth(inputs, case.activation)
+    assert_close(library.conv(inputs, activation=case.activation), truth, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

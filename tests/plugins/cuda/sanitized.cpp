@@ -5,8 +5,7 @@
 #include <initializer_list>
 #include <memory>
 
-#include "causal_conv1d.h"
-#include "selective_scan.h"
+#include "gradients.h"
 
 namespace {
 
@@ -45,43 +44,78 @@ void check(int status) {
   }
 }
 
-void scan(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t N, int32_t chunk) {
+struct Form {
+  int64_t groups = 1;
+  bool gate = true, softplus = true;
+};
+
+void scan(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t N, int32_t chunk, Form form) {
   const auto f32 = DVMSR_CUDA_F32;
-  const Tensor u(B * L * D, dtype), delta(B * L * D, dtype), A(D * N, f32, 0.5f, -0.6f), b(B * L * N, dtype),
-      c(B * L * N, dtype), d(D, f32), z(B * L * D, dtype), bias(D, f32), h0(B * D * N, f32),
+  const int64_t G = form.groups;
+  const Tensor u(B * L * D, dtype), delta(B * L * D, dtype), A(D * N, f32, 0.5f, -0.6f), b(B * L * G * N, dtype),
+      c(B * L * G * N, dtype), d(D, f32), bias(D, f32), h0(B * D * N, f32), z(form.gate ? B * L * D : 0, dtype),
       y(B * L * D, dtype), h_last(B * D * N, f32);
-  const dvmsr_cuda_scan_params p = {dtype,        B,       L,           D,         N,          u.get(),
-                                    delta.get(),  A.floats(), b.get(),  c.get(),   d.floats(), z.get(),
-                                    bias.floats(), h0.floats(), y.get(), h_last.floats(), D, D, N, N, D, D};
+  dvmsr_cuda_scan_params p{};
+  p.dtype = dtype, p.delta_softplus = form.softplus;
+  p.batch = B, p.length = L, p.channels = D, p.groups = G, p.state = N;
+  p.u = u.get(), p.delta = delta.get(), p.A = A.floats(), p.B = b.get(), p.C = c.get(), p.D = d.floats();
+  p.delta_bias = bias.floats(), p.h0 = h0.floats(), p.z = form.gate ? z.get() : nullptr;
+  p.y = y.get(), p.h_last = h_last.floats();
+  p.u_stride = p.delta_stride = p.y_stride = D, p.z_stride = form.gate ? D : 0, p.B_stride = p.C_stride = G * N;
   const std::unique_ptr<char[]> workspace(new char[dvmsr_cuda_scan_workspace_size(&p, chunk)]);
   check(dvmsr_cuda_selective_scan(&p, chunk, workspace.get(), nullptr));
+
+  const Tensor u_(B * L * D, dtype), delta_(B * L * D, dtype), A_(D * N, f32), b_(B * L * G * N, dtype),
+      c_(B * L * G * N, dtype), d_(D, f32), bias_(D, f32), h0_(B * D * N, f32), z_(form.gate ? B * L * D : 0, dtype);
+  const dvmsr_cuda_scan_output_gradients outputs = {y.get(), h_last.floats()};
+  const dvmsr_cuda_scan_gradients gradients = {u_.get(),   delta_.get(),   A_.floats(),  b_.get(), c_.get(),
+                                               d_.floats(), bias_.floats(), h0_.floats(),
+                                               form.gate ? z_.get() : nullptr};
+  const std::unique_ptr<char[]> scratch(new char[dvmsr_cuda_scan_backward_workspace_size(&p)]);
+  check(dvmsr_cuda_selective_scan_backward(&p, &outputs, &gradients, scratch.get(), nullptr));
 }
 
-void conv(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t K) {
-  const Tensor x(B * L * D, dtype), weight(D * K, DVMSR_CUDA_F32), bias(D, DVMSR_CUDA_F32),
-      tail(B * (K - 1) * D, dtype), y(B * L * D, dtype), new_tail(B * (K - 1) * D, dtype);
-  const dvmsr_cuda_conv_params p = {dtype,      B,          L,       D,          K,
-                                    x.get(),    weight.floats(), bias.floats(), tail.get(), y.get(),
-                                    new_tail.get(), D,      D};
+void conv(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t K, bool activation) {
+  const auto f32 = DVMSR_CUDA_F32;
+  const int64_t kept = B * (K - 1) * D;
+  const Tensor x(B * L * D, dtype), weight(D * K, f32), bias(D, f32), tail(kept, dtype), y(B * L * D, dtype),
+      new_tail(kept, dtype);
+  const dvmsr_cuda_conv_params p = {dtype,   activation,      B,             L,          D,       K,
+                                    x.get(), weight.floats(), bias.floats(), tail.get(), y.get(), new_tail.get(),
+                                    D,       D};
   check(dvmsr_cuda_causal_conv1d(&p, nullptr));
+
+  const Tensor x_(B * L * D, dtype), weight_(D * K, f32), bias_(D, f32), tail_(kept, dtype);
+  const dvmsr_cuda_conv_output_gradients outputs = {y.get(), new_tail.get()};
+  const dvmsr_cuda_conv_gradients gradients = {x_.get(), weight_.floats(), bias_.floats(), tail_.get()};
+  const std::unique_ptr<char[]> scratch(new char[dvmsr_cuda_conv_backward_workspace_size(&p)]);
+  check(dvmsr_cuda_causal_conv1d_backward(&p, &outputs, &gradients, scratch.get(), nullptr));
 }
 
 }  // namespace
 
 int main() {
+  const Form full, grouped{2}, ungated{2, false}, bare{3, false, false}, steps{1, true, false};
   for (const auto dtype : {DVMSR_CUDA_F32, DVMSR_CUDA_F16, DVMSR_CUDA_BF16}) {
     for (const int32_t chunk : {16, 21, DVMSR_CUDA_SCAN_WHOLE}) {
-      scan(dtype, 1, 0, 3, 16, chunk);
-      scan(dtype, 1, 1, 1, 1, chunk);
-      scan(dtype, 2, 37, 5, 16, chunk);
-      scan(dtype, 1, 50, 131, 16, chunk);
-      scan(dtype, 1, 35, 3, 61, chunk);
+      scan(dtype, 1, 0, 3, 16, chunk, full);
+      scan(dtype, 1, 1, 1, 1, chunk, full);
+      scan(dtype, 2, 37, 5, 16, chunk, full);
+      scan(dtype, 1, 50, 131, 16, chunk, full);
+      scan(dtype, 1, 35, 3, 61, chunk, full);
+      scan(dtype, 2, 37, 10, 16, chunk, grouped);
+      scan(dtype, 1, 37, 2 * 131, 1, chunk, ungated);
+      scan(dtype, 2, 37, 9, 5, chunk, bare);
+      scan(dtype, 1, 35, 6, 64, chunk, bare);
+      scan(dtype, 1, 37, 5, 16, chunk, steps);
     }
-    conv(dtype, 1, 0, 3, 4);
-    conv(dtype, 1, 2, 3, 4);
-    conv(dtype, 2, 33, 24, 4);
-    conv(dtype, 1, 19, 7, 1);
-    conv(dtype, 3, 9, 5, 7);
+    for (const bool activation : {true, false}) {
+      conv(dtype, 1, 0, 3, 4, activation);
+      conv(dtype, 1, 2, 3, 4, activation);
+      conv(dtype, 2, 33, 24, 4, activation);
+      conv(dtype, 1, 19, 7, 1, activation);
+      conv(dtype, 3, 9, 5, 7, activation);
+    }
   }
   return failed;
 }
