@@ -17,6 +17,9 @@ from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu
 from dvmsr.ops.native_cpu import addresses
 
+_PER_TOKEN = frozenset({"u", "delta", "B", "C", "z"})
+"""What may be a part of a wider tensor."""
+
 
 def register() -> None:
     """Make them the kernels of PyTorch's operators for tensors on a GPU.
@@ -38,13 +41,15 @@ def scan(
     B: Tensor,
     C: Tensor,
     D: Tensor,
-    z: Tensor,
     delta_bias: Tensor,
     h0: Tensor,
+    z: Tensor | None,
+    delta_softplus: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `dvmsr.ops.selective_scan`; A, D, delta_bias and h0 FP32, all else of one type."""
     library = cuda.load()
-    params, _kept = _scan_params(u, delta, A, B, C, D, z, delta_bias, h0)
+    inputs = [u, delta, A, B, C, D, delta_bias, h0, *([] if z is None else [z])]
+    params, _kept = _scan_params(inputs, delta_softplus)
     y, h_last = _like(u), _like(h0)
     params.y, params.h_last, params.y_stride = y.data_ptr(), h_last.data_ptr(), u.shape[2]
     with _stream(u) as stream:
@@ -54,16 +59,21 @@ def scan(
     return y, h_last
 
 
-def scan_backward(inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor) -> list[Tensor]:
-    """Gradients of all inputs, in their types."""
-    params, inputs = _scan_params(*inputs)
+def scan_backward(
+    inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor, delta_softplus: bool
+) -> list[Tensor]:
+    """Gradients of all inputs, in their types; they are in the operator's order, z last or left
+    off."""
+    params, inputs = _scan_params(inputs, delta_softplus)
     kinds = cuda.ScanOutputGradients, cuda.ScanGradients
     return _backward("selective_scan", "scan", params, inputs, (y_grad, h_last_grad), kinds)
 
 
-def conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+def conv(
+    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor, activation: bool
+) -> tuple[Tensor, Tensor]:
     """As `dvmsr.ops.causal_conv1d`; weight and bias FP32, x and tail of one type."""
-    params, _kept = _conv_params(x, weight, bias, tail)
+    params, _kept = _conv_params([x, weight, bias, tail], activation)
     y, new_tail = _like(x), _like(tail)
     params.y, params.new_tail, params.y_stride = y.data_ptr(), new_tail.data_ptr(), x.shape[2]
     with _stream(x) as stream:
@@ -71,9 +81,11 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor) -> tuple[Tensor,
     return y, new_tail
 
 
-def conv_backward(inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor) -> list[Tensor]:
+def conv_backward(
+    inputs: list[Tensor], y_grad: Tensor, new_tail_grad: Tensor, activation: bool
+) -> list[Tensor]:
     """Gradients of all inputs, in their types."""
-    params, inputs = _conv_params(*inputs)
+    params, inputs = _conv_params(inputs, activation)
     kinds = cuda.ConvOutputGradients, cuda.ConvGradients
     return _backward("causal_conv1d", "conv", params, inputs, (y_grad, new_tail_grad), kinds)
 
@@ -103,37 +115,39 @@ def _backward(
     return gradients
 
 
-def _scan_params(*inputs: Tensor) -> tuple[Structure, list[Tensor]]:
+def _scan_params(inputs: list[Tensor], delta_softplus: bool) -> tuple[Structure, list[Tensor]]:
     """The parameters, and the tensors that they point to, which must outlive the call."""
-    names = SCAN_ARGUMENTS.split()
-    tensors = dict(zip(names, inputs, strict=True))
-    for name in ("u", "delta", "B", "C", "z"):
-        tensors[name] = _tokens(tensors[name])
-    for name in ("A", "D", "delta_bias", "h0"):
-        tensors[name] = tensors[name].contiguous()
-    u, A = tensors["u"], tensors["A"]
-    params = cuda.ScanParams(_dtype(u), *u.shape, A.shape[1], *addresses(tensors.values()))
-    for name in ("u", "delta", "B", "C", "z"):
+    tensors = {
+        name: _tokens(tensor) if name in _PER_TOKEN else tensor.contiguous()
+        for name, tensor in zip(SCAN_ARGUMENTS.split(), inputs, strict=False)  # z may be missing
+    }
+    u, B = tensors["u"], tensors["B"]
+    kind = _dtype(u), delta_softplus
+    params = cuda.ScanParams(*kind, *u.shape, *B.shape[2:], *addresses(tensors.values()))
+    for name in tensors.keys() & _PER_TOKEN:
         setattr(params, f"{name}_stride", tensors[name].stride(1))
     return params, list(tensors.values())
 
 
-def _conv_params(
-    x: Tensor, weight: Tensor, bias: Tensor, tail: Tensor
-) -> tuple[Structure, list[Tensor]]:
-    tensors = [_tokens(x), weight.contiguous(), bias.contiguous(), tail.contiguous()]
-    x = tensors[0]
-    params = cuda.ConvParams(_dtype(x), *x.shape, weight.shape[1], *addresses(tensors))
-    params.x_stride = params.y_stride = x.stride(1)
+def _conv_params(inputs: list[Tensor], activation: bool) -> tuple[Structure, list[Tensor]]:
+    x, *others = inputs
+    tensors = [_tokens(x), *(tensor.contiguous() for tensor in others)]
+    kind = _dtype(x), activation
+    params = cuda.ConvParams(*kind, *x.shape, others[0].shape[1], *addresses(tensors))
+    params.x_stride = params.y_stride = tensors[0].stride(1)
     return params, tensors
 
 
 def _tokens(tensor: Tensor) -> Tensor:
-    """(B, L, C) as the kernels read it: tokens at one distance through all batch elements."""
-    batch, length, channels = tensor.shape
-    step = tensor.stride(1)
-    rows = tensor.stride(2) == 1 and channels <= step < 2**31
-    return tensor if rows and (batch == 1 or tensor.stride(0) == length * step) else _dense(tensor)
+    """(B, L, ...) as the kernels read it: a dense row per token, and tokens at one distance through
+    all batch elements."""
+    return tensor if tensor.numel() and _has_rows(tensor) else _dense(tensor)
+
+
+def _has_rows(tensor: Tensor) -> bool:
+    row, step = tensor[0, 0], tensor.stride(1)
+    one_distance = tensor.shape[0] == 1 or tensor.stride(0) == tensor.shape[1] * step
+    return one_distance and row.is_contiguous() and row.numel() <= step < 2**31
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ using Sizes = std::array<int64_t, 128>;
 struct Call {
   nvinfer1::DataType activation;
   const Sizes &sizes;
+  bool flag;
   int32_t tactic;
+  int32_t input_count;
   const void *const *inputs;
   void *const *outputs;
   void *workspace;
@@ -52,6 +54,10 @@ struct Call {
 struct Operator {
   const char *name;
   List<Port> inputs, outputs;
+  // How many of the inputs a node has at least: the others, the last ones, may be left off.
+  int32_t required;
+  // Its attribute, 0 or 1; by default 1.
+  const char *flag;
   // Each above 0; tactic 0 is an automatic choice.
   List<int32_t> (*tactics)();
   // Why the kernels cannot take these sizes, or nullptr; unknown sizes pass.

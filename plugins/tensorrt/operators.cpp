@@ -10,15 +10,17 @@ namespace dvmsr::trt {
 namespace {
 
 constexpr Port scan_inputs[] = {
-    {"u", "BLD", Role::activation},  {"delta", "BLD", Role::activation},   {"A", "DN", Role::parameter},
-    {"B", "BLN", Role::activation},  {"C", "BLN", Role::activation},       {"D", "D", Role::parameter},
-    {"z", "BLD", Role::activation},  {"delta_bias", "D", Role::parameter}, {"h0", "BDN", Role::parameter}};
+    {"u", "BLD", Role::activation},       {"delta", "BLD", Role::activation}, {"A", "DN", Role::parameter},
+    {"B", "BLGN", Role::activation},      {"C", "BLGN", Role::activation},    {"D", "D", Role::parameter},
+    {"delta_bias", "D", Role::parameter}, {"h0", "BDN", Role::parameter},     {"z", "BLD", Role::activation}};
+constexpr int32_t scan_required = 8;  // all but z
 constexpr Port scan_outputs[] = {{"y", "BLD", Role::activation}, {"h_last", "BDN", Role::parameter}};
 
 constexpr Port conv_inputs[] = {{"x", "BLD", Role::activation},
                                 {"weight", "DK", Role::parameter},
                                 {"bias", "D", Role::parameter},
                                 {"tail", "BkD", Role::activation}};
+constexpr int32_t conv_required = 4;  // all
 constexpr Port conv_outputs[] = {{"y", "BLD", Role::activation}, {"new_tail", "BkD", Role::activation}};
 
 dvmsr_cuda_dtype cuda_type(nvinfer1::DataType type) {
@@ -41,9 +43,9 @@ dvmsr_cuda_scan_params scan_params(nvinfer1::DataType activation, const Sizes &s
   dvmsr_cuda_scan_params params{};
   params.dtype = cuda_type(activation);
   params.batch = sizes['B'], params.length = sizes['L'];
-  params.channels = sizes['D'], params.state = sizes['N'];
+  params.channels = sizes['D'], params.groups = sizes['G'], params.state = sizes['N'];
   params.u_stride = params.delta_stride = params.z_stride = params.y_stride = params.channels;
-  params.B_stride = params.C_stride = params.state;
+  params.B_stride = params.C_stride = params.groups * params.state;
   return params;
 }
 
@@ -58,7 +60,8 @@ cudaError_t scan_launch(const Call &call) {
   dvmsr_cuda_scan_params params = scan_params(call.activation, call.sizes);
   params.u = call.inputs[0], params.delta = call.inputs[1], params.A = floats(call.inputs[2]);
   params.B = call.inputs[3], params.C = call.inputs[4], params.D = floats(call.inputs[5]);
-  params.z = call.inputs[6], params.delta_bias = floats(call.inputs[7]), params.h0 = floats(call.inputs[8]);
+  params.delta_bias = floats(call.inputs[6]), params.h0 = floats(call.inputs[7]);
+  params.z = call.input_count > scan_required ? call.inputs[8] : nullptr, params.delta_softplus = call.flag;
   params.y = call.outputs[0], params.h_last = static_cast<float *>(call.outputs[1]);
   int32_t chunk = call.tactic;
   if (!chunk) {
@@ -75,7 +78,7 @@ cudaError_t scan_launch(const Call &call) {
 
 cudaError_t conv_launch(const Call &call) {
   dvmsr_cuda_conv_params params{};
-  params.dtype = cuda_type(call.activation);
+  params.dtype = cuda_type(call.activation), params.activation = call.flag;
   params.batch = call.sizes['B'], params.length = call.sizes['L'];
   params.channels = call.sizes['D'], params.width = call.sizes['K'];
   params.x = call.inputs[0], params.weight = floats(call.inputs[1]), params.bias = floats(call.inputs[2]);
@@ -85,18 +88,25 @@ cudaError_t conv_launch(const Call &call) {
 }
 
 const char *scan_unsupported(const Sizes &sizes) {
-  return sizes['N'] == 0 || sizes['N'] > 64 ? "the state N must be from 1 to 64; run this model on another backend"
-                                            : nullptr;
+  if (sizes['N'] == 0 || sizes['N'] > 64)
+    return "the state N must be from 1 to 64; run this model on another backend";
+  if (sizes['G'] == 0) return "the number of groups G must be at least 1; export the model again";
+  if (sizes['D'] > 0 && sizes['G'] > 0 && sizes['D'] % sizes['G'] != 0)
+    return "the number of channels D must be a multiple of the number of groups G; export the model again";
+  return nullptr;
 }
 
 }  // namespace
 
-const Operator selective_scan = {"SelectiveScan",  scan_inputs,         scan_outputs, scan_tactics,
-                                 scan_unsupported, scan_workspace_size, scan_launch};
+const Operator selective_scan = {"SelectiveScan",     scan_inputs,  scan_outputs,     scan_required,
+                                 "delta_softplus",    scan_tactics, scan_unsupported, scan_workspace_size,
+                                 scan_launch};
 
 const Operator causal_conv1d = {"CausalConv1d",
                                 conv_inputs,
                                 conv_outputs,
+                                conv_required,
+                                "activation",
                                 [] { return List<int32_t>(nullptr, 0); },
                                 [](const Sizes &) -> const char * { return nullptr; },
                                 [](nvinfer1::DataType, const Sizes &) -> size_t { return 0; },

@@ -58,17 +58,19 @@ const Dims &dims_of(const DynamicPluginTensorDesc &desc) { return desc.desc.dims
 
 // "u (1, 3, 120), delta (1, 3, 120), ..."
 template <class Desc>
-std::string text_of(const Operator &op, const Desc *inputs) {
+std::string text_of(const Operator &op, const Desc *inputs, int32_t count) {
   std::string text;
-  for (int32_t i = 0; i < op.inputs.size(); ++i) {
+  for (int32_t i = 0; i < count; ++i) {
     text += std::string(i ? ", " : "") + op.inputs[i].name + " " + text_of(dims_of(inputs[i]));
   }
   return text;
 }
 
 void check_counts(const Operator &op, int32_t inputs, int32_t outputs) {
-  if (inputs == op.inputs.size() && outputs == op.outputs.size()) return;
-  throw std::invalid_argument("has " + std::to_string(op.inputs.size()) + " inputs and " +
+  const int32_t most = op.inputs.size();
+  if (inputs >= op.required && inputs <= most && outputs == op.outputs.size()) return;
+  const std::string least = op.required < most ? std::to_string(op.required) + " or " : "";
+  throw std::invalid_argument("has " + least + std::to_string(most) + " inputs and " +
                               std::to_string(op.outputs.size()) + " outputs, the node " + std::to_string(inputs) +
                               " and " + std::to_string(outputs) + "; " + export_again);
 }
@@ -84,14 +86,14 @@ void check_rank(const Port &port, int32_t rank) {
 char letter_of(char axis) { return axis == 'k' ? 'K' : axis; }
 int64_t shortage_of(char axis) { return axis == 'k'; }
 
-// The sizes in the inputs' dims_at(i). Unknown ones (-1) fit any.
-template <class DimsAt>
-Sizes bind(const Operator &op, const DimsAt &dims_at) {
+// The sizes in the inputs. Unknown ones (-1) fit any.
+template <class Desc>
+Sizes bind(const Operator &op, const Desc *inputs, int32_t count) {
   Sizes sizes;
   sizes.fill(-1);
-  for (int32_t i = 0; i < op.inputs.size(); ++i) {
+  for (int32_t i = 0; i < count; ++i) {
     const Port &port = op.inputs[i];
-    const Dims &dims = dims_at(i);
+    const Dims &dims = dims_of(inputs[i]);
     check_rank(port, dims.nbDims);
     for (int32_t axis = 0; axis < dims.nbDims; ++axis) {
       if (dims.d[axis] < 0) continue;
@@ -109,20 +111,51 @@ Sizes bind(const Operator &op, const DimsAt &dims_at) {
   return sizes;
 }
 
-// bind() on the shapes of the tensors; errors show them all.
+// bind(), with the shapes of all inputs in its errors.
 template <class Desc>
-Sizes bind_shapes(const Operator &op, const Desc *inputs) {
+Sizes bind_shapes(const Operator &op, const Desc *inputs, int32_t count) {
   try {
-    return bind(op, [&](int32_t i) -> const Dims & { return dims_of(inputs[i]); });
+    return bind(op, inputs, count);
   } catch (const std::invalid_argument &error) {
-    throw std::invalid_argument(std::string(error.what()) + "; the inputs are " + text_of(op, inputs));
+    throw std::invalid_argument(std::string(error.what()) + "; the inputs are " + text_of(op, inputs, count));
   }
+}
+
+// The largest size of each axis. TensorRT's bounds may be wider for one input than for another.
+Sizes largest(const Operator &op, const DynamicPluginTensorDesc *inputs, int32_t count) {
+  Sizes sizes;
+  sizes.fill(-1);
+  for (int32_t i = 0; i < count; ++i) {
+    const Port &port = op.inputs[i];
+    check_rank(port, inputs[i].max.nbDims);
+    for (int32_t axis = 0; axis < inputs[i].max.nbDims; ++axis) {
+      int64_t &size = sizes[letter_of(port.axes[axis])];
+      size = std::max(size, inputs[i].max.d[axis] + shortage_of(port.axes[axis]));
+    }
+  }
+  return sizes;
+}
+
+// The value of the operator's attribute in a field.
+bool flag_of(const nvinfer1::PluginField &field) {
+  if (field.type == nvinfer1::PluginFieldType::kINT32 && field.length == 1) {
+    const int32_t value = *static_cast<const int32_t *>(field.data);
+    if (value == 0 || value == 1) return value;
+    throw std::invalid_argument(std::string("attribute ") + field.name + " is " + std::to_string(value) +
+                                " instead of 0 or 1; " + export_again);
+  }
+  throw std::invalid_argument(std::string("attribute ") + field.name + " is not an integer; " + export_again);
 }
 
 }  // namespace
 
-Plugin::Plugin(const Operator &op)
-    : op_(op), timing_cache_id_(std::string("dvmsr ") + op.name + " " + DVMSR_KERNELS_SHA256) {}
+Plugin::Plugin(const Operator &op, bool flag)
+    : op_(op),
+      flag_(flag),
+      timing_cache_id_(std::string("dvmsr ") + op.name + " " + op.flag + "=" + std::to_string(flag_) + " " +
+                       DVMSR_KERNELS_SHA256),
+      field_(op.flag, &flag_, nvinfer1::PluginFieldType::kINT32, 1),
+      fields_{1, &field_} {}
 
 nvinfer1::IPluginCapability *Plugin::getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept {
   switch (type) {
@@ -135,8 +168,9 @@ nvinfer1::IPluginCapability *Plugin::getCapabilityInterface(nvinfer1::PluginCapa
 
 nvinfer1::IPluginV3 *Plugin::clone() noexcept {
   return guarded<nvinfer1::IPluginV3 *>(op_.name, nullptr, [&] {
-    auto copy = std::make_unique<Plugin>(op_);
+    auto copy = std::make_unique<Plugin>(op_, flag_);
     copy->tactic_ = tactic_;
+    copy->input_count_ = input_count_;
     return copy.release();
   });
 }
@@ -197,7 +231,8 @@ int32_t Plugin::configurePlugin(const DynamicPluginTensorDesc *inputs, int32_t i
                                 const DynamicPluginTensorDesc *, int32_t output_count) noexcept {
   return guarded(op_.name, 1, [&] {
     check_counts(op_, input_count, output_count);
-    bind_shapes(op_, inputs);
+    bind_shapes(op_, inputs, input_count);
+    input_count_ = input_count;
     return 0;
   });
 }
@@ -206,8 +241,7 @@ size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc *inputs, int32_t i
                                 const DynamicPluginTensorDesc *, int32_t output_count) const noexcept {
   return guarded(op_.name, std::numeric_limits<size_t>::max(), [&] {
     check_counts(op_, input_count, output_count);
-    const Sizes sizes = bind(op_, [&](int32_t i) -> const Dims & { return inputs[i].max; });
-    return op_.workspace_size(inputs[0].desc.type, sizes);
+    return op_.workspace_size(inputs[0].desc.type, largest(op_, inputs, input_count));
   });
 }
 
@@ -234,7 +268,8 @@ int32_t Plugin::onShapeChange(const PluginTensorDesc *inputs, int32_t input_coun
                               int32_t output_count) noexcept {
   return guarded(op_.name, 1, [&] {
     check_counts(op_, input_count, output_count);
-    bind_shapes(op_, inputs);
+    bind_shapes(op_, inputs, input_count);
+    input_count_ = input_count;
     return 0;
   });
 }
@@ -242,26 +277,37 @@ int32_t Plugin::onShapeChange(const PluginTensorDesc *inputs, int32_t input_coun
 int32_t Plugin::enqueue(const PluginTensorDesc *input_descs, const PluginTensorDesc *, const void *const *inputs,
                         void *const *outputs, void *workspace, cudaStream_t stream) noexcept {
   return guarded(op_.name, 1, [&] {
-    const Sizes sizes = bind_shapes(op_, input_descs);
-    const cudaError_t status =
-        op_.launch({input_descs[0].type, sizes, tactic_, inputs, outputs, workspace, stream});
+    if (!input_count_) throw std::logic_error("enqueue came before onShapeChange; this is not how TensorRT calls it");
+    const Sizes sizes = bind_shapes(op_, input_descs, input_count_);
+    const cudaError_t status = op_.launch(
+        {input_descs[0].type, sizes, flag_ != 0, tactic_, input_count_, inputs, outputs, workspace, stream});
     if (status == cudaSuccess) return 0;
     throw std::runtime_error(std::string("CUDA: ") + cudaGetErrorString(status) + "; the inputs are " +
-                             text_of(op_, input_descs) + ", " + text_of(input_descs[0].type) +
+                             text_of(op_, input_descs, input_count_) + ", " + text_of(input_descs[0].type) +
                              "; if this GPU is newer than the plugin library, build the library for it "
                              "(CMAKE_CUDA_ARCHITECTURES)");
   });
 }
 
 nvinfer1::IPluginV3 *Creator::createPlugin(const char *, const nvinfer1::PluginFieldCollection *fields,
-                                           nvinfer1::TensorRTPhase) noexcept {
+                                           nvinfer1::TensorRTPhase phase) noexcept {
   return guarded<nvinfer1::IPluginV3 *>(op_.name, nullptr, [&] {
+    bool flag = true, given = false;
     for (int32_t i = 0; fields && i < fields->nbFields; ++i) {
       const std::string_view field = fields->fields[i].name;
-      if (field == "plugin_version" || field == "plugin_namespace") continue;
-      throw std::invalid_argument("has no attribute " + std::string(field) + "; use a newer plugin library");
+      if (field == op_.flag) {
+        flag = flag_of(fields->fields[i]);
+        given = true;
+      } else if (field != "plugin_version" && field != "plugin_namespace") {
+        throw std::invalid_argument("has no attribute " + std::string(field) + "; use a newer plugin library");
+      }
     }
-    return std::make_unique<Plugin>(op_).release();
+    // Plugins of the operators' former form, with other inputs in another order, serialised nothing.
+    if (phase == nvinfer1::TensorRTPhase::kRUNTIME && !given) {
+      throw std::invalid_argument(std::string("the engine does not say ") + op_.flag +
+                                  ": it was built with an older plugin library; " + export_again);
+    }
+    return std::make_unique<Plugin>(op_, flag).release();
   });
 }
 

@@ -10,13 +10,15 @@ namespace dvmsr::trt {
 constexpr const char *plugin_namespace = "dvmsr";
 constexpr const char *plugin_version = "1";
 
-// Has no attributes: all that it needs comes with the tensors, and TensorRT keeps the tactic.
+// Keeps the operator's attribute and how many inputs the node has, which enqueue() is not told; all else that it
+// needs comes with the tensors, and TensorRT keeps the tactic.
 class Plugin final : public nvinfer1::IPluginV3,
                      public nvinfer1::IPluginV3OneCore,
                      public nvinfer1::IPluginV3OneBuild,
                      public nvinfer1::IPluginV3OneRuntime {
  public:
-  explicit Plugin(const Operator &op);
+  Plugin(const Operator &op, bool flag);
+  Plugin(const Plugin &) = delete;
 
   nvinfer1::IPluginCapability *getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
   nvinfer1::IPluginV3 *clone() noexcept override;
@@ -51,30 +53,35 @@ class Plugin final : public nvinfer1::IPluginV3,
                   const void *const *inputs, void *const *outputs, void *workspace,
                   cudaStream_t stream) noexcept override;
   nvinfer1::IPluginV3 *attachToContext(nvinfer1::IPluginResourceContext *) noexcept override { return clone(); }
-  const nvinfer1::PluginFieldCollection *getFieldsToSerialize() noexcept override { return &no_fields_; }
+  const nvinfer1::PluginFieldCollection *getFieldsToSerialize() noexcept override { return &fields_; }
 
  private:
   const Operator &op_;
-  int32_t tactic_ = 0;
-  std::string timing_cache_id_;
-  nvinfer1::PluginFieldCollection no_fields_;
+  const int32_t flag_;
+  int32_t tactic_ = 0, input_count_ = 0;  // 0 as long as TensorRT has not told it
+  const std::string timing_cache_id_;
+  const nvinfer1::PluginField field_;
+  const nvinfer1::PluginFieldCollection fields_;
 };
 
 class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
-  explicit Creator(const Operator &op) : op_(op) {}
+  explicit Creator(const Operator &op)
+      : op_(op), field_(op.flag, nullptr, nvinfer1::PluginFieldType::kINT32, 1), fields_{1, &field_} {}
 
-  // Takes the attributes of an ONNX node, plugin_version and plugin_namespace, and nothing else.
+  // Takes the attributes of an ONNX node (the operator's, plugin_version and plugin_namespace) or what a plugin
+  // serialised, and nothing else.
   nvinfer1::IPluginV3 *createPlugin(const char *name, const nvinfer1::PluginFieldCollection *fields,
                                     nvinfer1::TensorRTPhase phase) noexcept override;
-  const nvinfer1::PluginFieldCollection *getFieldNames() noexcept override { return &no_fields_; }
+  const nvinfer1::PluginFieldCollection *getFieldNames() noexcept override { return &fields_; }
   const char *getPluginName() const noexcept override { return op_.name; }
   const char *getPluginVersion() const noexcept override { return plugin_version; }
   const char *getPluginNamespace() const noexcept override { return plugin_namespace; }
 
  private:
   const Operator &op_;
-  nvinfer1::PluginFieldCollection no_fields_;
+  const nvinfer1::PluginField field_;
+  const nvinfer1::PluginFieldCollection fields_;
 };
 
 // The creators of both operators.

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from vectors import ConvCase, ScanCase
 
 from dvmsr.errors import MissingComponentError
 from dvmsr.kernels import nvcc
 
 TOOLS = ("cmake", "ninja")
+TYPES = {"float32": 0, "float16": 1}  # nvinfer1::DataType
 _ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = _ROOT / "plugins"
 
@@ -106,6 +108,19 @@ def build(headers: str, architectures: str = "90") -> Library:
     registering = max(folder.glob("libdvmsr_trt*_register.so"), key=os.path.getmtime)
     pure = registering.with_name(registering.name.replace("_register", ""))
     return Library(pure, registering, tuple(f"-isystem{path}" for path in include))
+
+
+def call_of(case: ScanCase | ConvCase, dtype: str, inputs: int, tactic: int) -> list[str]:
+    """What tensorrt_driver.cpp wants to know to have an operator of that many inputs run."""
+    sizes = {"B": case.batch, "L": case.length, "D": case.channels}
+    if isinstance(case, ScanCase):
+        op, flag = "SelectiveScan", case.softplus
+        sizes |= {"G": case.groups, "N": case.state}
+    else:
+        op, flag = "CausalConv1d", case.activation
+        sizes |= {"K": case.width, "k": case.width - 1}
+    axes = [part for item in sizes.items() for part in item]
+    return [op, *map(str, [TYPES[dtype], tactic, int(flag), inputs, *axes])]
 
 
 def _run(

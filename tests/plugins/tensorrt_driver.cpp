@@ -1,6 +1,7 @@
 // Plays TensorRT to a plugin library on a machine without a GPU. Build with -rdynamic, so that the library
 // finds getInferLibVersion below as it would find TensorRT's. With the library as its only argument, it calls
-// every function of the plugins up to enqueue() in TensorRT's order and prints what they answer as JSON.
+// every function of the plugins up to enqueue() in TensorRT's order, in every form of the operators, and prints what
+// they answer as JSON.
 // See run() for the rest.
 #include <dlfcn.h>
 
@@ -82,7 +83,7 @@ std::vector<DynamicPluginTensorDesc> dynamic_descs_of(const Shapes &shapes, cons
   std::vector<DynamicPluginTensorDesc> result;
   for (const PluginTensorDesc &desc : descs_of(shapes, types)) {
     DynamicPluginTensorDesc dynamic{desc, desc.dims, desc.dims, desc.dims};
-    if (desc.dims.nbDims == 3) {
+    if (desc.dims.nbDims >= 3) {
       dynamic.desc.dims.d[0] = -1;
       dynamic.min.d[0] = 1;
     }
@@ -113,18 +114,46 @@ void accepted(IPluginV3OneBuild &build, int32_t position, DynamicPluginTensorDes
   }
 }
 
-// Of each input and output, the letters of its axes and whether it is an activation or a parameter.
+// Of each input and output, the letters of its axes and whether it is an activation or a parameter; how many inputs
+// a node may have; and the attribute.
 struct Ports {
   std::vector<std::string> inputs;
   std::string input_roles;
   std::vector<std::string> outputs;
   std::string output_roles;
+  std::vector<int32_t> counts;
+  const char *flag;
 };
 
 const std::map<std::string, Ports> ports_of = {
     {"SelectiveScan",
-     {{"BLD", "BLD", "DN", "BLN", "BLN", "D", "BLD", "D", "BDN"}, "aapaapapp", {"BLD", "BDN"}, "ap"}},
-    {"CausalConv1d", {{"BLD", "DK", "D", "BkD"}, "appa", {"BLD", "BkD"}, "aa"}}};
+     {{"BLD", "BLD", "DN", "BLGN", "BLGN", "D", "D", "BDN", "BLD"},
+      "aapaapppa",
+      {"BLD", "BDN"},
+      "ap",
+      {8, 9},
+      "delta_softplus"}},
+    {"CausalConv1d", {{"BLD", "DK", "D", "BkD"}, "appa", {"BLD", "BkD"}, "aa", {4}, "activation"}}};
+
+// The ports of a node with so many inputs.
+Ports ports_with(const IPluginCreatorV3One &creator, int32_t inputs) {
+  Ports ports = ports_of.at(creator.getPluginName());
+  ports.inputs.resize(inputs);
+  ports.input_roles.resize(inputs);
+  return ports;
+}
+
+// "name=value, ..." of integers.
+std::string text_of(const PluginFieldCollection &fields) {
+  std::string text;
+  for (int32_t i = 0; i < fields.nbFields; ++i) {
+    const PluginField &field = fields.fields[i];
+    const bool known = field.type == PluginFieldType::kINT32 && field.length == 1 && field.data;
+    text += std::string(i ? ", " : "") + field.name + "=" +
+            (known ? std::to_string(*static_cast<const int32_t *>(field.data)) : "?");
+  }
+  return text;
+}
 
 using Sizes = std::map<char, int64_t>;  // 'k' is K - 1
 
@@ -148,23 +177,35 @@ Capability &capability(IPluginV3 &plugin, PluginCapabilityType type) {
   return *static_cast<Capability *>(plugin.getCapabilityInterface(type));
 }
 
-std::string drive(IPluginCreatorV3One &creator) {
+std::string drive(IPluginCreatorV3One &creator, int32_t inputs, int32_t flag) {
   std::string facts = "{\"name\": " + quoted(creator.getPluginName()) + ", \"version\": " +
                       quoted(creator.getPluginVersion()) + ", \"namespace\": " + quoted(creator.getPluginNamespace());
   const auto fact = [&](const char *key, const std::string &json) { facts += ", " + quoted(key) + ": " + json; };
-  const Ports &example = ports_of.at(creator.getPluginName());
-  const Shapes example_shapes =
-      shapes_of(example.inputs, {{'B', 2}, {'L', 1000}, {'D', 6}, {'N', 16}, {'K', 4}, {'k', 3}});
-  const auto inputs = static_cast<int32_t>(example.inputs.size());
+  const Ports example = ports_with(creator, inputs);
+  Sizes example_sizes = {{'B', 2}, {'L', 1000}, {'D', 6}, {'G', 2}, {'N', 16}, {'K', 4}, {'k', 3}};
+  const Shapes example_shapes = shapes_of(example.inputs, example_sizes);
+
+  const int32_t two = 2;
+  const float one = 1;
+  const auto refusal = [&](const char *key, const std::vector<PluginField> &fields, TensorRTPhase phase) {
+    const PluginFieldCollection attributes{static_cast<int32_t>(fields.size()), fields.data()};
+    fact(key, number(creator.createPlugin("node", &attributes, phase) != nullptr));
+    fact((std::string(key) + "_log").c_str(), logged());
+  };
+  refusal("unknown_attribute", {{"unknown", "1", PluginFieldType::kCHAR, 1}}, TensorRTPhase::kBUILD);
+  refusal("bad_attribute", {{example.flag, &two, PluginFieldType::kINT32, 1}}, TensorRTPhase::kBUILD);
+  refusal("float_attribute", {{example.flag, &one, PluginFieldType::kFLOAT32, 1}}, TensorRTPhase::kBUILD);
+  refusal("older_engine", {}, TensorRTPhase::kRUNTIME);  // its plugins serialised nothing
+  fact("attributes", quoted(text_of(*creator.getFieldNames())));
 
   const PluginField fields[] = {{"plugin_version", "1", PluginFieldType::kCHAR, 1},
-                                {"plugin_namespace", "dvmsr", PluginFieldType::kCHAR, 5}};
-  const PluginFieldCollection attributes{2, fields};
-  const PluginField unknown_field("unknown", "1", PluginFieldType::kCHAR, 1);
-  const PluginFieldCollection unknown{1, &unknown_field};
-  fact("unknown_attribute", number(creator.createPlugin("node", &unknown, TensorRTPhase::kBUILD) != nullptr));
-  fact("unknown_attribute_log", logged());
+                                {"plugin_namespace", "dvmsr", PluginFieldType::kCHAR, 5},
+                                {example.flag, &flag, PluginFieldType::kINT32, 1}};
+  // A node without the attribute has 1.
+  const PluginFieldCollection attributes{flag ? 2 : 3, fields};
   std::unique_ptr<IPluginV3> plugin(creator.createPlugin("node", &attributes, TensorRTPhase::kBUILD));
+  fact("inputs", number(inputs));
+  fact("flag", number(flag));
 
   auto *core = &capability<IPluginV3OneCore>(*plugin, PluginCapabilityType::kCORE);
   auto *build = &capability<IPluginV3OneBuild>(*plugin, PluginCapabilityType::kBUILD);
@@ -179,6 +220,8 @@ std::string drive(IPluginCreatorV3One &creator) {
   fact("combinations", list_of(combinations, quoted));
   fact("wrong_port_count", number(build->supportsFormatCombination(0, ports, inputs, outputs + 1)));
   fact("wrong_port_count_log", logged());
+  fact("too_few_inputs", number(build->supportsFormatCombination(0, ports, example.counts.front() - 1, outputs)));
+  fact("too_few_inputs_log", logged());
 
   const auto types_with = [&](DataType activation) { return types_of(example.input_roles, activation); };
   std::vector<std::string> output_types;
@@ -216,7 +259,7 @@ std::string drive(IPluginCreatorV3One &creator) {
   }
   fact("output_shapes", list_of(shapes, [](const std::string &text) { return text; }));
 
-  const auto dynamic = dynamic_descs_of(example_shapes, types_with(DataType::kHALF));
+  auto dynamic = dynamic_descs_of(example_shapes, types_with(DataType::kHALF));
   fact("configure", number(build->configurePlugin(dynamic.data(), inputs, ports, outputs)));
   std::vector<int32_t> tactics(build->getNbTactics());
   fact("valid_tactics", number(build->getValidTactics(tactics.data(), build->getNbTactics())));
@@ -230,16 +273,20 @@ std::string drive(IPluginCreatorV3One &creator) {
     workspaces.push_back(static_cast<int64_t>(build->getWorkspaceSize(descs.data(), inputs, ports, outputs)));
   }
   fact("workspaces", list_of(workspaces, number));
+  const auto exact = build->getWorkspaceSize(dynamic.data(), inputs, ports, outputs);
+  dynamic[0].max.d[1] = 1;  // TensorRT's bounds need not be equally wide
+  fact("workspace_of_other_bounds", number(build->getWorkspaceSize(dynamic.data(), inputs, ports, outputs) == exact));
   fact("timing_cache_id", quoted(build->getTimingCacheID()));
 
   // To the plan and back.
   auto *runtime = &capability<IPluginV3OneRuntime>(*plugin, PluginCapabilityType::kRUNTIME);
   const PluginFieldCollection *serialised = runtime->getFieldsToSerialize();
-  fact("serialised_fields", number(serialised->nbFields));
+  fact("serialised", quoted(text_of(*serialised)));
   std::unique_ptr<IPluginV3> loaded(creator.createPlugin("node", serialised, TensorRTPhase::kRUNTIME));
   std::unique_ptr<IPluginV3> clone(loaded->clone());
   loaded.reset();
   runtime = &capability<IPluginV3OneRuntime>(*clone, PluginCapabilityType::kRUNTIME);
+  fact("serialised_by_the_clone", quoted(text_of(*runtime->getFieldsToSerialize())));
   std::vector<int32_t> statuses = {runtime->setTactic(0)};
   for (int32_t tactic : tactics) statuses.push_back(runtime->setTactic(tactic));
   fact("set_tactic", list_of(statuses, number));
@@ -251,11 +298,18 @@ std::string drive(IPluginCreatorV3One &creator) {
   runtime = &capability<IPluginV3OneRuntime>(*attached, PluginCapabilityType::kRUNTIME);
   auto descs = descs_of(example_shapes, types_with(DataType::kHALF));
   const std::vector<PluginTensorDesc> output_descs(outputs);
+  const int32_t early = runtime->enqueue(descs.data(), output_descs.data(), nullptr, nullptr, nullptr, nullptr);
+  fact("early_enqueue", number(early));
+  fact("early_enqueue_log", logged());
   fact("shape_change", number(runtime->onShapeChange(descs.data(), inputs, output_descs.data(), outputs)));
   fact("shape_change_log", logged());
   descs.back().dims.d[0] = 3;
   fact("bad_shape", number(runtime->onShapeChange(descs.data(), inputs, output_descs.data(), outputs)));
   fact("bad_shape_log", logged());
+  example_sizes['G'] = 4;
+  descs = descs_of(shapes_of(example.inputs, example_sizes), types_with(DataType::kHALF));
+  fact("bad_groups", number(runtime->onShapeChange(descs.data(), inputs, output_descs.data(), outputs)));
+  fact("bad_groups_log", logged());
   return facts + "}";
 }
 
@@ -360,22 +414,26 @@ int run_on_device(Device &device, const std::vector<std::vector<char>> &inputs,
   return status;
 }
 
-// Arguments: activation type, tactic, then axes and their sizes in turn. Reads the inputs from stdin as they lie
-// in memory, calls enqueue() and writes the outputs to stdout likewise. The tensors are in host memory, for kernels
-// that run there, or in that of the device of the library that the environment variable DVMSR_CUDA_LIBRARY names.
+// Arguments: activation type, tactic, the attribute's value, the number of inputs, then axes and their sizes in turn.
+// Reads the inputs from stdin as they lie in memory, calls enqueue() and writes the outputs to stdout likewise. The
+// tensors are in host memory, for kernels that run there, or in that of the device of the library that the
+// environment variable DVMSR_CUDA_LIBRARY names.
 int run(IPluginCreatorV3One &creator, char **arguments) {
   const auto activation = static_cast<DataType>(std::stoi(arguments[0]));
   const int32_t tactic = std::stoi(arguments[1]);
+  const int32_t flag = std::stoi(arguments[2]);
+  const Ports ports = ports_with(creator, std::stoi(arguments[3]));
   Sizes sizes;
-  for (char **axis = arguments + 2; *axis; axis += 2) sizes[**axis] = std::stoll(axis[1]);
-  const Ports &ports = ports_of.at(creator.getPluginName());
+  for (char **axis = arguments + 4; *axis; axis += 2) sizes[**axis] = std::stoll(axis[1]);
   const Shapes shapes = shapes_of(ports.inputs, sizes);
   const auto inputs = descs_of(shapes, types_of(ports.input_roles, activation));
   const auto outputs = descs_of(shapes_of(ports.outputs, sizes), types_of(ports.output_roles, activation));
   const auto input_count = static_cast<int32_t>(inputs.size()), output_count = static_cast<int32_t>(outputs.size());
 
   const auto dynamic = dynamic_descs_of(shapes, types_of(ports.input_roles, activation));
-  std::unique_ptr<IPluginV3> plugin(creator.createPlugin("node", nullptr, TensorRTPhase::kRUNTIME));
+  const PluginField field(ports.flag, &flag, PluginFieldType::kINT32, 1);
+  const PluginFieldCollection fields{1, &field};
+  std::unique_ptr<IPluginV3> plugin(creator.createPlugin("node", &fields, TensorRTPhase::kRUNTIME));
   auto &build = capability<IPluginV3OneBuild>(*plugin, PluginCapabilityType::kBUILD);
 
   std::vector<std::vector<char>> input_data, output_data;
@@ -428,6 +486,12 @@ int main(int count, char **arguments) {
   for (IPluginCreatorV3One *creator : all) {
     if (count > 2 && std::string(arguments[2]) == creator->getPluginName()) return run(*creator, arguments + 3);
   }
-  std::printf("%s\n", list_of(all, [](IPluginCreatorV3One *creator) { return drive(*creator); }).c_str());
+  std::vector<std::string> driven;
+  for (IPluginCreatorV3One *creator : all) {
+    for (int32_t inputs : ports_of.at(creator->getPluginName()).counts) {
+      for (int32_t flag : {0, 1}) driven.push_back(drive(*creator, inputs, flag));
+    }
+  }
+  std::printf("%s\n", list_of(driven, [](const std::string &facts) { return facts; }).c_str());
   return 0;
 }

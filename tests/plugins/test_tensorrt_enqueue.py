@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tensorrt_library import PLUGINS, build
+from tensorrt_library import PLUGINS, build, call_of
 from vectors import (
     TOLERANCE,
     ConvCase,
@@ -22,12 +22,26 @@ from vectors import (
     scan_truth,
 )
 
+from dvmsr.kernels.cuda import WHOLE
+
 pytestmark = pytest.mark.slow
 
-TYPES = {"float32": 0, "float16": 1}  # nvinfer1::DataType
-WHOLE = 2**31 - 1
-SCANS = [ScanCase(2, 7, 5, 3), ScanCase(2, 65, 20, 16), ScanCase(1, 300, 7, 16, "slow decay")]
-CONVS = [ConvCase(1, 1, 1, 1), ConvCase(2, 33, 120, 4), ConvCase(3, 9, 16, 7)]
+TYPES = "float32", "float16"
+SCANS = [
+    ScanCase(2, 7, 5, 3),
+    ScanCase(2, 65, 20, 16),
+    ScanCase(1, 300, 7, 16, "slow decay"),
+    ScanCase(2, 65, 20, 16, groups=4),
+    ScanCase(2, 65, 20, 1, groups=4, gate=False),
+    ScanCase(2, 33, 6, 16, softplus=False),
+    ScanCase(2, 33, 6, 16, groups=2, gate=False, softplus=False),
+]
+CONVS = [
+    ConvCase(1, 1, 1, 1),
+    ConvCase(2, 33, 120, 4),
+    ConvCase(3, 9, 16, 7),
+    ConvCase(2, 33, 120, 4, activation=False),
+]
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -43,10 +57,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     plugin = library.compile_for_host(folder / "libplugin.so", source, *flags)
 
     def run(
-        op: str, sizes: dict[str, int], dtype: str, tactic: int, data: bytes, device: str = ""
+        case: ScanCase | ConvCase,
+        dtype: str,
+        inputs: dict[str, np.ndarray],
+        tactic: int = 0,
+        device: str = "",
     ) -> object:
-        axes = [str(part) for item in sizes.items() for part in item]
-        command = [driver, plugin, op, str(TYPES[dtype]), str(tactic), *axes]
+        arguments = call_of(case, dtype, len(inputs), tactic)
+        command = [driver, plugin, *arguments]
+        data = b"".join(value.tobytes() for value in inputs.values())
         environment = {k: v for k, v in os.environ.items() if k != "DVMSR_CUDA_LIBRARY"}
         if device:
             environment["DVMSR_CUDA_LIBRARY"] = device
@@ -69,29 +88,25 @@ def outputs_of(
     return outputs
 
 
-def data_of(inputs: dict[str, np.ndarray]) -> bytes:
-    return b"".join(value.tobytes() for value in inputs.values())
-
-
 @pytest.mark.parametrize("tactic", [0, 64, WHOLE])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", SCANS, ids=str)
 def test_scan(run: Run, case: ScanCase, dtype: str, tactic: int) -> None:
     inputs = cast(scan_inputs(case), dtype)
-    truths = scan_truth(inputs)
-    sizes = {"B": case.batch, "L": case.length, "D": case.channels, "N": case.state}
-    result = run("SelectiveScan", sizes, dtype, tactic, data_of(inputs))
+    truths = scan_truth(inputs, case.softplus)
+    result = run(case, dtype, inputs, tactic)
     for output, truth in zip(outputs_of(result, truths, [dtype, "float32"]), truths, strict=True):
         assert error(output, truth) <= TOLERANCE[dtype]
 
 
-def test_scan_in_device_memory_as_a_call_and_as_a_graph(run: Run, cuda_on_host: Path) -> None:
+@pytest.mark.parametrize("case", [SCANS[1], SCANS[-1]], ids=str)
+def test_scan_in_device_memory_as_a_call_and_as_a_graph(
+    run: Run, cuda_on_host: Path, case: ScanCase
+) -> None:
     """As benchmarks/gpu/plugin.py does on a GPU, here on the emulated device."""
-    inputs = cast(scan_inputs(SCANS[1]), "float16")
-    truths = scan_truth(inputs)
-    sizes = {"B": 2, "L": 65, "D": 20, "N": 16}
-    data = data_of(inputs)
-    result = run("SelectiveScan", sizes, "float16", 64, data, str(cuda_on_host))
+    inputs = cast(scan_inputs(case), "float16")
+    truths = scan_truth(inputs, case.softplus)
+    result = run(case, "float16", inputs, 64, str(cuda_on_host))
     outputs = outputs_of(result, truths, ["float16", "float32"])
     for output, truth in zip(outputs, truths, strict=True):
         assert error(output, truth) <= TOLERANCE["float16"]
@@ -101,17 +116,21 @@ def test_scan_in_device_memory_as_a_call_and_as_a_graph(run: Run, cuda_on_host: 
 @pytest.mark.parametrize("case", CONVS, ids=str)
 def test_conv(run: Run, case: ConvCase, dtype: str) -> None:
     inputs = cast(conv_inputs(case), dtype)
-    truths = conv_truth(inputs)
-    sizes = {"B": case.batch, "L": case.length, "D": case.channels, "K": case.width}
-    sizes["k"] = case.width - 1
-    result = run("CausalConv1d", sizes, dtype, 0, data_of(inputs))
+    truths = conv_truth(inputs, case.activation)
+    result = run(case, dtype, inputs)
     for output, truth in zip(outputs_of(result, truths, [dtype, dtype]), truths, strict=True):
         assert error(output, truth) <= TOLERANCE[dtype]
 
 
-def test_refuses_a_state_beyond_the_kernels(run: Run) -> None:
-    inputs = cast(scan_inputs(ScanCase(1, 2, 3, 65)), "float32")
-    sizes = {"B": 1, "L": 2, "D": 3, "N": 65}
-    result = run("SelectiveScan", sizes, "float32", 0, data_of(inputs))
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        (ScanCase(1, 2, 3, 65), b"the state N must be from 1 to 64; run this model on another"),
+        (ScanCase(1, 2, 4, 256, groups=4, gate=False), b"the state N must be from 1 to 64"),
+    ],
+    ids=str,
+)
+def test_refuses_a_state_beyond_the_kernels(run: Run, case: ScanCase, message: bytes) -> None:
+    result = run(case, "float32", cast(scan_inputs(case), "float32"))
     assert result.returncode == 1
-    assert b"the state N must be from 1 to 64" in result.stderr
+    assert message in result.stderr

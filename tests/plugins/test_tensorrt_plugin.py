@@ -19,8 +19,15 @@ OPERATORS = ("SelectiveScan", "CausalConv1d")
 FLOAT, HALF, BF16 = "0", "1", "7"  # nvinfer1::DataType
 
 # Of the inputs and outputs: the activations' type, or parameters and state in FP32.
-PORTS = {"SelectiveScan": "aapaapapp ap", "CausalConv1d": "appa aa"}
-OUTPUT_SHAPES = {  # at B = 2, L = 1000, D = 6, N = 16, K = 4
+PORTS = {"SelectiveScan": "aapaapppa ap", "CausalConv1d": "appa aa"}
+FLAGS = {"SelectiveScan": "delta_softplus", "CausalConv1d": "activation"}
+FORMS = [
+    f"{op} of {inputs} inputs with {flag}={value}"
+    for op, flag in FLAGS.items()
+    for inputs in ((8, 9) if op == "SelectiveScan" else (4,))
+    for value in (0, 1)
+]
+OUTPUT_SHAPES = {  # at B = 2, L = 1000, D = 6, G = 2, N = 16, K = 4
     "SelectiveScan": [[2, 1000, 6], [2, 6, 16]],
     "CausalConv1d": [[2, 1000, 6], [2, 3, 6]],
 }
@@ -33,7 +40,7 @@ def library(request: pytest.FixtureRequest) -> Library:
 
 @pytest.fixture(scope="module")
 def answers(library: Library, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the plugins answered to the driver, by operator."""
+    """What the plugins answered to the driver, by form."""
     driver = tmp_path_factory.mktemp("driver") / "driver"
     library.compile("tensorrt_driver.cpp", driver, "-rdynamic", "-fsanitize=address,undefined")
     result = subprocess.run(
@@ -44,12 +51,19 @@ def answers(library: Library, tmp_path_factory: pytest.TempPathFactory) -> dict[
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    return {answer["name"]: answer for answer in json.loads(result.stdout)}
+    answers = json.loads(result.stdout)
+    flags = [f"{FLAGS[answer['name']]}={answer['flag']}" for answer in answers]
+    return {
+        f"{answer['name']} of {answer['inputs']} inputs with {flag}": answer
+        for answer, flag in zip(answers, flags, strict=True)
+    }
 
 
-def types(op: str, activation: str) -> list[str]:
+def types(op: str, inputs: int, activation: str) -> list[str]:
     """The types of the inputs and of the outputs."""
-    return PORTS[op].replace("a", activation).replace("p", FLOAT).split()
+    roles, outputs = PORTS[op].split()
+    both = f"{roles[:inputs]} {outputs}"
+    return both.replace("a", activation).replace("p", FLOAT).split()
 
 
 def symbols(library: Path) -> list[str]:
@@ -102,52 +116,77 @@ def test_the_systems_headers_serve_their_own_version(
     assert ("headers were not found" in " ".join(result.stderr.split())) == downloaded
 
 
-@pytest.mark.parametrize("op", OPERATORS)
+def test_every_form_is_driven(answers: dict[str, Any]) -> None:
+    assert list(answers) == FORMS
+
+
 class TestPlugin:
-    def test_identity(self, answers: dict[str, Any], op: str) -> None:
-        answer = answers[op]
+    @pytest.fixture(params=FORMS)
+    def answer(self, request: pytest.FixtureRequest, answers: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = answers[request.param]
+        return answer
+
+    @pytest.fixture
+    def op(self, answer: dict[str, Any]) -> str:
+        return str(answer["name"])
+
+    @pytest.fixture
+    def attribute(self, answer: dict[str, Any], op: str) -> str:
+        return f"{FLAGS[op]}={answer['flag']}"
+
+    def test_identity(self, answer: dict[str, Any], op: str) -> None:
         assert (answer["version"], answer["namespace"]) == ("1", "dvmsr")
         assert answer["core"] == f"dvmsr::{op} 1"
         assert answer["outputs"] == 2
 
-    def test_takes_exactly_the_typed_combinations(self, answers: dict[str, Any], op: str) -> None:
-        expected = ["".join(types(op, activation)) for activation in (FLOAT, HALF, BF16)]
-        assert answers[op]["combinations"] == expected
+    def test_takes_exactly_the_typed_combinations(self, answer: dict[str, Any], op: str) -> None:
+        inputs = answer["inputs"]
+        expected = ["".join(types(op, inputs, activation)) for activation in (FLOAT, HALF, BF16)]
+        assert answer["combinations"] == expected
 
-    def test_output_types(self, answers: dict[str, Any], op: str) -> None:
-        expected = [types(op, activation)[1] for activation in (FLOAT, HALF, BF16)]
-        assert answers[op]["output_types"] == [*expected, "refused"]
-        assert "instead of FP32, FP16 or BF16" in answers[op]["output_types_log"][0]
+    def test_output_types(self, answer: dict[str, Any], op: str) -> None:
+        inputs = answer["inputs"]
+        expected = [types(op, inputs, activation)[1] for activation in (FLOAT, HALF, BF16)]
+        assert answer["output_types"] == [*expected, "refused"]
+        assert "instead of FP32, FP16 or BF16" in answer["output_types_log"][0]
 
-    def test_output_shapes(self, answers: dict[str, Any], op: str) -> None:
-        assert answers[op]["output_shapes"] == OUTPUT_SHAPES[op]
+    def test_output_shapes(self, answer: dict[str, Any], op: str) -> None:
+        assert answer["output_shapes"] == OUTPUT_SHAPES[op]
 
-    def test_configures(self, answers: dict[str, Any], op: str) -> None:
-        assert answers[op]["configure"] == 0
+    def test_configures(self, answer: dict[str, Any]) -> None:
+        assert answer["configure"] == 0
 
-    def test_tactics_are_unique_and_above_zero(self, answers: dict[str, Any], op: str) -> None:
-        tactics = answers[op]["tactics"]
-        assert answers[op]["valid_tactics"] == 0
+    def test_tactics_are_unique_and_above_zero(self, answer: dict[str, Any], op: str) -> None:
+        tactics = answer["tactics"]
+        assert answer["valid_tactics"] == 0
         assert len(set(tactics)) == len(tactics)
         assert min(tactics, default=1) > 0
         assert bool(tactics) == (op == "SelectiveScan")
 
-    def test_workspace_grows_with_the_length(self, answers: dict[str, Any], op: str) -> None:
-        workspaces = answers[op]["workspaces"]  # at 1, 100, 1000 and 100000 tokens
+    def test_workspace_grows_with_the_length(self, answer: dict[str, Any], op: str) -> None:
+        workspaces = answer["workspaces"]  # at 1, 100, 1000 and 100000 tokens
         assert workspaces == sorted(workspaces)
         # Batch 2, 6 channels, 16 states: far less than a state per token.
         assert workspaces[-1] < 100_000 * 2 * 6 * 16 * 4
         assert (workspaces[-1] > 0) == (op == "SelectiveScan")
 
-    def test_timings_belong_to_the_kernels(self, answers: dict[str, Any], op: str) -> None:
-        name, operator, digest = answers[op]["timing_cache_id"].split()
-        assert (name, operator, len(digest)) == ("dvmsr", op, 64)
+    def test_workspace_is_for_the_largest_bounds(self, answer: dict[str, Any]) -> None:
+        assert answer["workspace_of_other_bounds"] == 1
 
-    def test_serialises_nothing(self, answers: dict[str, Any], op: str) -> None:
-        assert answers[op]["serialised_fields"] == 0
+    def test_timings_belong_to_the_kernels_and_the_attribute(
+        self, answer: dict[str, Any], op: str, attribute: str
+    ) -> None:
+        name, operator, form, digest = answer["timing_cache_id"].split()
+        assert (name, operator, form, len(digest)) == ("dvmsr", op, attribute, 64)
 
-    def test_runtime_takes_every_tactic_and_shape(self, answers: dict[str, Any], op: str) -> None:
-        answer = answers[op]
+    def test_names_its_attribute(self, answer: dict[str, Any], op: str) -> None:
+        """So that TensorRT's parser gives it to the plugin."""
+        assert answer["attributes"] == f"{FLAGS[op]}=?"
+
+    def test_serialises_the_attribute(self, answer: dict[str, Any], attribute: str) -> None:
+        assert answer["serialised"] == answer["serialised_by_the_clone"] == attribute
+
+    def test_runtime_takes_every_tactic_and_shape(self, answer: dict[str, Any]) -> None:
         assert set(answer["set_tactic"]) == {0}
         assert answer["shape_change"] == 0
         assert answer["log_before_errors"] == answer["shape_change_log"] == []
@@ -156,19 +195,31 @@ class TestPlugin:
         ("call", "refusal", "message"),
         [
             ("unknown_attribute", 0, "has no attribute unknown; use a newer plugin library"),
+            ("bad_attribute", 0, "is 2 instead of 0 or 1; export the model again"),
+            ("float_attribute", 0, "is not an integer; export the model again"),
+            ("older_engine", 0, "it was built with an older plugin library; export the model"),
             ("wrong_port_count", 0, "2 outputs, the node"),
+            ("too_few_inputs", 0, "inputs and 2 outputs, the node"),
             ("half_parameters", 1, "is FP16 instead of FP32; export the model again"),
             ("bad_tactic", 1, "no tactic 12345; build the engine anew"),
+            ("early_enqueue", 1, "enqueue came before onShapeChange"),
             ("bad_shape", 1, "(2, 1000, 6)"),
         ],
     )
     def test_refusals_reach_the_logger(
-        self, answers: dict[str, Any], op: str, call: str, refusal: int, message: str
+        self, answer: dict[str, Any], op: str, call: str, refusal: int, message: str
     ) -> None:
-        assert answers[op][call] == refusal
-        (line,) = answers[op][f"{call}_log"]
+        assert answer[call] == refusal
+        (line,) = answer[f"{call}_log"]
         assert line.startswith(f"dvmsr {op}: ")
         assert message in line
+
+    def test_channels_come_in_whole_groups(self, answer: dict[str, Any], op: str) -> None:
+        """Six channels in four groups."""
+        scan = op == "SelectiveScan"
+        assert answer["bad_groups"] == scan
+        messages = " ".join(answer["bad_groups_log"])
+        assert ("D must be a multiple of the number of groups G" in messages) == scan
 
 
 class TestVersions:

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from cross_scan import NODE, cross_scan_model
 from onnx import TensorProto
 from rtx import skip_without_rtx
 from tensorrt_library import PLUGINS, build
@@ -131,6 +132,63 @@ def test_a_plugin_for_fp32_alone_does_not_serve_fp16(
     half = model.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16
     assert bool(report.get("plan_bytes")) != half, messages
     assert ("x is FP16 instead of" in messages) == half
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
+def test_takes_four_directions_as_groups(half: bool, libraries: Path, tmp_path: Path) -> None:
+    """VMamba's pattern with dynamic sizes: no axis is of two sizes to the plugin."""
+    report, messages = build_plan(
+        cross_scan_model(half=half), tmp_path, libraries, build("found").pure
+    )
+    assert report.get("plugins") == [NODE], report
+    assert report["plan_bytes"] > 10_000
+    assert "dvmsr" not in messages
+
+
+def test_the_attribute_reaches_the_plugin(libraries: Path, tmp_path: Path) -> None:
+    """TensorRT's parser gives those that the plugin names."""
+    for value, message in ((0, ""), (2, "attribute delta_softplus is 2 instead of 0 or 1")):
+        changed = cross_scan_model()
+        (scan,) = custom_nodes(changed)
+        (attribute,) = [a for a in scan.attribute if a.name == "delta_softplus"]
+        attribute.i = value
+        report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+        assert bool(report.get("plan_bytes")) == (not message), messages
+        assert message in messages
+
+
+def test_channels_come_in_whole_groups(libraries: Path, tmp_path: Path) -> None:
+    """B and C of eight groups for a hundred channels."""
+    changed = cross_scan_model(channels=25)
+    (scan,) = custom_nodes(changed)
+    for i in (3, 4):
+        twice = onnx.helper.make_node("Concat", [scan.input[i]] * 2, [f"twice{i}"], axis=2)
+        changed.graph.node.insert(list(changed.graph.node).index(scan), twice)
+        scan.input[i] = twice.output[0]
+    report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert not report.get("plan_bytes")
+    assert "D must be a multiple of the number of groups G" in messages
+
+
+@pytest.mark.parametrize("bodies", [False, True], ids=["stripped", "with bodies"])
+def test_the_plugin_serves_nodes_of_any_overload(
+    bodies: bool, libraries: Path, tmp_path: Path
+) -> None:
+    """By which files tell the forms of an operator apart."""
+    changed = cross_scan_model()
+    (scan,) = custom_nodes(changed)
+    scan.overload = "G4"
+    if bodies:
+        nodes = [onnx.helper.make_node("Identity", [scan.input[0]], ["y"])]
+        nodes.append(onnx.helper.make_node("Identity", [scan.input[7]], ["h_last"]))
+        changed.functions.append(
+            onnx.helper.make_function(
+                "dvmsr", scan.op_type, list(scan.input), list(scan.output), nodes,
+                changed.opset_import[:1], [a.name for a in scan.attribute], overload="G4",
+            )
+        )  # fmt: skip
+    report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert report.get("plugins") == [NODE], messages
 
 
 def half_parameter(node: onnx.NodeProto, model: onnx.ModelProto) -> None:
