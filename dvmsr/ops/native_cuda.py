@@ -15,7 +15,7 @@ from torch import Tensor
 from dvmsr.kernels import cuda
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu
-from dvmsr.ops.native_cpu import addresses
+from dvmsr.ops.native_cpu import addresses, conv_sizes, scan_sizes
 
 _PER_TOKEN = frozenset({"u", "delta", "B", "C", "z"})
 """What may be a part of a wider tensor."""
@@ -121,21 +121,19 @@ def _scan_params(inputs: list[Tensor], delta_softplus: bool) -> tuple[Structure,
         name: _tokens(tensor) if name in _PER_TOKEN else tensor.contiguous()
         for name, tensor in zip(SCAN_ARGUMENTS.split(), inputs, strict=False)  # z may be missing
     }
-    u, B = tensors["u"], tensors["B"]
-    kind = _dtype(u), delta_softplus
-    params = cuda.ScanParams(*kind, *u.shape, *B.shape[2:], *addresses(tensors.values()))
+    kept = list(tensors.values())
+    params = cuda.ScanParams(_dtype(kept[0]), delta_softplus, *scan_sizes(*kept), *addresses(kept))
     for name in tensors.keys() & _PER_TOKEN:
         setattr(params, f"{name}_stride", tensors[name].stride(1))
-    return params, list(tensors.values())
+    return params, kept
 
 
 def _conv_params(inputs: list[Tensor], activation: bool) -> tuple[Structure, list[Tensor]]:
     x, *others = inputs
-    tensors = [_tokens(x), *(tensor.contiguous() for tensor in others)]
-    kind = _dtype(x), activation
-    params = cuda.ConvParams(*kind, *x.shape, others[0].shape[1], *addresses(tensors))
-    params.x_stride = params.y_stride = tensors[0].stride(1)
-    return params, tensors
+    kept = [_tokens(x), *(tensor.contiguous() for tensor in others)]
+    params = cuda.ConvParams(_dtype(x), activation, *conv_sizes(*kept), *addresses(kept))
+    params.x_stride = params.y_stride = kept[0].stride(1)
+    return params, kept
 
 
 def _tokens(tensor: Tensor) -> Tensor:

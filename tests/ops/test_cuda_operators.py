@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vectors import (
     CONV_CASES,
     HALF_INPUTS,
     SCAN_CASES,
+    SCAN_INPUTS,
     ConvCase,
     ScanCase,
     conv_inputs,
@@ -27,10 +29,14 @@ from dvmsr.kernels import cuda
 from dvmsr.ops import native_cpu, native_cuda
 from dvmsr.ops.reference import causal_conv1d_reference, selective_scan_reference
 
+Operator = Callable[..., tuple[Tensor, Tensor]]
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 3e-3, torch.bfloat16: 2.4e-2}
 """Largest error relative to the largest magnitude of the output or gradient."""
-SHORT = [case for case in SCAN_CASES if 0 < case.length < 1000]
-LONG = ScanCase(1, 300, 20, 16, "slow decay")
+SHORT = [case for case in SCAN_CASES if 0 < case.length < 1000 and case.state <= 64]
+LONG = [
+    ScanCase(1, 300, 20, 16, "slow decay"),
+    ScanCase(1, 300, 51, 16, "slow decay", groups=3, gate=False, softplus=False),
+]
 
 _OPERATORS = {
     native_cpu.selective_scan: native_cuda.scan,
@@ -61,9 +67,21 @@ def typed(inputs: dict[str, np.ndarray], dtype: torch.dtype) -> list[Tensor]:
     ]
 
 
-def with_gradients(
-    operator: Callable[..., tuple[Tensor, Tensor]], inputs: list[Tensor], weights: list[Tensor]
-) -> list[Tensor]:
+def scan_of(case: ScanCase) -> Operator:
+    """The operator in the form of the case: z may be missing among its inputs."""
+
+    def scan(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        z = inputs[8] if case.gate else None
+        return native_cpu.selective_scan(*inputs[:8], z, case.softplus)
+
+    return scan
+
+
+def truth_of(case: ScanCase) -> Operator:
+    return functools.partial(selective_scan_reference, delta_softplus=case.softplus)
+
+
+def with_gradients(operator: Operator, inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
     """Both outputs, and the gradients of their sum weighted with `weights`."""
     inputs = [t.clone().requires_grad_() for t in inputs]
     outputs = operator(*inputs)
@@ -79,8 +97,8 @@ def with_gradients(
 
 
 def check(
-    operator: Callable[..., tuple[Tensor, Tensor]],
-    reference: Callable[..., tuple[Tensor, Tensor]],
+    operator: Operator,
+    reference: Operator,
     inputs: list[Tensor],
     dtype: torch.dtype,
 ) -> None:
@@ -99,78 +117,105 @@ def check(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("case", [*SHORT, LONG], ids=str)
+@pytest.mark.parametrize("case", [*SHORT, *LONG], ids=str)
 def test_scan(case: ScanCase, dtype: torch.dtype) -> None:
-    inputs = typed(scan_inputs(case), dtype)
-    check(native_cpu.selective_scan, selective_scan_reference, inputs, dtype)
+    check(scan_of(case), truth_of(case), typed(scan_inputs(case), dtype), dtype)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("case", [case for case in CONV_CASES if case.length], ids=str)
 def test_conv(case: ConvCase, dtype: torch.dtype) -> None:
-    inputs = typed(conv_inputs(case), dtype)
-    check(native_cpu.causal_conv1d, causal_conv1d_reference, inputs, dtype)
+    def conv(*inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return native_cpu.causal_conv1d(*inputs, case.activation)
+
+    reference = functools.partial(causal_conv1d_reference, activation=case.activation)
+    check(conv, reference, typed(conv_inputs(case), dtype), dtype)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
-    sizes=st.tuples(st.integers(1, 2), st.integers(1, 50), st.integers(1, 40), st.integers(1, 64)),
+    case=st.builds(
+        lambda groups, channels, **sizes: ScanCase(
+            channels=groups * channels, groups=groups, kind="usual", **sizes
+        ),
+        groups=st.integers(1, 3),
+        channels=st.integers(1, 40),  # of a group
+        batch=st.integers(1, 2),
+        length=st.integers(1, 50),
+        state=st.integers(1, 64),
+        gate=st.booleans(),
+        softplus=st.booleans(),
+    ),
     seed=st.integers(0, 1000),
 )
-def test_scan_of_any_size(sizes: tuple[int, int, int, int], seed: int) -> None:
-    inputs = typed(scan_inputs(ScanCase(*sizes), seed), torch.float32)
-    check(native_cpu.selective_scan, selective_scan_reference, inputs, torch.float32)
+def test_scan_of_any_size(case: ScanCase, seed: int) -> None:
+    inputs = typed(scan_inputs(case, seed), torch.float32)
+    check(scan_of(case), truth_of(case), inputs, torch.float32)
 
 
-def test_parts_of_wider_tensors_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = scan_inputs(ScanCase(2, 37, 20, 16))
+@pytest.mark.parametrize("groups", [1, 4])
+def test_parts_of_wider_tensors_are_not_copied(
+    groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = ScanCase(2, 37, 20, 16, groups=groups)
+    inputs = scan_inputs(case)
     tensors = dict(zip(inputs, typed(inputs, torch.float32), strict=True))
     wide = torch.cat([tensors["u"], tensors["z"]], 2)
-    rows = torch.cat([tensors["delta"], tensors["B"], tensors["C"]], 2)
-    parts = dict(tensors, u=wide[..., :20], z=wide[..., 20:])
-    parts |= {"delta": rows[..., :20], "B": rows[..., 20:36], "C": rows[..., 36:]}
-    dense = native_cpu.selective_scan(*tensors.values())
+    of_token = [tensors["delta"], tensors["B"].flatten(2), tensors["C"].flatten(2)]
+    delta, *rows = torch.cat(of_token, 2).split([20, 16 * groups, 16 * groups], 2)
+    parts = dict(tensors, u=wide[..., :20], z=wide[..., 20:], delta=delta)
+    parts |= {name: row.unflatten(2, (groups, 16)) for name, row in zip("BC", rows, strict=True)}
+    scan = scan_of(case)
+    dense = scan(*tensors.values())
     monkeypatch.setattr(native_cuda, "_dense", lambda _: pytest.fail("copied"))
-    for one, other in zip(native_cpu.selective_scan(*parts.values()), dense, strict=True):
+    for one, other in zip(scan(*parts.values()), dense, strict=True):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("layout", ["channels first", "broadcast", "batch elements apart"])
-def test_other_layouts(layout: str) -> None:
-    inputs = typed(scan_inputs(ScanCase(2, 9, 20, 16)), torch.float32)
-    u = inputs[0]
-    other = {
-        "channels first": u.transpose(1, 2).contiguous().transpose(1, 2),
-        "broadcast": u[:1].expand(2, -1, -1),
-        "batch elements apart": torch.stack([u, u], 1)[:, 0],
-    }[layout]
-    dense = [other.contiguous(), *inputs[1:]]
-    for one, true in zip(
-        native_cpu.selective_scan(other, *inputs[1:]),
-        native_cpu.selective_scan(*dense),
-        strict=True,
-    ):
-        assert torch.equal(one, true)
+def test_other_layouts() -> None:
+    """As channels first, broadcast, with batch elements apart, with groups or states apart."""
+    case = ScanCase(2, 9, 20, 16, groups=2)
+    dense = dict(zip(SCAN_INPUTS, typed(scan_inputs(case), torch.float32), strict=True))
+    u, B = dense["u"], dense["B"]
+    layouts: list[dict[str, Tensor]] = [
+        {"u": u.mT.contiguous().mT},
+        {"u": u[:1].expand(2, -1, -1)},
+        {"u": torch.stack([u, u], 1)[:, 0]},
+        {"B": B.mT.contiguous().mT},
+        {"B": B.transpose(1, 2).contiguous().transpose(1, 2)},
+        {"B": B[:, :, :1].expand(-1, -1, 2, -1)},
+        {"B": B.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)},
+    ]
+    for layout in layouts:
+        other = dense | layout
+        contiguous = {name: tensor.contiguous() for name, tensor in other.items()}
+        for one, true in zip(
+            scan_of(case)(*other.values()), scan_of(case)(*contiguous.values()), strict=True
+        ):
+            assert torch.equal(one, true)
 
 
-def test_without_tokens_gradients_of_the_parameters_are_zero() -> None:
-    inputs = typed(scan_inputs(ScanCase(2, 0, 5, 16)), torch.float32)
-    gradients = native_cuda.scan_backward(inputs, inputs[0], inputs[-1])
-    assert torch.equal(gradients[-1], inputs[-1])  # of h0, which is h_last
-    assert not any(gradients[i].any() for i in (2, 5, 7))
+@pytest.mark.parametrize("gate", [True, False])
+def test_without_tokens_gradients_of_the_parameters_are_zero(gate: bool) -> None:
+    case = ScanCase(2, 0, 6, 16, groups=2, gate=gate)
+    inputs = typed(scan_inputs(case), torch.float32)
+    gradients = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True)
+    assert len(gradients) == len(inputs)
+    assert torch.equal(gradients[7], inputs[7])  # of h0, which is h_last
+    assert not any(gradients[i].any() for i in (2, 5, 6))
 
 
 def test_results_do_not_change_from_run_to_run() -> None:
-    inputs = typed(scan_inputs(ScanCase(2, 70, 33, 16)), torch.float32)
-    first = native_cuda.scan_backward(inputs, inputs[0], inputs[-1])
-    second = native_cuda.scan_backward(inputs, inputs[0], inputs[-1])
+    inputs = typed(scan_inputs(ScanCase(2, 70, 33, 16, groups=3)), torch.float32)
+    first = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True)
+    second = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_too_many_states() -> None:
     inputs = typed(scan_inputs(ScanCase(1, 3, 5, 65)), torch.float32)
     with pytest.raises(DvmsrError, match=r"CUDA failed in selective_scan \(invalid argument\)"):
-        native_cuda.scan(*inputs)
+        native_cuda.scan(*inputs, True)
 
 
 class OnGpu(Tensor):
@@ -183,7 +228,7 @@ class OnGpu(Tensor):
 def scan_on_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Which way `selective_scan` takes: `own`, `mamba-ssm` or `PyTorch`."""
 
-    def chosen(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    def chosen(name: str) -> Operator:
         def way(u: Tensor, *others: object) -> tuple[Tensor, Tensor]:
             ways.append(name)
             return u, u
@@ -200,7 +245,7 @@ def scan_on_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         inputs = typed(scan_inputs(ScanCase(1, 3, 4, state)), dtype)
         u = inputs[0].as_subclass(OnGpu)
         monkeypatch.setattr(OnGpu, "device", torch.device("cuda"), raising=False)
-        ops.selective_scan(u, *inputs[1:-1])
+        ops.selective_scan(u, *inputs[1:7], z=inputs[8])  # no state: mamba-ssm takes none
         return ways.pop()
 
     return run
