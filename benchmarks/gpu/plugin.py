@@ -23,7 +23,7 @@ import pytest
 from tools import Gpu, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
-from tensorrt_library import build
+from tensorrt_library import TYPES, build, call_of
 from vectors import (
     TOLERANCE,
     ConvCase,
@@ -38,24 +38,32 @@ from vectors import (
 
 from dvmsr.kernels import cuda
 
-TYPES = {"float32": 0, "float16": 1}  # nvinfer1::DataType
-SCANS = [ScanCase(2, 65, 120, 16), ScanCase(1, 4096, 120, 16, "slow decay")]
-CONVS = [ConvCase(2, 33, 120, 4), ConvCase(1, 4096, 120, 4)]
+SCANS = [
+    ScanCase(2, 65, 120, 16),
+    ScanCase(1, 4096, 120, 16, "slow decay"),
+    ScanCase(1, 784, 768, 1, groups=4, gate=False),
+    ScanCase(2, 65, 96, 16, groups=4, softplus=False),
+]
+CONVS = [
+    ConvCase(2, 33, 120, 4),
+    ConvCase(1, 4096, 120, 4),
+    ConvCase(2, 33, 120, 4, activation=False),
+]
 TACTICS = (0, 64, 1024, cuda.WHOLE)
 
 
 def run(
-    driver: Path, plugin: Path, operator: str, sizes: dict[str, int], dtype: str, tactic: int,
+    driver: Path, plugin: Path, case: ScanCase | ConvCase, dtype: str, tactic: int,
     inputs: dict[str, np.ndarray], truths: tuple[np.ndarray, ...], types: tuple[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     """One call of the driver, and how far it is off."""
-    axes = [str(part) for item in sizes.items() for part in item]
-    command = [str(driver), str(plugin), operator, str(TYPES[dtype]), str(tactic), *axes]
+    arguments = call_of(case, dtype, len(inputs), tactic)
+    command = [str(driver), str(plugin), *arguments]
     data = b"".join(value.tobytes() for value in inputs.values())
     environment = {**os.environ, "DVMSR_CUDA_LIBRARY": str(cuda.load().path)}
     done = subprocess.run(command, input=data, capture_output=True, env=environment)
     found: dict[str, Any] = {
-        "operator": operator, "sizes": sizes, "dtype": dtype, "tactic": tactic,
+        "operator": arguments[0], "case": str(case), "dtype": dtype, "tactic": tactic,
         "status": done.returncode, "stderr": done.stderr.decode(errors="replace"), "ok": False,
     }  # fmt: skip
     if done.returncode == 0:
@@ -82,19 +90,16 @@ def main() -> int:
         for dtype in TYPES:
             for scan in SCANS:
                 inputs = cast(scan_inputs(scan), dtype)
-                sizes = {"B": scan.batch, "L": scan.length, "D": scan.channels, "N": scan.state}
                 checks += [
-                    run(driver, library.pure, "SelectiveScan", sizes, dtype, tactic, inputs,
-                        scan_truth(inputs), (dtype, "float32"))
+                    run(driver, library.pure, scan, dtype, tactic, inputs,
+                        scan_truth(inputs, scan.softplus), (dtype, "float32"))
                     for tactic in TACTICS
                 ]  # fmt: skip
             for conv in CONVS:
                 inputs = cast(conv_inputs(conv), dtype)
-                sizes = {"B": conv.batch, "L": conv.length, "D": conv.channels, "K": conv.width}
-                sizes["k"] = conv.width - 1
                 checks.append(
-                    run(driver, library.pure, "CausalConv1d", sizes, dtype, 0, inputs,
-                        conv_truth(inputs), (dtype, dtype))
+                    run(driver, library.pure, conv, dtype, 0, inputs,
+                        conv_truth(inputs, conv.activation), (dtype, dtype))
                 )  # fmt: skip
     wrong = [check for check in checks if not check["ok"]]
     for check in wrong:

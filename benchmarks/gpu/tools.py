@@ -80,25 +80,36 @@ class Gpu:
 
 
 class Scan:
-    """A selective scan on the device: its tensors, parameters and workspace."""
+    """A selective scan on the device: its tensors, parameters and workspace; no gate without z."""
 
     def __init__(
-        self, gpu: Gpu, inputs: dict[str, NDArray[Any]], dtype: str, chunk: int | None = None
+        self,
+        gpu: Gpu,
+        inputs: dict[str, NDArray[Any]],
+        dtype: str,
+        chunk: int | None = None,
+        softplus: bool = True,
     ) -> None:
         self._gpu, self._dtype = gpu, dtype
         self.shape = inputs["u"].shape
         batch, length, channels = self.shape
-        state = inputs["A"].shape[1]
+        groups, state = inputs["B"].shape[2:]
         self._state_shape = batch, channels, state
         word = 4 if dtype == "float32" else 2
-        self.tensors = {name: gpu.put(inputs[name], name, dtype) for name in SCAN_ARGUMENTS.split()}
+        self.tensors = {
+            name: gpu.put(inputs[name], name, dtype)
+            for name in SCAN_ARGUMENTS.split()
+            if name in inputs
+        }
         self.tensors["y"] = gpu.memory(int(np.prod(self.shape)) * word)
         self.tensors["h_last"] = gpu.memory(batch * channels * state * 4)
-        pointers = [memory.pointer for memory in self.tensors.values()]
-        strides = [channels, channels, state, state, channels, channels]
+        pointers = {name: memory.pointer for name, memory in self.tensors.items()}
+        strides = {"u": channels, "delta": channels, "z": channels, "y": channels}
+        strides |= {"B": groups * state, "C": groups * state}
         self.params = cuda.ScanParams(
-            cuda.DTYPES[dtype], batch, length, channels, state, *pointers, *strides
-        )
+            cuda.DTYPES[dtype], softplus, batch, length, channels, groups, state, **pointers,
+            **{f"{name}_stride": stride for name, stride in strides.items()},
+        )  # fmt: skip
         self.chunk = chunk or gpu.library.scan_chunk(self.params, gpu.info.multiprocessors)
         self._workspace = gpu.memory(gpu.library.workspace("scan", self.params, self.chunk))
 
