@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from cross_scan import NODE, cross_scan_model
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from rtx import skip_without_rtx
 from tensorrt_library import PLUGINS, build
 
@@ -168,6 +169,19 @@ def test_channels_come_in_whole_groups(libraries: Path, tmp_path: Path) -> None:
     report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
     assert not report.get("plan_bytes")
     assert "D must be a multiple of the number of groups G" in messages
+
+
+def test_refuses_a_node_of_the_former_form(libraries: Path, tmp_path: Path) -> None:
+    """Whose B and C had no groups."""
+    changed = cross_scan_model()
+    (scan,) = custom_nodes(changed)
+    changed.graph.initializer.append(numpy_helper.from_array(np.array([2]), "groups"))
+    squeezed = onnx.helper.make_node("Squeeze", [scan.input[3], "groups"], ["squeezed"])
+    changed.graph.node.insert(list(changed.graph.node).index(scan), squeezed)
+    scan.input[3] = "squeezed"
+    report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert not report.get("plan_bytes")
+    assert "B has 3 dimensions instead of 4; export the model again" in messages
 
 
 @pytest.mark.parametrize("bodies", [False, True], ids=["stripped", "with bodies"])
