@@ -360,7 +360,7 @@ def _for_tensorrt(model: onnx.ModelProto, plugin: bool) -> _Model:
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     custom = sum(node.domain == DOMAIN for node in model.graph.node)
     products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
-    bodies.detach(model)  # TensorRT's parser takes the first body of a name, whatever the overload
+    bodies.detach(model)
     if not plugin:
         bodies.attach(model)
         model, custom = onnx.inliner.inline_local_functions(model), 0
