@@ -6,6 +6,7 @@ Every implementation (PyTorch, C++, ONNX Runtime, ONNX bodies, CUDA) is held to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,14 +116,19 @@ def _silu(x: np.ndarray) -> np.ndarray:
     return x / (1 + np.exp(-x))
 
 
-def scan_truth(inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """y (B, L, D) and h_last (B, D, N) in FP64, from inputs of any type."""
+def scan_truth(
+    inputs: dict[str, np.ndarray], off: Callable[[np.ndarray], np.ndarray] = lambda decays: decays
+) -> tuple[np.ndarray, np.ndarray]:
+    """y (B, L, D) and h_last (B, D, N) in FP64, from inputs of any type.
+
+    `off`: what becomes of every token's decays (B, D, N), to see what an error in them does.
+    """
     u, delta, A, B, C, D, z, bias, h = (inputs[k].astype(np.float64) for k in SCAN_INPUTS)
     y = np.empty_like(u)
     step = np.logaddexp(0, delta + bias)
     for t in range(u.shape[1]):
         d = step[:, t, :, None]
-        h = np.exp(d * A) * h + d * u[:, t, :, None] * B[:, t, None, :]
+        h = off(np.exp(d * A)) * h + d * u[:, t, :, None] * B[:, t, None, :]
         y[:, t] = ((h * C[:, t, None, :]).sum(-1) + D * u[:, t]) * _silu(z[:, t])
     return y, h
 
