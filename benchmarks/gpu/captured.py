@@ -98,7 +98,8 @@ def draw(layer: Layer, length: int, seed: int) -> dict[str, NDArray[np.float32]]
 
 
 def _before_softplus(delta: NDArray[Any]) -> NDArray[Any]:
-    return delta + np.log(-np.expm1(-delta))
+    found: NDArray[Any] = delta + np.log(-np.expm1(-delta))
+    return found
 
 
 def load(path: Path = FILE) -> dict[str, list[Layer]]:

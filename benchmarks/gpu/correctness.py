@@ -14,8 +14,10 @@ decays is off. Each check says both parts. Without facts of this run the bias co
 from __future__ import annotations
 
 import ctypes
+import functools
+import multiprocessing
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ from vectors import (
 from dvmsr.kernels import cpu, cuda
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.runtime.backends.trt.half import narrowed, widened
+from dvmsr.utils.threads import cores
 
 TOLERANCES = {name: TOLERANCE.get(name, 1.6e-2) for name in cuda.DTYPES}
 GRADIENTS = 2.0
@@ -113,12 +116,14 @@ class Limits:
 class ScanCheck:
     """A scan's inputs as the device sees them, its truth, and how far results may be off."""
 
-    def __init__(self, case: ScanCase, dtype: str, seed: int, limits: Limits) -> None:
+    def __init__(
+        self, case: ScanCase, dtype: str, seed: int, measured: dict[str, Any] | None
+    ) -> None:
         self.case, self.dtype = case, dtype
         self.inputs = rounded(scan_inputs(case, seed), dtype)
         self.truths = scan_truth(self.inputs)
         self.tolerance = TOLERANCES[dtype]
-        self.of_bias = limits.of_bias(self.inputs, self.truths)
+        self.of_bias = Limits(measured).of_bias(self.inputs, self.truths)
 
     def verdict(
         self, operator: str, deviation: float, factor: float, ok: bool = True, **more: Any
@@ -213,6 +218,33 @@ def conv_error(gpu: Gpu, case: ConvCase, dtype: str, seed: int) -> dict[str, Any
             "limit": limit, "ok": deviation <= limit}  # fmt: skip
 
 
+class Ahead:
+    """Makes checks in other processes, in their order, while the device works on those before: a
+    truth is walked token by token. With fewer than two processors, each when it is wanted."""
+
+    def __init__(self, processors: int) -> None:
+        self._pool = (
+            multiprocessing.get_context("spawn").Pool(min(processors, len(cuda.DTYPES) * 2))
+            if processors > 2
+            else None
+        )
+
+    def made(
+        self, jobs: list[tuple[ScanCase, str, int, dict[str, Any] | None]]
+    ) -> dict[tuple[ScanCase, str], Callable[[], ScanCheck]]:
+        """What waits for each."""
+        if self._pool is None:
+            return {job[:2]: functools.partial(ScanCheck, *job) for job in jobs}
+        return {job[:2]: self._pool.apply_async(ScanCheck, job).get for job in jobs}
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.terminate()
+
+
 def work(case: ScanCase) -> float:
     """About what a case costs: its truth is walked token by token."""
     return case.length * (200 + case.batch * case.channels * case.state / 100)
@@ -249,13 +281,15 @@ def main() -> int:
         for conv in CONV_CASES:
             note(conv_error(gpu, conv, dtype, seed))
     pace = Pace(deadline)
-    for case in sorted(cases, key=work):
-        for dtype in cuda.DTYPES:
+    jobs = [(case, dtype) for case in sorted(cases, key=work) for dtype in cuda.DTYPES]
+    with Ahead(0 if arguments.small else cores()) as ahead:
+        checks = ahead.made([(*job, seed, facts.get("ex2")) for job in jobs])
+        for case, dtype in jobs:
             if not pace.allows(work(case)):
                 results.leave_out(f"{case} {dtype}")
                 continue
             with pace.timed(work(case)):
-                check = ScanCheck(case, dtype, seed, limits)
+                check = checks[case, dtype]()
                 for found in scan_errors(gpu, check):
                     note(found)
                 if case in with_gradients:

@@ -46,7 +46,8 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def install(self, call: Call) -> list[str]:
-        """Make it, put dvmsr in it, and tell which of `PACKAGES` are not here.
+        """Make it, put dvmsr in it, and tell which of `PACKAGES` are not here. What an earlier run
+        put in it, mamba-ssm above all, stays.
 
         Raises:
             InstallError: if pip, scikit-build-core or a package that dvmsr cannot do without is
@@ -54,7 +55,7 @@ class Environment:
         """
         if call([sys.executable, "-m", "pip", "--version"]):
             raise InstallError(f"pip is not here for {sys.executable}; install it")
-        made = [sys.executable, "-m", "venv", "--without-pip", "--clear", str(self.folder)]
+        made = [sys.executable, "-m", "venv", "--without-pip", str(self.folder)]
         if call(made):
             raise InstallError(f"{sys.executable} makes no virtual environment; see the log")
         # Not --system-site-packages: where this Python is in an environment itself, that shows

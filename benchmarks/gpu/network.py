@@ -10,6 +10,7 @@ beside its time. ONNX Runtime and TensorRT are measured by `dvmsr bench` (`model
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,6 +30,8 @@ from dvmsr.errors import MissingComponentError
 from dvmsr.runtime.bench.timing import summarise
 
 Network = Callable[[torch.Tensor], torch.Tensor]
+PEAK = {"dvmsr": 1.0, "rlfn": 255.0}
+"""The largest value of a picture, as each network takes and gives it."""
 
 
 def elapsed(work: Callable[[], Any]) -> float:
@@ -89,26 +92,27 @@ def graphed(network: Network, image: torch.Tensor) -> Callable[[], torch.Tensor]
 
 
 def contestants(
-    models: dict[str, torch.nn.Module], image: torch.Tensor
+    models: dict[str, torch.nn.Module], images: dict[str, torch.Tensor]
 ) -> dict[str, tuple[str, Callable[[], torch.Tensor]]]:
     """By name, the model and what computes it; those that fail are said and left out."""
     found: dict[str, tuple[str, Callable[[], torch.Tensor]]] = {}
 
-    def eager(network: Network) -> Callable[[], torch.Tensor]:
+    def eager(network: Network, image: torch.Tensor) -> Callable[[], torch.Tensor]:
         return lambda: network(image)
 
-    makers: dict[str, tuple[str, Callable[[Network], Callable[[], torch.Tensor]]]] = {
-        "dvmsr, mamba-ssm, eager": ("dvmsr", lambda network: eager(with_mamba_ssm(network))),
+    makers: dict[str, tuple[str, Callable[[Network, torch.Tensor], Callable[[], torch.Tensor]]]]
+    makers = {
+        "dvmsr, mamba-ssm, eager": ("dvmsr", lambda n, image: eager(with_mamba_ssm(n), image)),
         "dvmsr, eager": ("dvmsr", eager),
-        "dvmsr, CUDA graph": ("dvmsr", lambda network: graphed(network, image)),
+        "dvmsr, CUDA graph": ("dvmsr", graphed),
         "RLFN, eager": ("rlfn", eager),
-        "RLFN, CUDA graph": ("rlfn", lambda network: graphed(network, image)),
+        "RLFN, CUDA graph": ("rlfn", graphed),
     }
     for name, (model, make) in makers.items():
         if model not in models:
             continue
         try:
-            work = make(models[model])
+            work = make(models[model], images[model])
             work()
         except Exception as error:
             print(f"{name} does not take part: {error}", file=sys.stderr)
@@ -117,9 +121,9 @@ def contestants(
     return found
 
 
-def difference(output: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """Largest deviation, and PSNR in dB for a peak of 1."""
-    deviation = output.detach().double().cpu() - truth.double()
+def difference(output: torch.Tensor, truth: torch.Tensor, peak: float) -> dict[str, float]:
+    """Largest deviation as a part of the peak, and PSNR in dB."""
+    deviation = (output.detach().double().cpu() - truth.double()) / peak
     mean_square = float(deviation.square().mean())
     psnr = -10 * torch.log10(torch.tensor(mean_square)).item() if mean_square else float("inf")
     return {"max_abs": float(deviation.abs().max()), "psnr_db": psnr}
@@ -159,7 +163,7 @@ def main() -> int:
     results.put(checkpoint=arguments.dvmsr.name, runs=[])
     if arguments.rlfn is None:
         print("RLFN does not take part: no checkpoint of it is given", file=sys.stderr)
-    on_cpu = {"dvmsr": checkpoint.load(arguments.dvmsr).eval()}
+    on_cpu: dict[str, torch.nn.Module] = {"dvmsr": checkpoint.load(arguments.dvmsr).eval()}
     if arguments.rlfn:
         on_cpu["rlfn"] = rlfn.load(arguments.rlfn).eval()
     pace = Pace(deadline)
@@ -170,7 +174,7 @@ def main() -> int:
             results.leave_out(f"{height}x{width}")
             continue
         with pace.timed(height * width):
-            truth = {name: model(image) for name, model in on_cpu.items()}
+            truth = {name: model(PEAK[name] * image) for name, model in on_cpu.items()}
             for dtype in (torch.float16, torch.float32):
                 allowed = deadline.left() / (2 * (len(sizes) - number) + 1)
                 rounds = arguments.rounds, min(allowed, 60.0)
@@ -194,8 +198,9 @@ def measure(
         models["dvmsr"] = half(models["dvmsr"])
     if arguments.rlfn:
         models["rlfn"] = rlfn.load(arguments.rlfn).eval().cuda().to(dtype)
-    runs = contestants(models, image.cuda().to(dtype))
-    times = race({n: lambda w=w: elapsed(w) for n, (_, w) in runs.items()}, *rounds)
+    images = {name: (PEAK[name] * image).cuda().to(dtype) for name in models}
+    runs = contestants(models, images)
+    times = race({n: functools.partial(elapsed, w) for n, (_, w) in runs.items()}, *rounds)
     base = next(iter(runs), "")
     found = []
     for name, (model, work) in runs.items():
@@ -206,7 +211,7 @@ def measure(
                 "name": name, "size": f"{image.shape[2]}x{image.shape[3]}",
                 "dtype": str(dtype).removeprefix("torch."), "rounds": len(times[name]),
                 "times": asdict(summary), "ratio_to": base,
-                "against_cpu_fp32": difference(work(), truth[model]),
+                "against_cpu_fp32": difference(work(), truth[model], PEAK[model]),
                 "peak_bytes": peak_bytes(work),
             }
         )  # fmt: skip

@@ -136,9 +136,11 @@ class Run:
     """One run: its time, its processes, its results."""
 
     def __init__(self, arguments: argparse.Namespace, gpu: tuple[str, str]) -> None:
-        self._end = time.monotonic() + 60 * arguments.minutes - GRACE
+        minutes: float = arguments.minutes
+        work: Path = arguments.work
+        self._end = time.monotonic() + 60 * minutes - GRACE
         self._small = arguments.small
-        self.work: Path = arguments.work.resolve()
+        self.work = work.resolve()
         self.name = run_name(gpu[0])
         self.folder = self.work / "results"
         results: Path = arguments.results
@@ -376,8 +378,8 @@ def main() -> int:
         say(f"not here: {', '.join(missing) or 'nothing is missing'}")
         if any(step.awaits_mamba for step in steps):
             run.begin_mamba()
-        for number, step in enumerate(steps):
-            run.step(step, steps[number:], paths)
+        for at, step in enumerate(steps):
+            run.step(step, steps[at:], paths)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     finally:

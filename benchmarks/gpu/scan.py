@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import captured
 import numpy as np
@@ -28,6 +28,9 @@ from results import Deadline, Pace, Results, parser, read, step
 from tools import BY_TOKEN, Gpu, Probes, Scan, median
 
 from dvmsr.errors import DvmsrError, UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 LENGTHS, BATCHES, DTYPES = "65536,172890,16384,4096", "1,8", "float16,float32"
 DRAWN = 16_384
@@ -91,6 +94,18 @@ def sets(shape: Shape, layers: list[captured.Layer], gpu: Gpu) -> tuple[int, int
     return taken, max(1, min(-(-3 * gpu.info.l2_bytes // (taken * size)), fit // taken))
 
 
+def channel_major(tensor: torch.Tensor, name: str, shape: Shape) -> torch.Tensor:
+    """An input of a single sequence as mamba-ssm takes it: what goes by token as (B, D, L), its
+    tokens repeated to the shape, in the shape's type."""
+    import torch
+
+    if name not in BY_TOKEN:
+        return tensor
+    times = -(-shape.length // tensor.shape[1])
+    tensor = tensor.to(getattr(torch, shape.dtype)).transpose(1, 2)
+    return tensor.repeat(shape.batch, 1, times)[:, :, : shape.length].contiguous()
+
+
 def mamba(drawn: list[dict[str, np.ndarray]], shape: Shape, copies: int) -> Callable[[], float]:
     """mamba-ssm on tensors (B, D, L); raises ImportError without it."""
     import torch
@@ -98,17 +113,12 @@ def mamba(drawn: list[dict[str, np.ndarray]], shape: Shape, copies: int) -> Call
 
     torch.cuda.empty_cache()  # what the shape before took
 
-    def on_gpu(name: str, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).cuda()
-        if name not in BY_TOKEN:
-            return tensor
-        tensor = tensor.to(getattr(torch, shape.dtype)).transpose(1, 2)
-        times = -(-shape.length // tensor.shape[2])
-        return tensor.repeat(shape.batch, 1, times)[:, :, : shape.length].contiguous()
-
     calls = []
     for inputs in drawn * copies:
-        t = {name: on_gpu(name, value) for name, value in inputs.items()}
+        t = {
+            name: channel_major(torch.from_numpy(np.ascontiguousarray(value)).cuda(), name, shape)
+            for name, value in inputs.items()
+        }
         order = [t[name] for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")]
         calls.append(lambda order=order: selective_scan_fn(*order, delta_softplus=True))
 

@@ -99,6 +99,22 @@ def test_slow_decays_may_be_off_by_what_the_measured_bias_does(emulated: Path, b
     assert 1e-5 < check["error"] < check["limit"] < 6e-5
 
 
+def test_checks_made_ahead_are_those_made_here() -> None:
+    import correctness
+    import numpy as np
+
+    jobs = [(correctness.ScanCase(1, 30, 3, 4), dtype, 1, None) for dtype in correctness.TOLERANCES]
+    with correctness.Ahead(4) as ahead, correctness.Ahead(1) as here:
+        assert ahead._pool is not None
+        assert here._pool is None
+        others, own = ahead.made(jobs), here.made(jobs)
+        for job in jobs:
+            one, other = own[job[:2]](), others[job[:2]]()
+            for a, b in zip(one.truths, other.truths, strict=True):
+                assert np.array_equal(a, b)
+            assert all(np.array_equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
+
+
 def test_a_worse_exponential_than_was_measured_is_off(emulated: Path) -> None:
     assert run(sys.executable, FOLDER / "facts.py", "--small").returncode == 0
     slow = SLOW.format(folder=str(FOLDER))
