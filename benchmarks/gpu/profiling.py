@@ -78,7 +78,7 @@ def main() -> int:
     aside = results.aside("ncu")
     report = aside.with_suffix(".ncu-rep")
     command = [ncu, "--set", "full", "--launch-count", str(LAUNCHES), "-f", "-o", str(report)]
-    command += ["--print-details", "all", sys.executable, str(SCAN), "--lengths", "65536"]
+    command += ["--page", "details", sys.executable, str(SCAN), "--lengths", "65536"]
     command += ["--batches", "1", "--dtypes", "float16", "--inputs", "student", "--rounds", "1"]
     status = 0
     try:

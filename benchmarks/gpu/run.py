@@ -252,7 +252,7 @@ class Run:
         self._mamba_told = True
         waited = time.monotonic() - started
         say("== mamba-ssm, built in the background; waited for")
-        said = last_words(self.log("mamba-build")) if code else ""
+        said = f"{self.log('mamba-build').name} says why" if code else ""
         self.note("mamba-build", "failed" if code else "done", waited, said)
 
     def step(self, step: agenda.Step, remaining: list[agenda.Step], paths: dict[str, str]) -> None:

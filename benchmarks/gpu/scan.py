@@ -260,7 +260,8 @@ def main() -> int:
         if not pace.allows(size):
             results.leave_out(str(shape))
             continue
-        allowed = min(deadline.left() / (len(wanted) - number), 60.0)
+        # More than an equal part: those that come first matter most, and few use it up.
+        allowed = min(deadline.left() / (1 + (len(wanted) - number) / 4), 60.0)
         with pace.timed(size):
             limits = arguments.rounds, allowed
             one = measure(gpu, probes, layers, drawn[shape.kind], shape, rates, limits)

@@ -101,3 +101,121 @@ def test_what_is_not_here(emulated: Path, script: str, arguments: list[object], 
     assert f"error: {said}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(emulated.glob("*.json")) if emulated.exists() else True
+
+
+TRAINS = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+folder.mkdir(exist_ok=True)
+(folder / "best.safetensors").write_text(" ".join(sys.argv[1:]))
+(folder / "resume.pt").write_text("")
+time.sleep(0.5)
+(folder / "log.jsonl").write_text("the end")
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun before"])
+def test_training_brings_its_best_checkpoint(
+    emulated_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    import training
+
+    monkeypatch.setenv("DVMSR_GPU_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("DVMSR_RUN", "tried")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(training, "CODE", TRAINS)
+    monkeypatch.setattr(training, "EVERY", 0.1)
+    folder = tmp_path / "training"
+    if begun:
+        folder.mkdir()
+        (folder / "resume.pt").write_text("")
+    given = ["training.py", "a.tar", "b.tar", "--run", str(folder), "--val", "kodak"]
+    monkeypatch.setattr(sys, "argv", [*given, "--seconds", "75"])
+    assert training.main() == 7
+    best = (tmp_path / "results" / "tried-train-best.safetensors").read_text()
+    own = "--resume" if begun else "--data a.tar b.tar --val kodak"
+    assert best == f"dvmsr train -o {folder} {own} --minutes 1.0"
+    assert (tmp_path / "results" / "tried-train-log.jsonl").read_text() == "the end"
+
+
+class Commands:
+    """dvmsr's command lines, of which those with `fails` in them fail."""
+
+    def __init__(self, fails: str) -> None:
+        self.fails, self.told = fails, [""]
+
+    def run(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        line = " ".join(map(str, arguments))
+        self.told.append(line)
+        code = 3 if self.fails in line else 0
+        return subprocess.CompletedProcess(line, code, stdout='{"rows": []}')
+
+
+@pytest.mark.parametrize(
+    ("fails", "status"), [("nothing", 0), ("trt", 0), ("parity", 3), ("bench", 3)]
+)
+def test_models_that_work_are_timed_and_compared(
+    emulated_gpu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, status: int
+) -> None:
+    import models
+
+    monkeypatch.setenv("DVMSR_GPU_RESULTS", str(tmp_path))
+    monkeypatch.setenv("DVMSR_RUN", "tried")
+    there = {"ONNX Runtime's CUDA provider": True, "TensorRT": True}
+    monkeypatch.setattr(models, "runtimes", lambda: there)
+    commands = Commands(fails)
+    monkeypatch.setattr(models, "Commands", lambda deadline: commands)
+    monkeypatch.setattr(sys, "argv", ["models.py", "student.safetensors"])
+    assert models.main() == status
+    (bench,) = (line for line in commands.told if line.startswith("dvmsr bench"))
+    named = [word for word in bench.split() if word.startswith("/")]
+    names = ["fp32.onnx:cuda", "fp32.engine", "fp16.onnx:cuda", "fp16.engine"]
+    wanted = [name for name in names if fails != "trt" or "engine" not in name]
+    assert [Path(word).name for word in named] == wanted
+    stored = json.loads((tmp_path / "tried-models.json").read_text())
+    assert [one["model"] for one in stored["parity"]] == wanted
+    assert ("bench" in stored) == (fails != "bench")
+
+
+def test_models_without_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import models
+    from results import Deadline
+
+    with pytest.raises(models.Late, match="dvmsr bench"):
+        models.Commands(Deadline(0)).run("dvmsr", "bench")
+    with pytest.raises(models.Late, match="dvmsr --help"):
+        models.Commands(Deadline(0.01)).run("dvmsr", "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fails", "said"),
+    [
+        ([], True, "wheels could not be brought, as said above"),
+        (["--rlfn", "none.pth"], False, "none.pth cannot be copied (No such file or directory)"),
+    ],
+)
+def test_what_cannot_be_carried(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    fails: bool,
+    said: str,
+) -> None:
+    import carry
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        for part in command:
+            if part.startswith("-Dfolder="):
+                Path(part[9:]).joinpath("kernel_lens", "include", "tensorrt").mkdir(parents=True)
+        return subprocess.CompletedProcess(command, int(fails))
+
+    monkeypatch.setattr(carry, "CARRY", tmp_path / "carry")
+    monkeypatch.setattr(carry.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["carry.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        carry.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith(f"error: {said}")
