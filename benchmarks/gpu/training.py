@@ -3,7 +3,8 @@
     python benchmarks/gpu/training.py PHOTOGRAPHS... --run FOLDER [--val FOLDER]
 
 `dvmsr train` on photographs (folders or .tar files) with the validation folder, and from where
-the run in FOLDER stopped; its log and its best checkpoint go beside the results.
+the run in FOLDER stopped; its log, its checkpoints and the state to go on from are brought beside
+the results every half minute.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ LAST = 15.0
 """Seconds for the last validation and checkpoint."""
 EVERY = 30.0
 """Seconds after which what the run has is brought beside the results again."""
-KEPT = ("best.safetensors", "log.jsonl")
+KEPT = ("best.safetensors", "last.safetensors", "log.jsonl", "resume.pt")
+"""Of the run's folder; with the last two in one, it goes on on another machine, too."""
+MINUTES = "gpu-minutes.txt"
+"""In the run's folder: what it had so far. `dvmsr train --minutes` counts all sessions together."""
 
 
 def main() -> int:
@@ -48,7 +52,12 @@ def main() -> int:
         command += ["--data", *map(str, arguments.photographs)]
         command += ["--val", str(arguments.val)] if arguments.val else []
     if arguments.seconds:
-        command += ["--minutes", str(max(arguments.seconds - LAST, 1) / 60)]
+        told = arguments.run / MINUTES
+        before = float(told.read_text()) if told.is_file() else 0.0
+        minutes = before + max(arguments.seconds - LAST, 1) / 60
+        arguments.run.mkdir(parents=True, exist_ok=True)
+        told.write_text(f"{minutes}\n")
+        command += ["--minutes", str(minutes)]
     training = subprocess.Popen(command)
     results.put(command=command[3:])
     status: int | None = None

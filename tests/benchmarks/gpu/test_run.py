@@ -366,7 +366,11 @@ def test_from_a_bare_python_to_a_table(
         [str(DOOR), "first", "second", "--small", "--minutes", "15",
          "--results", str(tmp_path / "out"), "--work", str(tmp_path / "work")],
         capture_output=True, text=True, cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "DVMSR_RUN"} | {"PYTHON": str(bare)},
+        env={
+            **{k: v for k, v in os.environ.items() if k != "DVMSR_RUN"},
+            "PYTHON": str(bare),
+            "PYTHONPATH": str(REPOSITORY),  # where dvmsr/ has no native operators
+        },
     )  # fmt: skip
     (found,) = (tmp_path / "out").iterdir()
     assert done.stdout == f"{found}\n"

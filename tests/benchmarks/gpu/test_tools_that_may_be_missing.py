@@ -131,12 +131,14 @@ def test_training_brings_its_best_checkpoint(
     if begun:
         folder.mkdir()
         (folder / "resume.pt").write_text("")
+        (folder / "gpu-minutes.txt").write_text("2.5\n")
     given = ["training.py", "a.tar", "b.tar", "--run", str(folder), "--val", "kodak"]
     monkeypatch.setattr(sys, "argv", [*given, "--seconds", "75"])
     assert training.main() == 7
     best = (tmp_path / "results" / "tried-train-best.safetensors").read_text()
     own = "--resume" if begun else "--data a.tar b.tar --val kodak"
-    assert best == f"dvmsr train -o {folder} {own} --minutes 1.0"
+    assert best == f"dvmsr train -o {folder} {own} --minutes {3.5 if begun else 1.0}"
+    assert float((folder / "gpu-minutes.txt").read_text()) == (3.5 if begun else 1.0)
     assert (tmp_path / "results" / "tried-train-log.jsonl").read_text() == "the end"
 
 
