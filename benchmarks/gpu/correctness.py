@@ -294,8 +294,8 @@ def main() -> int:
                     note(found)
                 if case in with_gradients:
                     note(scan_gradient_errors(gpu, check, seed))
-    print(f"{len(results.content['checks'])} checks, {wrong} off", file=sys.stderr)
     results.finish()
+    print(f"{len(results.content['checks'])} checks, {wrong} off", file=sys.stderr)
     return OFF if wrong else 0
 
 

@@ -103,7 +103,7 @@ def mamba_sources(carry: Path) -> list[Path]:
     found = []
     for name in MAMBA:
         named = os.environ.get(name.upper())
-        paths = [Path(named)] if named else sorted(carry.glob(f"{name}-*.tar.gz"))
+        paths = [Path(named).resolve()] if named else sorted(carry.glob(f"{name}-*.tar.gz"))
         found += paths[-1:]
     return found
 

@@ -136,8 +136,8 @@ def main() -> int:
                     if not check["ok"]:
                         wrong += 1
                         print(f"off: {check}", file=sys.stderr)
-    print(f"{len(results.content['checks'])} checks, {wrong} off", file=sys.stderr)
     results.finish()
+    print(f"{len(results.content['checks'])} checks, {wrong} off", file=sys.stderr)
     return OFF if wrong else 0
 
 

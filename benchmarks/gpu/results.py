@@ -97,9 +97,9 @@ class Results:
         return path
 
     def finish(self) -> None:
-        """All that there was time for is in it."""
+        """All that there was time for is in it; prints where it is."""
         self.put(complete=not self.content["left_out"])
-        print(json.dumps(self.content, indent=1))
+        print(self._path)
 
     def _write(self) -> None:
         temporary = self._path.with_name(f".{self._path.name}.tmp")

@@ -24,6 +24,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 
 import agenda
 import archive
+from environment import MAMBA as MAMBA_PACKAGES
 from environment import Environment, InstallError, mamba_command, mamba_sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,11 +48,13 @@ RENEW = 60.0
 """Seconds after which the archive is renewed during a step."""
 MISSING, OFF = 4, 3
 """What steps end with that lack something, or whose results are off."""
-CUDA_PROVIDER = (
-    "import onnxruntime, sys\n"
-    "sys.exit('CUDAExecutionProvider' not in onnxruntime.get_available_providers())"
+SHORTEST = 1.0
+"""Seconds in which no step does anything."""
+MAMBA = "mamba-build"
+ONNXRUNTIME_HAS_CUDA = (
+    "import onnxruntime; found = 'CUDAExecutionProvider' in onnxruntime.get_available_providers()"
 )
-"""Ends with 0 where ONNX Runtime has it."""
+TORCH_HAS_CUDA = "import torch; found = torch.version.cuda"
 GPU_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader")
 
 
@@ -103,6 +107,9 @@ def parsed(given: list[str] | None = None) -> tuple[argparse.Namespace, list[age
         arguments.minutes = agenda.minutes(steps)
     if not (math.isfinite(arguments.minutes) and arguments.minutes > 0):
         parser.error(f"--minutes {arguments.minutes:g} is no time to run in")
+    run = os.environ.get("DVMSR_RUN", "")
+    if not re.fullmatch(r"[\w.-]*", run):
+        fail(f"DVMSR_RUN is {run!r}; use letters, digits, '.', '_' and '-'", 2)
     for name in ("results", "work"):
         path = getattr(arguments, name)
         try:
@@ -150,7 +157,6 @@ class Run:
         self._capability = gpu[1]
         self._running: list[subprocess.Popen[bytes]] = []
         self._mamba: subprocess.Popen[bytes] | None = None
-        self._mamba_told = False
         path = self.folder / f"{self.name}-run.json"
         self._index = path
         self.content: dict[str, Any] = {"gpu": gpu[0], "minutes": arguments.minutes, "steps": {}}
@@ -190,7 +196,8 @@ class Run:
         log.write_bytes(b"")
 
         def call(command: list[str]) -> int:
-            return self.execute(command, log, self.left()) or 0
+            code = self.execute(command, log, self.left())
+            return 1 if code is None else code
 
         say("== install")
         try:
@@ -229,10 +236,14 @@ class Run:
     def begin_mamba(self) -> None:
         """Build mamba-ssm in the background, if its sources are here."""
         sources = mamba_sources(agenda.CARRY)
-        if len(sources) < 2 or self._installed("mamba_ssm") or not self._installed("torch"):
+        if len(sources) < 2 or self._installed("mamba_ssm") or not self._says(TORCH_HAS_CUDA):
             return
-        command = mamba_command(sources, self.environment.python, self.work, self._capability)
-        with self.log("mamba-build").open("wb") as output:
+        try:
+            command = mamba_command(sources, self.environment.python, self.work, self._capability)
+        except (OSError, tarfile.TarError) as error:
+            self.note(MAMBA, "failed", 0, f"its sources cannot be unpacked: {error}")
+            return
+        with self.log(MAMBA).open("wb") as output:
             self._mamba = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True,
@@ -241,7 +252,7 @@ class Run:
 
     def await_mamba(self, limit: float) -> None:
         """Until it is built, or for so many seconds."""
-        if self._mamba is None or self._mamba_told:
+        if self._mamba is None:
             return
         started = time.monotonic()
         try:
@@ -249,11 +260,11 @@ class Run:
         except subprocess.TimeoutExpired:
             say("   mamba-ssm is not built yet; it does not take part")
             return
-        self._mamba_told = True
+        self._mamba = None
         waited = time.monotonic() - started
         say("== mamba-ssm, built in the background; waited for")
-        said = f"{self.log('mamba-build').name} says why" if code else ""
-        self.note("mamba-build", "failed" if code else "done", waited, said)
+        said = f"{self.log(MAMBA).name} says why" if code else ""
+        self.note(MAMBA, "failed" if code else "done", waited, said)
 
     def step(self, step: agenda.Step, remaining: list[agenda.Step], paths: dict[str, str]) -> None:
         """Run one, within its share of what is left."""
@@ -267,6 +278,9 @@ class Run:
         if step.awaits_mamba:
             self.await_mamba(share / 2)
         limit = share - (time.monotonic() - started)
+        if limit < SHORTEST:
+            self.note(step.name, "stopped", 0, "no time was left for it")
+            return
         own = agenda.arguments(
             step, self.work, paths["DVMSR_CHECKPOINT"], paths.get("RLFN_CHECKPOINT")
         )
@@ -275,7 +289,12 @@ class Run:
         command += ["--seconds", f"{seconds:.1f}", *(["--small"] if self._small else [])]
         log = self.log(step.name)
         log.write_bytes(b"")
-        code = self.execute(command, log, limit, {**paths, **self._settings()})
+        try:
+            code = self.execute(command, log, limit, {**paths, **self._settings()})
+        except BaseException:
+            said = "the run was interrupted; what it had is kept"
+            self.note(step.name, "stopped", time.monotonic() - started, said)
+            raise
         outcome = {0: "done", OFF: "off", MISSING: "not here", None: "stopped"}.get(code, "failed")
         said = last_words(log) if code else ""
         if code is None:
@@ -286,6 +305,8 @@ class Run:
 
     def end(self) -> None:
         """No process of the run goes on."""
+        if self._mamba is not None:
+            self.note(MAMBA, "stopped", 0, "it was not built in time")
         for process in list(self._running):
             end_group(process)
 
@@ -297,8 +318,13 @@ class Run:
         return {**found, "PYTHONUNBUFFERED": "1"}
 
     def _installed(self, package: str) -> bool:
-        found = f"import importlib.util, sys; sys.exit(not importlib.util.find_spec({package!r}))"
-        return subprocess.run([str(self.environment.python), "-c", found]).returncode == 0
+        return self._says(f"import importlib.util; found = importlib.util.find_spec({package!r})")
+
+    def _says(self, code: str) -> bool:
+        """Whether this sets `found` to something in the environment's Python."""
+        whole = f"{code}\nimport sys\nsys.exit(not found)"
+        command = [str(self.environment.python), "-c", whole]
+        return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
     def missing(self, paths: dict[str, str]) -> list[str]:
         """What some step would use and is not here."""
@@ -307,16 +333,13 @@ class Run:
             name: shutil.which(name, path=os.pathsep.join(folders)) is not None
             for name in ("compute-sanitizer", "ncu", "cmake")
         }
-        cuda = subprocess.run(
-            [str(self.environment.python), "-c", CUDA_PROVIDER], stderr=subprocess.DEVNULL
-        )
         there = {
             **tools,
             "TensorRT": self._installed("tensorrt"),
             "TensorRT's headers": "TENSORRT_ROOT" in paths
             or any(Path("/usr/include").glob("**/NvInferRuntime.h")),
-            "onnxruntime-gpu": cuda.returncode == 0,
-            "PyTorch": self._installed("torch"),
+            "onnxruntime-gpu": self._says(ONNXRUNTIME_HAS_CUDA),
+            "PyTorch with CUDA": self._says(TORCH_HAS_CUDA),
             "RLFN's checkpoint": "RLFN_CHECKPOINT" in paths,
             "mamba-ssm's and causal-conv1d's sources": len(mamba_sources(agenda.CARRY)) == 2
             or self._installed("mamba_ssm"),
@@ -346,14 +369,18 @@ def last_words(log: Path) -> str:
 
 
 def carried() -> dict[str, str]:
-    """Paths for the steps: those that the environment names, else those that travel along."""
+    """Paths for the steps: those that the environment names, else those that travel along; ends the
+    process where it names what is not there."""
     defaults = {
         "DVMSR_CHECKPOINT": ROOT / "dvmsr" / "weights" / "dvmsr_x4.safetensors",
         "RLFN_CHECKPOINT": agenda.CARRY / "rlfn.pth",
         "TENSORRT_ROOT": agenda.CARRY / "tensorrt",
     }
-    found = {name: os.environ.get(name) or str(path) for name, path in defaults.items()}
-    return {name: path for name, path in found.items() if Path(path).exists()}
+    for name in (*defaults, *map(str.upper, MAMBA_PACKAGES)):
+        if (named := os.environ.get(name)) and not Path(named).exists():
+            fail(f"{name} names {named}, which does not exist; correct or unset it", 2)
+    found = {name: Path(os.environ.get(name) or path) for name, path in defaults.items()}
+    return {name: str(path.resolve()) for name, path in found.items() if path.exists()}
 
 
 def interrupted(number: int, frame: FrameType | None) -> NoReturn:
@@ -369,8 +396,6 @@ def main() -> int:
         [os.environ.get("PATH", ""), str(Path(sys.executable).parent)]
     )
     paths = carried()
-    if "DVMSR_CHECKPOINT" not in paths:
-        fail(f"DVMSR_CHECKPOINT names {os.environ['DVMSR_CHECKPOINT']}, which is no file", 2)
     run = Run(arguments, this_gpu())
     try:
         run.install()
@@ -386,7 +411,9 @@ def main() -> int:
         run.end()
         run.renew()
     print(run.archive)
-    outcomes = [run.content["steps"][step.name]["outcome"] for step in steps]
+    names = [MAMBA, *(step.name for step in steps)]
+    ended = run.content["steps"]
+    outcomes = [ended[name]["outcome"] for name in names if name in ended]
     if "failed" in outcomes or "stopped" in outcomes:
         return 1
     return OFF if "off" in outcomes else 0

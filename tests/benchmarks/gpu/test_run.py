@@ -247,7 +247,8 @@ def test_waits_for_mamba_no_longer_than_half_a_share(
 ) -> None:
     monkeypatch.setattr(runs, "mamba_sources", lambda folder: [Path("a"), Path("b")])
     monkeypatch.setattr(runs, "mamba_command", lambda *given: ["sleep", "100"])
-    monkeypatch.setattr(steps.run, "_installed", lambda package: package == "torch")
+    monkeypatch.setattr(steps.run, "_installed", lambda package: False)
+    monkeypatch.setattr(steps.run, "_says", lambda code: True)
     steps.run._end = time.monotonic() + 6
     steps.run.begin_mamba()
     process = steps.run._mamba
@@ -261,6 +262,75 @@ def test_waits_for_mamba_no_longer_than_half_a_share(
     assert steps.run.content["steps"]["scan"]["outcome"] == "done"
     steps.run.end()
     assert process.poll() is not None
+    assert steps.run.content["steps"]["mamba-build"]["outcome"] == "stopped"
+
+
+def test_broken_sources_of_mamba_stop_nothing(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = written(steps.folder / "mamba_ssm-2.3.0.tar.gz", "words")
+    monkeypatch.setattr(runs, "mamba_sources", lambda folder: [broken, broken])
+    monkeypatch.setattr(steps.run, "_installed", lambda package: False)
+    monkeypatch.setattr(steps.run, "_says", lambda code: True)
+    steps.run.begin_mamba()
+    found = steps.run.content["steps"]["mamba-build"]
+    assert found["outcome"] == "failed"
+    assert found["said"].startswith("its sources cannot be unpacked: ")
+
+
+def test_an_interrupted_step_is_told(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*given: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(steps.run, "execute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        steps(one="")
+    found = steps.run.content["steps"]["one"]
+    assert found["outcome"] == "stopped"
+    assert found["said"] == "the run was interrupted; what it had is kept"
+
+
+def test_no_time_is_left(steps: Steps) -> None:
+    steps.run._end = time.monotonic() - 1
+    found = steps(late="raise SystemExit(5)")
+    assert (found["late"]["outcome"], found["late"]["said"]) == (
+        "stopped",
+        "no time was left for it",
+    )
+
+
+@pytest.mark.slow
+def test_an_installation_that_takes_too_long_has_failed(steps: Steps) -> None:
+    class Slow:
+        def install(self, call: environment.Call) -> list[str]:
+            if call(["sleep", "100"]):
+                raise environment.InstallError("it was too slow")
+            return []
+
+    steps.run.environment = Slow()  # type: ignore[assignment]
+    steps.run._end = time.monotonic() + 1
+    with pytest.raises(SystemExit) as ended:
+        steps.run.install()
+    assert ended.value.code == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["DVMSR_CHECKPOINT", "RLFN_CHECKPOINT", "TENSORRT_ROOT", "MAMBA_SSM", "CAUSAL_CONV1D"]
+)
+def test_the_environment_names_what_does_not_exist(
+    name: str, with_gpu: None, tmp_path: Path
+) -> None:
+    done = door("facts", "--results", tmp_path, "--work", tmp_path / "work", **{name: "nowhere"})
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {name} names nowhere, which does not exist; correct or unset it\n"
+    )
+
+
+def test_a_name_that_is_none(with_gpu: None, tmp_path: Path) -> None:
+    done = door("facts", "--results", tmp_path, DVMSR_RUN="a/b")
+    assert done.returncode == 2
+    assert done.stderr == "error: DVMSR_RUN is 'a/b'; use letters, digits, '.', '_' and '-'\n"
 
 
 def test_nvcc_for_mamba_compiles_for_this_gpu_alone(
