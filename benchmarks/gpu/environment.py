@@ -19,8 +19,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = "scikit-build-core"
-PACKAGES = ("numpy", "pillow", "onnxruntime", "typer", "rich", "safetensors")
-"""What dvmsr's own parts of the run import, if they are not there already."""
+PACKAGES = {
+    "numpy": "numpy",
+    "pillow": "PIL",
+    "onnxruntime": "onnxruntime",
+    "typer": "typer",
+    "rich": "rich",
+    "safetensors": "safetensors",
+}
+"""What dvmsr's own parts of the run import, by the package that brings it."""
 NEEDED = ("numpy",)
 """Without these nothing runs."""
 MAMBA = ("causal_conv1d", "mamba_ssm")
@@ -66,7 +73,11 @@ class Environment:
             raise InstallError(
                 f"{BACKEND} is not here and not in {self.wheels}; fill that with carry.py first"
             )
-        missing = [package for package in PACKAGES if self._pip(call, package)]
+        missing = [
+            package
+            for package, module in PACKAGES.items()
+            if self._lacks(call, module) and self._pip(call, package)
+        ]
         for package in NEEDED:
             if package in missing:
                 raise InstallError(f"{package} is not here; install it")
@@ -78,6 +89,10 @@ class Environment:
         if call([str(self.python), "-c", native]):
             raise InstallError("dvmsr was installed without its native operators; see the log")
         return missing
+
+    def _lacks(self, call: Call, module: str) -> int:
+        code = f"import importlib.util, sys; sys.exit(not importlib.util.find_spec({module!r}))"
+        return call([str(self.python), "-c", code])
 
     def _pip(self, call: Call, package: str) -> int:
         found = ["install", "--no-index", "--find-links", str(self.wheels), package]
