@@ -1,15 +1,16 @@
 """Step 4, the whole network in PyTorch on this GPU, against mamba-ssm's layers and against RLFN.
 
-    python benchmarks/gpu/network.py DVMSR_CHECKPOINT RLFN_CHECKPOINT [--sizes 256x256,339x510]
+    python benchmarks/gpu/network.py DVMSR_CHECKPOINT [RLFN_CHECKPOINT] [--sizes 256x256,339x510]
 
 In one run, FP32 and FP16, batch 1: the network with mamba-ssm's operators, eager; with dvmsr's,
-eager and as a CUDA graph; RLFN, eager and as a CUDA graph. Each one's output is held to FP32
-PyTorch on the CPU. ONNX Runtime and TensorRT are measured by `dvmsr bench`.
+eager and as a CUDA graph; RLFN, if its checkpoint is given, eager and as a CUDA graph. Each one's
+output is held to FP32 PyTorch on the CPU, and has the peak of PyTorch's memory while it runs alone
+beside its time. ONNX Runtime and TensorRT are measured by `dvmsr bench` (`models.py`).
 """
 
 from __future__ import annotations
 
-import argparse
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,15 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tools import Gpu, write
+from race import race
+from results import Deadline, Pace, Results, parser, step
+from tools import Gpu
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import rlfn
 
 from dvmsr import checkpoint, ops
-from dvmsr.runtime.bench.timing import interleave, summarise
+from dvmsr.errors import MissingComponentError
+from dvmsr.runtime.bench.timing import summarise
 
 Network = Callable[[torch.Tensor], torch.Tensor]
+PEAK = {"dvmsr": 1.0, "rlfn": 255.0}
+"""The largest value of a picture, as each network takes and gives it."""
 
 
 def elapsed(work: Callable[[], Any]) -> float:
@@ -86,24 +92,27 @@ def graphed(network: Network, image: torch.Tensor) -> Callable[[], torch.Tensor]
 
 
 def contestants(
-    models: dict[str, torch.nn.Module], image: torch.Tensor
+    models: dict[str, torch.nn.Module], images: dict[str, torch.Tensor]
 ) -> dict[str, tuple[str, Callable[[], torch.Tensor]]]:
     """By name, the model and what computes it; those that fail are said and left out."""
     found: dict[str, tuple[str, Callable[[], torch.Tensor]]] = {}
 
-    def eager(network: Network) -> Callable[[], torch.Tensor]:
+    def eager(network: Network, image: torch.Tensor) -> Callable[[], torch.Tensor]:
         return lambda: network(image)
 
-    makers: dict[str, tuple[str, Callable[[Network], Callable[[], torch.Tensor]]]] = {
-        "dvmsr, mamba-ssm, eager": ("dvmsr", lambda network: eager(with_mamba_ssm(network))),
+    makers: dict[str, tuple[str, Callable[[Network, torch.Tensor], Callable[[], torch.Tensor]]]]
+    makers = {
+        "dvmsr, mamba-ssm, eager": ("dvmsr", lambda n, image: eager(with_mamba_ssm(n), image)),
         "dvmsr, eager": ("dvmsr", eager),
-        "dvmsr, CUDA graph": ("dvmsr", lambda network: graphed(network, image)),
+        "dvmsr, CUDA graph": ("dvmsr", graphed),
         "RLFN, eager": ("rlfn", eager),
-        "RLFN, CUDA graph": ("rlfn", lambda network: graphed(network, image)),
+        "RLFN, CUDA graph": ("rlfn", graphed),
     }
     for name, (model, make) in makers.items():
+        if model not in models:
+            continue
         try:
-            work = make(models[model])
+            work = make(models[model], images[model])
             work()
         except Exception as error:
             print(f"{name} does not take part: {error}", file=sys.stderr)
@@ -112,9 +121,9 @@ def contestants(
     return found
 
 
-def difference(output: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """Largest deviation, and PSNR in dB for a peak of 1."""
-    deviation = output.detach().double().cpu() - truth.double()
+def difference(output: torch.Tensor, truth: torch.Tensor, peak: float) -> dict[str, float]:
+    """Largest deviation as a part of the peak, and PSNR in dB."""
+    deviation = (output.detach().double().cpu() - truth.double()) / peak
     mean_square = float(deviation.square().mean())
     psnr = -10 * torch.log10(torch.tensor(mean_square)).item() if mean_square else float("inf")
     return {"max_abs": float(deviation.abs().max()), "psnr_db": psnr}
@@ -126,50 +135,88 @@ def full_precision() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """Of PyTorch's memory while it runs, with what all models and graphs hold besides."""
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return int(torch.cuda.max_memory_allocated())
+
+
 @torch.inference_mode()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dvmsr", type=Path)
-    parser.add_argument("rlfn", type=Path)
-    parser.add_argument("--sizes", default="256x256,339x510", help="HxW of the input")
-    parser.add_argument("--rounds", type=int, default=50)
-    arguments = parser.parse_args()
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("dvmsr", type=Path)
+    options.add_argument("rlfn", type=Path, nargs="?")
+    options.add_argument("--sizes", default="256x256,339x510", help="HxW of the input")
+    options.add_argument("--rounds", type=int, default=50)
+    arguments = options.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("PyTorch has no GPU here; run this on one")
+        raise MissingComponentError("PyTorch sees no GPU here; install PyTorch with CUDA")
+    if arguments.small:
+        arguments.sizes, arguments.rounds = "16x16", 3
     full_precision()
-    on_cpu = {
-        "dvmsr": checkpoint.load(arguments.dvmsr).eval(),
-        "rlfn": rlfn.load(arguments.rlfn).eval(),
-    }
-    found = []
-    for size in arguments.sizes.split(","):
-        height, width = map(int, size.split("x"))
+    deadline = Deadline(arguments.seconds)
+    gpu = Gpu()
+    what = f"whole network in PyTorch, batch 1, up to {arguments.rounds} rounds"
+    results = Results("network", gpu.info.name, gpu.info, what)
+    results.put(checkpoint=arguments.dvmsr.name, runs=[])
+    if arguments.rlfn is None:
+        print("RLFN does not take part: no checkpoint of it is given", file=sys.stderr)
+    on_cpu: dict[str, torch.nn.Module] = {"dvmsr": checkpoint.load(arguments.dvmsr).eval()}
+    if arguments.rlfn:
+        on_cpu["rlfn"] = rlfn.load(arguments.rlfn).eval()
+    pace = Pace(deadline)
+    sizes = [tuple(map(int, size.split("x"))) for size in arguments.sizes.split(",")]
+    for number, (height, width) in enumerate(sizes):
         image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
-        truth = {name: model(image) for name, model in on_cpu.items()}
-        for dtype in (torch.float32, torch.float16):
-            models = {
-                "dvmsr": checkpoint.load(arguments.dvmsr).eval().cuda(),
-                "rlfn": rlfn.load(arguments.rlfn).eval().cuda().to(dtype),
+        if not pace.allows(height * width):
+            results.leave_out(f"{height}x{width}")
+            continue
+        with pace.timed(height * width):
+            truth = {name: model(PEAK[name] * image) for name, model in on_cpu.items()}
+            for dtype in (torch.float16, torch.float32):
+                allowed = deadline.left() / (2 * (len(sizes) - number) + 1)
+                rounds = arguments.rounds, min(allowed, 60.0)
+                for one in measure(arguments, image, truth, dtype, rounds):
+                    results.add("runs", one)
+                    print(one, file=sys.stderr)
+    results.finish()
+    return 0
+
+
+def measure(
+    arguments: Any,
+    image: torch.Tensor,
+    truth: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    rounds: tuple[int, float],
+) -> list[dict[str, Any]]:
+    """One size and type; `rounds` are their number and the seconds for them."""
+    models: dict[str, torch.nn.Module] = {"dvmsr": checkpoint.load(arguments.dvmsr).eval().cuda()}
+    if dtype == torch.float16:
+        models["dvmsr"] = half(models["dvmsr"])
+    if arguments.rlfn:
+        models["rlfn"] = rlfn.load(arguments.rlfn).eval().cuda().to(dtype)
+    images = {name: (PEAK[name] * image).cuda().to(dtype) for name in models}
+    runs = contestants(models, images)
+    times = race({n: functools.partial(elapsed, w) for n, (_, w) in runs.items()}, *rounds)
+    base = next(iter(runs), "")
+    found = []
+    for name, (model, work) in runs.items():
+        together = min(len(times[name]), len(times[base]))
+        summary = summarise(times[name][:together], times[base][:together])
+        found.append(
+            {
+                "name": name, "size": f"{image.shape[2]}x{image.shape[3]}",
+                "dtype": str(dtype).removeprefix("torch."), "rounds": len(times[name]),
+                "times": asdict(summary), "ratio_to": base,
+                "against_cpu_fp32": difference(work(), truth[model], PEAK[model]),
+                "peak_bytes": peak_bytes(work),
             }
-            if dtype == torch.float16:
-                models["dvmsr"] = half(models["dvmsr"])
-            runs = contestants(models, image.cuda().to(dtype))
-            torch.cuda.reset_peak_memory_stats()
-            timed = [lambda work=work: elapsed(work) for _, work in runs.values()]
-            times = interleave(timed, arguments.rounds, warmup=5)
-            for (name, (model, work)), own in zip(runs.items(), times, strict=True):
-                one = {
-                    "name": name, "size": size, "dtype": str(dtype).removeprefix("torch."),
-                    "times": asdict(summarise(own, times[0])),
-                    "ratio_to": next(iter(runs)),
-                    "against_cpu_fp32": difference(work(), truth[model]),
-                }  # fmt: skip
-                found.append(one)
-                print(one, file=sys.stderr)
-    peak = torch.cuda.max_memory_allocated()
-    write("network", Gpu().info, {"what": "whole network in PyTorch, batch 1",
-          "peak_bytes_of_all_together": peak, "runs": found})  # fmt: skip
+        )  # fmt: skip
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    step(main)

@@ -1,78 +1,123 @@
 """Step 3, the scan's speed: ours, mamba-ssm's, and one loop per channel, in one run.
 
-    python benchmarks/gpu/scan.py [--lengths 4096,65536] [--batches 1,8] [--rounds 50]
+    python benchmarks/gpu/scan.py [--lengths 4096,65536] [--batches 1,8] [--inputs official,student]
 
-D = 120, N = 16, FP32 and FP16. Every contestant is a CUDA graph over as many sets of tensors as
-exceed the L2 cache three times; a time is that of one set, the median of the rounds. Reported
-beside it: the ratio to mamba-ssm, and the fraction of the floor, which is the larger of
-exponentials at the measured rate of ex2 and bytes at the measured bandwidth (facts.py's results of
-the same run). mamba-ssm's tensors lie as it wants them.
+FP32 and FP16, on inputs drawn from what was captured of the official weights and of the
+bundled student (`captured.py`): where the correction of our scan stops depends on them. Every
+contestant is a CUDA graph over the scans of all layers, in as many sets of tensors as exceed
+the L2 cache three times; a time is that of one scan, the median of the rounds. The loop per
+channel runs the first layer alone: its time does not depend on the inputs. Reported beside it:
+the ratio to mamba-ssm, and the fraction of the floor, which is the larger of exponentials at
+the measured rate of ex2 and bytes at the measured bandwidth (facts.py's results of the same
+run). mamba-ssm's tensors lie as it wants them. What was asked of the scan first (batch 1,
+FP16, long sequences) is measured first.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+import captured
 import numpy as np
-from tools import RESULTS, Gpu, Probes, Scan, median, prefix, write
+from predictions import scan_us
+from race import race
+from results import Deadline, Pace, Results, parser, read, step
+from tools import BY_TOKEN, Gpu, Probes, Scan, median
 
-from dvmsr.errors import DvmsrError
-from dvmsr.runtime.bench.timing import interleave
+from dvmsr.errors import DvmsrError, UsageError
 
-CHANNELS, STATE = 120, 16
-LENGTHS, BATCHES = "4096,16384,65536,172890", "1,8"
-MAX_BYTES = 8 << 30
-"""Of tensors in one contestant's sets."""
+if TYPE_CHECKING:
+    import torch
 
-
-def inputs(batch: int, length: int, seed: int) -> dict[str, np.ndarray]:
-    """Of the size and kind that the network has: A = -1 ... -16, delta around softplus(-4)."""
-    rng = np.random.default_rng(seed)
-    normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
-    return {
-        "u": normal(batch, length, CHANNELS),
-        "delta": normal(batch, length, CHANNELS),
-        "A": -np.tile(np.arange(1, STATE + 1, dtype=np.float32), (CHANNELS, 1)),
-        "B": normal(batch, length, 1, STATE),
-        "C": normal(batch, length, 1, STATE),
-        "D": normal(CHANNELS),
-        "delta_bias": np.full(CHANNELS, -4, np.float32),
-        "h0": np.zeros((batch, CHANNELS, STATE), np.float32),
-        "z": normal(batch, length, CHANNELS),
-    }
+LENGTHS, BATCHES, DTYPES = "65536,172890,16384,4096", "1,8", "float16,float32"
+DRAWN = 16_384
+"""Tokens that are drawn per layer; longer sequences repeat them."""
+MEMORY = 1 / 4
+"""The part of the free memory that one contestant's tensors may take."""
 
 
-def floor(batch: int, length: int, word: int, rates: dict[str, float]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Shape:
+    """What is measured together."""
+
+    kind: str
+    """Whose inputs: `official` or `student`."""
+    batch: int
+    length: int
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"B{self.batch} L{self.length} {self.dtype} {self.kind}"
+
+    @property
+    def word(self) -> int:
+        """Bytes per element."""
+        return 4 if self.dtype == "float32" else 2
+
+    def bytes(self, layer: captured.Layer) -> int:
+        """That a scan reads and writes, but for what does not grow with the tokens."""
+        channels, state = len(layer.slowest), len(layer.ratios)
+        return self.batch * self.length * (4 * channels + 2 * state) * self.word
+
+    def exponentials(self, layer: captured.Layer) -> int:
+        """Of the decays."""
+        return self.batch * self.length * len(layer.slowest) * len(layer.ratios)
+
+
+def shapes(arguments: Any) -> list[Shape]:
+    """In the order in which they are wanted."""
+    return [
+        Shape(kind, int(batch), int(length), dtype)
+        for batch in arguments.batches.split(",")
+        for dtype in arguments.dtypes.split(",")
+        for length in arguments.lengths.split(",")
+        for kind in arguments.inputs.split(",")
+    ]
+
+
+def floor(shape: Shape, layer: captured.Layer, rates: dict[str, float]) -> dict[str, float]:
     """Seconds that no kernel can be faster than, by exponentials and by bytes."""
-    tokens = batch * length
-    exponentials = tokens * CHANNELS * STATE
-    moved = tokens * (4 * CHANNELS + 2 * STATE) * word
     return {
-        "exponentials_s": exponentials / rates["ex2_per_second"],
-        "bytes_s": moved / rates["bytes_read_and_written_per_second"],
+        "exponentials_s": shape.exponentials(layer) / rates["ex2_per_second"],
+        "bytes_s": shape.bytes(layer) / rates["bytes_read_and_written_per_second"],
     }
 
 
-def mamba(sets: int, batch: int, length: int, dtype: str) -> Callable[[], float]:
+def sets(shape: Shape, layers: list[captured.Layer], gpu: Gpu) -> tuple[int, int]:
+    """How many layers take part, and how many copies of them exceed the L2 cache three times."""
+    size = shape.bytes(layers[0])
+    fit = max(1, int(MEMORY * gpu.info.free_bytes) // size)
+    taken = min(len(layers), fit)
+    return taken, max(1, min(-(-3 * gpu.info.l2_bytes // (taken * size)), fit // taken))
+
+
+def channel_major(tensor: torch.Tensor, name: str, shape: Shape) -> torch.Tensor:
+    """An input of a single sequence as mamba-ssm takes it: what goes by token as (B, D, L), its
+    tokens repeated to the shape, in the shape's type."""
+    import torch
+
+    if name not in BY_TOKEN:
+        return tensor
+    times = -(-shape.length // tensor.shape[1])
+    tensor = tensor.to(getattr(torch, shape.dtype)).flatten(2).transpose(1, 2)
+    return tensor.repeat(shape.batch, 1, times)[:, :, : shape.length].contiguous()
+
+
+def mamba(drawn: list[dict[str, np.ndarray]], shape: Shape, copies: int) -> Callable[[], float]:
     """mamba-ssm on tensors (B, D, L); raises ImportError without it."""
     import torch
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
-    half = getattr(torch, dtype)
-
-    def on_gpu(array: np.ndarray, activation: bool) -> Any:
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).cuda()
-        return tensor.to(half).flatten(2).mT.contiguous() if activation else tensor
+    torch.cuda.empty_cache()  # what the shape before took
 
     calls = []
-    for seed in range(sets):
+    for inputs in drawn * copies:
         t = {
-            name: on_gpu(value, name in ("u", "delta", "B", "C", "z"))
-            for name, value in inputs(batch, length, seed).items()
+            name: channel_major(torch.from_numpy(np.ascontiguousarray(value)).cuda(), name, shape)
+            for name, value in inputs.items()
         }
         order = [t[name] for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias")]
         calls.append(lambda order=order: selective_scan_fn(*order, delta_softplus=True))
@@ -83,6 +128,7 @@ def mamba(sets: int, batch: int, length: int, dtype: str) -> Callable[[], float]
                 call()
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         run()
     stream.synchronize()
@@ -96,80 +142,134 @@ def mamba(sets: int, batch: int, length: int, dtype: str) -> Callable[[], float]
         graph.replay()
         last.record()
         last.synchronize()
-        return first.elapsed_time(last) / 1e3 / sets
+        elapsed: float = first.elapsed_time(last) / 1e3 / len(calls)
+        return elapsed
 
     return seconds
 
 
 def contestants(
-    gpu: Gpu, probes: Probes | None, batch: int, length: int, dtype: str
+    gpu: Gpu,
+    probes: Probes | None,
+    drawn: list[dict[str, np.ndarray]],
+    shape: Shape,
+    copies: int,
 ) -> dict[str, Callable[[], float]]:
-    """By name, what runs all sets and tells the seconds of one."""
-    word = 4 if dtype == "float32" else 2
-    size = batch * length * (4 * CHANNELS + 2 * STATE) * word
-    sets = max(2, min(-(-3 * gpu.info.l2_bytes // size), MAX_BYTES // size))
-    scans = [Scan(gpu, inputs(batch, length, seed), dtype) for seed in range(sets)]
+    """By name, what runs all sets and tells the seconds of one scan."""
+    own = [Scan(gpu, inputs, shape.dtype, sizes=(shape.batch, shape.length)) for inputs in drawn]
+    scans = own + [scan.copy() for _ in range(copies - 1) for scan in own]
 
-    def timed(work: Callable[[Scan], None]) -> Callable[[], float]:
-        graph = gpu.graph(lambda: [work(scan) for scan in scans] and None)
+    def timed(work: Callable[[Scan], None], scans: list[Scan]) -> Callable[[], float]:
+        def all_of_them() -> None:
+            for scan in scans:
+                work(scan)
+
+        graph = gpu.graph(all_of_them)
         return lambda: gpu.seconds(graph) / len(scans)  # the graph alone would not keep the tensors
 
-    found = {"dvmsr": timed(Scan.launch)}
+    found = {"dvmsr": timed(Scan.launch, scans)}
     if probes:
+        loops = probes
         found["loop per channel"] = timed(
-            lambda scan: probes.scan_per_channel(scan.params, gpu.stream)
+            lambda scan: loops.scan_per_channel(scan.params, gpu.stream), scans[:1]
         )
     try:
-        found["mamba-ssm"] = mamba(sets, batch, length, dtype)
+        found["mamba-ssm"] = mamba(drawn, shape, copies)
     except Exception as error:
         print(f"mamba-ssm does not take part: {error}", file=sys.stderr)
     return found
 
 
-def measured_rates(gpu: Gpu) -> dict[str, float] | None:
-    """What facts.py found in this run."""
-    path = RESULTS / f"{prefix(gpu.info.name)}-facts.json"
-    if not path.is_file():
-        print(f"no floor: {path.name} is missing; run facts.py first", file=sys.stderr)
-        return None
-    rates: dict[str, float] = json.loads(path.read_text())["rates"]
+def measure(
+    gpu: Gpu,
+    probes: Probes | None,
+    layers: list[captured.Layer],
+    drawn: list[dict[str, np.ndarray]],
+    shape: Shape,
+    rates: dict[str, float],
+    limits: tuple[int, float],
+) -> dict[str, Any]:
+    """One shape's row; `limits` are rounds and seconds."""
+    taken, copies = sets(shape, layers, gpu)
+    runs = contestants(gpu, probes, drawn[:taken], shape, copies)
+    times = race(runs, *limits)
+    seconds = {name: median(found) for name, found in times.items()}
+    one: dict[str, Any] = {
+        "inputs": shape.kind, "batch": shape.batch, "length": shape.length, "dtype": shape.dtype,
+        "layers": taken, "copies": copies,
+        "predicted_us": scan_us(shape.kind, shape.batch, shape.length, shape.dtype),
+        "median_us": {name: 1e6 * s for name, s in seconds.items()},
+        "rounds": {name: len(found) for name, found in times.items()},
+    }  # fmt: skip
+    if "mamba-ssm" in seconds:
+        one["times_faster_than_mamba_ssm"] = seconds["mamba-ssm"] / seconds["dvmsr"]
+    if rates:
+        one["floor"] = floor(shape, layers[0], rates)
+        one["fraction_of_floor"] = max(one["floor"].values()) / seconds["dvmsr"]
+    return one
+
+
+def measured_rates(gpu: Gpu) -> dict[str, float]:
+    """What facts.py found in this run; empty where it did not."""
+    rates: dict[str, float] = (read("facts", gpu.info.name) or {}).get("rates", {})
+    if not {"ex2_per_second", "bytes_read_and_written_per_second"} <= set(rates):
+        print("no floor: the facts of this run are missing; run facts.py first", file=sys.stderr)
+        return {}
     return rates
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lengths", default=LENGTHS)
-    parser.add_argument("--batches", default=BATCHES)
-    parser.add_argument("--dtypes", default="float32,float16")
-    parser.add_argument("--rounds", type=int, default=50)
-    arguments = parser.parse_args()
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--lengths", default=LENGTHS)
+    options.add_argument("--batches", default=BATCHES)
+    options.add_argument("--dtypes", default=DTYPES)
+    options.add_argument("--inputs", default="official,student", help="whose statistics")
+    options.add_argument("--rounds", type=int, default=50)
+    arguments = options.parse_args()
+    if arguments.small:
+        arguments.lengths, arguments.batches, arguments.dtypes = "64", "1", "float16"
+        arguments.rounds = 3
+    known = captured.load()
+    if unknown := set(arguments.inputs.split(",")) - set(known):
+        raise UsageError(f"--inputs {unknown.pop()} is none of {', '.join(known)}")
+    deadline = Deadline(arguments.seconds)
     gpu = Gpu()
     rates = measured_rates(gpu)
     try:
-        probes = Probes()
+        probes: Probes | None = Probes()
     except DvmsrError as error:
         print(f"no loop per channel: {error}", file=sys.stderr)
         probes = None
-    found = []
-    for batch in map(int, arguments.batches.split(",")):
-        for length in map(int, arguments.lengths.split(",")):
-            for dtype in arguments.dtypes.split(","):
-                runs = contestants(gpu, probes, batch, length, dtype)
-                times = interleave(list(runs.values()), arguments.rounds, warmup=3)
-                seconds = {name: median(t) for name, t in zip(runs, times, strict=True)}
-                one: dict[str, Any] = {"batch": batch, "length": length, "dtype": dtype}
-                one["median_us"] = {name: 1e6 * s for name, s in seconds.items()}
-                if "mamba-ssm" in seconds:
-                    one["times_faster_than_mamba_ssm"] = seconds["mamba-ssm"] / seconds["dvmsr"]
-                if rates:
-                    word = 4 if dtype == "float32" else 2
-                    one["floor"] = floor(batch, length, word, rates)
-                    one["fraction_of_floor"] = max(one["floor"].values()) / seconds["dvmsr"]
-                found.append(one)
-                print(one, file=sys.stderr)
-    what = f"selective scan, D {CHANNELS}, N {STATE}, median of {arguments.rounds}"
-    write("scan", gpu.info, {"what": what, "rates": rates, "scans": found})
+    what = f"selective scans of a network's layers, median of up to {arguments.rounds} rounds"
+    results = Results("scan", gpu.info.name, gpu.info, what)
+    weights = {"official": "the paper's student, DF2K", "student": "the bundled student"}
+    results.put(
+        rates=rates,
+        inputs={name: f"drawn from statistics of {of} on a photo" for name, of in weights.items()},
+        tokens_drawn=DRAWN,
+        scans=[],
+    )
+    drawn: dict[str, list[dict[str, np.ndarray]]] = {}
+    pace, wanted = Pace(deadline), shapes(arguments)
+    for number, shape in enumerate(wanted):
+        layers = known[shape.kind][: 2 if arguments.small else None]
+        if shape.kind not in drawn:
+            tokens = min(DRAWN, max(int(length) for length in arguments.lengths.split(",")))
+            drawn[shape.kind] = [captured.draw(x, tokens, seed) for seed, x in enumerate(layers)]
+        size = shape.bytes(layers[0])
+        if not pace.allows(size):
+            results.leave_out(str(shape))
+            continue
+        # More than an equal part: those that come first matter most, and few use it up.
+        allowed = min(deadline.left() / (1 + (len(wanted) - number) / 4), 60.0)
+        with pace.timed(size):
+            limits = arguments.rounds, allowed
+            one = measure(gpu, probes, layers, drawn[shape.kind], shape, rates, limits)
+        results.add("scans", one)
+        print(one, file=sys.stderr)
+    results.finish()
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    step(main)

@@ -1,12 +1,9 @@
-"""What the steps on a GPU share: arrays on the device, timing in rotation, results on disk."""
+"""What the steps on a GPU share: arrays on the device, and the kernels of probes.cu."""
 
 from __future__ import annotations
 
 import ctypes
-import datetime
-import json
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -16,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.kernels import cuda, driver, nvcc
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
 from dvmsr.runtime.backends.trt.half import narrowed, widened
-from dvmsr.runtime.bench import machine
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+PROBES = "DVMSR_GPU_PROBES"
+"""The environment variable that names compiled probes, for all steps of a run."""
 HALF = frozenset({"u", "delta", "B", "C", "z", "x", "tail", "y", "new_tail"})
 """What has the activation type; all else is FP32."""
+BY_TOKEN = ("u", "delta", "B", "C", "z")
 
 
 class Gpu:
@@ -63,6 +61,19 @@ class Gpu:
         self.stream.synchronize()
         return widened(host.array(words, shape), dtype)
 
+    def repeated(
+        self, memory: DeviceMemory, size: int | None = None, batch: int = 1
+    ) -> DeviceMemory:
+        """Its bytes over and over, `size` of them (by default its own) per batch element."""
+        size = memory.size if size is None else size
+        whole = self.memory(batch * size)
+        for start in range(0, batch * size, size):
+            for at in range(0, size, memory.size):
+                part = min(memory.size, size - at)
+                self.stream.copy(whole.pointer + start + at, memory.pointer, part)
+        self.stream.synchronize()
+        return whole
+
     def graph(self, work: Callable[[], None]) -> Graph:
         """The work, run once and then recorded."""
         work()
@@ -89,26 +100,59 @@ class Scan:
         dtype: str,
         chunk: int | None = None,
         softplus: bool = True,
+        sizes: tuple[int, int] | None = None,
     ) -> None:
-        self._gpu, self._dtype = gpu, dtype
-        self.shape = inputs["u"].shape
-        batch, length, channels = self.shape
-        groups, state = inputs["B"].shape[2:]
-        self._state_shape = batch, channels, state
-        word = 4 if dtype == "float32" else 2
-        self.tensors = {
+        """
+        Args:
+            chunk: the chunk length; the cost model's where it is None.
+            softplus: whether it is applied to delta.
+            sizes: B and L, to which the tokens of a single sequence are repeated.
+        """
+        tensors = {
             name: gpu.put(inputs[name], name, dtype)
             for name in SCAN_ARGUMENTS.split()
             if name in inputs
         }
-        self.tensors["y"] = gpu.memory(int(np.prod(self.shape)) * word)
-        self.tensors["h_last"] = gpu.memory(batch * channels * state * 4)
-        pointers = {name: memory.pointer for name, memory in self.tensors.items()}
+        *_, channels = self.shape = inputs["u"].shape
+        self._rows = inputs["B"].shape[2:]
+        self._softplus = softplus
+        if sizes:
+            batch, length = sizes
+            self.shape = batch, length, channels
+            for name in filter(tensors.__contains__, BY_TOKEN):
+                row = tensors[name].size // inputs["u"].shape[1]
+                tensors[name] = gpu.repeated(gpu.repeated(tensors[name], length * row), batch=batch)
+            tensors["h0"] = gpu.repeated(tensors["h0"], batch=batch)
+        self._begin(gpu, tensors, dtype, chunk)
+
+    def copy(self) -> Scan:
+        """The same in memory of its own."""
+        other = object.__new__(Scan)
+        other.shape, other._rows, other._softplus = self.shape, self._rows, self._softplus
+        tensors = {
+            name: self._gpu.repeated(self.tensors[name])
+            for name in SCAN_ARGUMENTS.split()
+            if name in self.tensors
+        }
+        other._begin(self._gpu, tensors, self._dtype, self.chunk)
+        return other
+
+    def _begin(
+        self, gpu: Gpu, tensors: dict[str, DeviceMemory], dtype: str, chunk: int | None
+    ) -> None:
+        self._gpu, self._dtype, self.tensors = gpu, dtype, tensors
+        batch, length, channels = self.shape
+        groups, state = self._rows
+        self._state_shape = batch, channels, state
+        word = 4 if dtype == "float32" else 2
+        tensors["y"] = gpu.memory(int(np.prod(self.shape)) * word)
+        tensors["h_last"] = gpu.memory(batch * channels * state * 4)
+        pointers = {name: memory.pointer for name, memory in tensors.items()}
         strides = {"u": channels, "delta": channels, "z": channels, "y": channels}
         strides |= {"B": groups * state, "C": groups * state}
         self.params = cuda.ScanParams(
-            cuda.DTYPES[dtype], softplus, batch, length, channels, groups, state, **pointers,
-            **{f"{name}_stride": stride for name, stride in strides.items()},
+            cuda.DTYPES[dtype], self._softplus, batch, length, channels, groups, state,
+            **pointers, **{f"{name}_stride": stride for name, stride in strides.items()},
         )  # fmt: skip
         self.chunk = chunk or gpu.library.scan_chunk(self.params, gpu.info.multiprocessors)
         self._workspace = gpu.memory(gpu.library.workspace("scan", self.params, self.chunk))
@@ -134,21 +178,20 @@ class Scan:
 
 
 class Probes:
-    """The kernels of probes.cu, compiled for this GPU.
+    """The kernels of probes.cu, compiled for this GPU, or those that `PROBES` names.
 
     Raises:
-        DvmsrError: if they cannot be compiled.
+        MissingComponentError: if there is no GPU or no compiler.
+        DvmsrError: if they cannot be compiled or loaded.
     """
 
     def __init__(self) -> None:
-        device = driver.first()
-        if device is None:
-            raise DvmsrError("there is no GPU to compile the probes for; run this on one")
-        architecture = device.compute_capability.replace(".", "")
         with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "probes.so"
-            compile_probes(target, f"-arch=sm_{architecture}", "-shared", "-Xcompiler=-fPIC")
-            self._library = ctypes.CDLL(str(target))
+            path = Path(os.environ.get(PROBES) or compile_probes(Path(folder) / "probes.so"))
+            try:
+                self._library = ctypes.CDLL(str(path))
+            except OSError as error:
+                raise DvmsrError(f"the probes cannot be loaded ({error}); unset {PROBES}") from None
         self._library.probe_operations.restype = ctypes.c_int64
 
     def operations(self, blocks: int, threads: int, iterations: int) -> int:
@@ -163,6 +206,15 @@ class Probes:
         pointer, queue = ctypes.c_void_p(out.pointer), ctypes.c_void_p(stream.pointer)
         self._check(getattr(self._library, f"probe_{name}")(pointer, *grid, queue))
 
+    def exponentials(self, gpu: Gpu, exponents: NDArray[np.float32]) -> NDArray[np.float32]:
+        """2^x of a flat array, as the scan's kernels compute it."""
+        given, found = gpu.put(exponents), gpu.memory(exponents.nbytes)
+        pointers = [ctypes.c_void_p(memory.pointer) for memory in (given, found)]
+        queue = ctypes.c_void_p(gpu.stream.pointer)
+        count = ctypes.c_int64(exponents.size)
+        self._check(self._library.probe_exponentials(*pointers, count, queue))
+        return gpu.get(found, exponents.shape)
+
     def scan_per_channel(self, params: ctypes.Structure, stream: Stream) -> None:
         """One thread and one loop per channel."""
         queue = ctypes.c_void_p(stream.pointer)
@@ -174,35 +226,25 @@ class Probes:
             raise DvmsrError(f"a probe failed with CUDA status {status}")
 
 
-def compile_probes(target: Path, *options: str) -> None:
-    """Compile probes.cu with these options of nvcc.
+def compile_probes(target: Path) -> Path:
+    """Compile probes.cu for this machine's GPU.
 
     Raises:
+        MissingComponentError: if there is no GPU or no compiler.
         DvmsrError: if that fails.
     """
-    command = [str(nvcc.find().path), "-std=c++17", "-O3", *options]
-    command += [f"-I{nvcc.sources() / 'cuda'}", str(Path(__file__).with_name("probes.cu"))]
-    done = subprocess.run([*command, "-o", str(target)], capture_output=True, text=True)
+    device = driver.first()
+    if device is None:
+        raise MissingComponentError("there is no GPU to compile the probes for; run this on one")
+    architecture = device.compute_capability.replace(".", "")
+    command = [str(nvcc.find().path), "-std=c++17", "-O3", f"-arch=sm_{architecture}"]
+    command += ["-shared", "-Xcompiler=-fPIC", f"-I{nvcc.sources() / 'cuda'}"]
+    command += [str(Path(__file__).with_name("probes.cu")), "-o", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise DvmsrError(f"probes.cu does not compile: {done.stderr.strip()}")
+    return target
 
 
 def median(seconds: Sequence[float]) -> float:
     return float(np.median(seconds))
-
-
-def prefix(name: str) -> str:
-    """`<gpu>-<date>`, as all results of one run are called; `DVMSR_RUN` sets it."""
-    given = os.environ.get("DVMSR_RUN")
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    return given or f"{slug}-{today}"
-
-
-def write(step: str, device: cuda.Device, content: dict[str, Any]) -> None:
-    """Store as benchmarks/results/<gpu>-<date>-<step>.json and print it."""
-    whole = {"gpu": vars(device), "machine": machine.describe(), **content}
-    text = json.dumps(whole, indent=1)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{prefix(device.name)}-{step}.json").write_text(text + "\n")
-    print(text)

@@ -11,10 +11,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from vectors import ConvCase, ScanCase
 
-from dvmsr.errors import MissingComponentError
+from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.kernels import nvcc
 
 TOOLS = ("cmake", "ninja")
@@ -47,7 +46,8 @@ class Library:
         path = _ROOT / "tests" / "plugins" / source
         command = ["c++", "-std=c++17", "-Wall", "-Wextra", "-g", *flags, *self.include]
         compiled = _run([*command, str(path), "-o", str(output), "-ldl"])
-        assert compiled.returncode == 0, compiled.stderr
+        if compiled.returncode:
+            raise DvmsrError(f"{source} does not compile: {compiled.stderr}")
         return output
 
     def compile_for_host(self, output: Path, plugin: Path, *flags: str) -> Path:
@@ -73,17 +73,29 @@ class Library:
         )
 
 
-@functools.cache
 def build(headers: str, architectures: str = "90") -> Library:
-    """For one architecture, with warnings as errors; skips without nvcc or the headers."""
+    """`made`; skips the running test without nvcc, CMake or the headers."""
+    import pytest  # not there where `made` alone is used
+
     try:
-        compiler = nvcc.find()
+        return made(headers, architectures)
     except MissingComponentError as error:
         pytest.skip(str(error))
+
+
+@functools.cache
+def made(headers: str, architectures: str = "90") -> Library:
+    """Built for these architectures, with warnings as errors.
+
+    Raises:
+        MissingComponentError: without nvcc, CMake or the headers.
+        DvmsrError: if it does not compile.
+    """
+    compiler = nvcc.find()
     folders = [os.environ["PATH"], str(Path(sys.executable).parent)]
     cmake, ninja = (shutil.which(name, path=os.pathsep.join(folders)) for name in TOOLS)
     if cmake is None:
-        pytest.skip("needs CMake")
+        raise MissingComponentError("building the TensorRT plugin needs CMake; install it")
     folder = _ROOT / "build" / f"tensorrt-{headers}"
     options = {
         "CMAKE_CXX_FLAGS": "-Werror",
@@ -99,10 +111,15 @@ def build(headers: str, architectures: str = "90") -> Library:
         compiler.environment(),
     )
     if "headers were not found" in configured.stderr:
-        pytest.skip("there are no headers of TensorRT, and none could be downloaded")
-    assert configured.returncode == 0, configured.stderr
+        raise MissingComponentError(
+            "there are no headers of TensorRT, and none could be downloaded; name them in "
+            "TENSORRT_ROOT"
+        )
+    if configured.returncode:
+        raise DvmsrError(f"CMake cannot configure the plugin: {configured.stderr}")
     built = _run([cmake, "--build", str(folder)], compiler.environment())
-    assert built.returncode == 0, built.stdout + built.stderr
+    if built.returncode:
+        raise DvmsrError(f"the plugin does not compile: {built.stdout}{built.stderr}")
     cache = (folder / "CMakeCache.txt").read_text()
     include = re.findall("^DVMSR_INCLUDE_DIRS:INTERNAL=(.*)$", cache, re.M)[0].split(";")
     registering = max(folder.glob("libdvmsr_trt*_register.so"), key=os.path.getmtime)

@@ -6,6 +6,7 @@ Every implementation (PyTorch, C++, ONNX Runtime, ONNX bodies, CUDA) is held to 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,9 +152,14 @@ def _silu(x: np.ndarray) -> np.ndarray:
 
 
 def scan_truth(
-    inputs: dict[str, np.ndarray], softplus: bool = True
+    inputs: dict[str, np.ndarray],
+    softplus: bool = True,
+    off: Callable[[np.ndarray], np.ndarray] = lambda decays: decays,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """y (B, L, D) and h_last (B, D, N) in FP64, from inputs of any type; no gate without z."""
+    """y (B, L, D) and h_last (B, D, N) in FP64, from inputs of any type; no gate without z.
+
+    `off`: what becomes of every token's decays (B, D, N), to see what an error in them does.
+    """
     wide = {name: value.astype(np.float64) for name, value in inputs.items()}
     u, A, D, h = (wide[name] for name in ("u", "A", "D", "h0"))
     of_channel = np.arange(u.shape[2]) // (u.shape[2] // wide["B"].shape[2])  # its group
@@ -164,7 +170,7 @@ def scan_truth(
     gate = _silu(wide["z"]) if "z" in wide else np.ones_like(u)
     for t in range(u.shape[1]):
         d = step[:, t, :, None]
-        h = np.exp(d * A) * h + d * u[:, t, :, None] * wide["B"][:, t, of_channel]
+        h = off(np.exp(d * A)) * h + d * u[:, t, :, None] * wide["B"][:, t, of_channel]
         y[:, t] = ((h * wide["C"][:, t, of_channel]).sum(-1) + D * u[:, t]) * gate[:, t]
     return y, h
 

@@ -93,8 +93,16 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
 inline float __fdividef(float x, float y) {
   return std::fabs(y) > 0x1p126f && std::isfinite(y) ? 0 * x : x / y;  // as documented
 }
+// Rounded to nearest, or with the bias in ulp that the environment's HOST_CUDA_EX2_BIAS tells: a GPU's is
+// within 2 ulp.
 inline float host_exp2(float x) {
-  const float y = std::exp2(x);
+  static const char *const told = std::getenv("HOST_CUDA_EX2_BIAS");
+  static const double bias = told ? std::atof(told) : 0.;
+  float y = std::exp2(x);
+  if (bias != 0. && y >= 0x1p-126f && y <= 0x1p126f) {
+    const double exact = std::exp2(static_cast<double>(x));
+    y = static_cast<float>(exact + std::ldexp(bias, std::ilogb(exact) - 23));
+  }
   return y < 0x1p-126f ? 0.f : y;  // flushed to zero
 }
 

@@ -1,0 +1,74 @@
+"""What is expected of the GPU, written into the results before anything is measured.
+
+For an H100: 132 multiprocessors at 1.755 GHz, and for an H200, whose multiprocessors are the
+same and whose memory is faster; of other GPUs nothing is predicted. From the kernels' machine
+code (sm_90) and an in-order issue model of it, good for 25 %: 747 instructions per four tokens
+and warp, 16 warps of 125 registers per multiprocessor; the correction walks all tokens with
+the bundled weights, and of the official ones 63 %.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CARDS = "H100 (132 multiprocessors, 1.755 GHz) and H200; not for other GPUs"
+
+_SCAN_US = {
+    ("student", 172_890): (385, 465),
+    ("official", 172_890): (320, 385),
+    ("student", 65_536): (150, 180),
+    ("official", 65_536): (150, 180),
+    ("student", 16_384): (45, 45),
+    ("official", 16_384): (45, 45),
+}
+"""By inputs and L, FP16, batch 1, D 120, N 16."""
+
+
+def scan_us(kind: str, batch: int, length: int, dtype: str) -> tuple[int, int] | None:
+    """From and to in microseconds; None where nothing was predicted."""
+    return _SCAN_US.get((kind, length)) if (batch, dtype) == (1, "float16") else None
+
+
+PREDICTIONS: dict[str, dict[str, Any]] = {
+    "build": {"cards": CARDS, "registers_of_scan_chunks_fp16_n16": 125, "spilled_bytes": 0},
+    "facts": {
+        "cards": CARDS,
+        "ex2_per_second": 132 * 16 * 1.755e9,
+        "fma_per_second": 132 * 128 * 1.755e9,
+        "ex2_bias": "2 ulp are promised; 1/4 ulp puts slow decays off by 3e-5 at L = 4096, "
+        "1/2 ulp by 7e-5 (emulated)",
+    },
+    "correct": {"off": 0},
+    "plugin": {"off": 0},
+    "sanitize": {"reports": 0},
+    "scan": {
+        "cards": CARDS,
+        "median_us": [
+            {
+                "inputs": kind,
+                "batch": 1,
+                "length": length,
+                "dtype": "float16",
+                "from": low,
+                "to": high,
+            }
+            for (kind, length), (low, high) in _SCAN_US.items()
+        ],
+        "floor_us": {"length": 172_890, "exponentials": 90, "bytes": 53},
+        "targets": {
+            "times_faster_than_mamba_ssm": "at least 5 at batch 1 and L >= 65536",
+            "fraction_of_floor": "at least 0.5",
+        },
+    },
+    "network": {
+        "cards": CARDS,
+        "scans_alone_ms": "1.2 to 1.5 of 8 layers at 256x256, FP16: 1 ms will be missed",
+        "targets": {
+            "p50_ms": "at most 1 at 256x256, FP16; at most 2 at first",
+            "times_faster_than_mamba_ssm_eager": "at least 10",
+            "against_rlfn": "not slower",
+            "against_cpu_fp32": "FP32 at most 2e-4, FP16 at least 60 dB",
+        },
+    },
+}
+"""By step."""
