@@ -53,7 +53,7 @@ class Commands:
 
 def runtimes() -> dict[str, bool]:
     """Which of the two are installed."""
-    import onnxruntime
+    from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
     return {
         "ONNX Runtime's CUDA provider": "CUDAExecutionProvider"
