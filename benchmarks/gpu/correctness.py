@@ -111,7 +111,7 @@ class Limits:
         measured = self._measured
         if measured is None:
             return 0.0
-        off = scan_truth(inputs, softplus, lambda decays: ex2_bias.biased(decays, measured))
+        off = scan_truth(inputs, softplus, off=lambda decays: ex2_bias.biased(decays, measured))
         return max(error(one, true) for one, true in zip(off, truths, strict=True))
 
 
@@ -185,7 +185,7 @@ def cpu_gradients(
     """The CPU library's gradients in FP64."""
     double = {name: np.ascontiguousarray(v, np.float64) for name, v in inputs.items()}
     gradients = {name: np.empty_like(v) for name, v in double.items()}
-    kind = cpu.DTYPES["float64"], softplus
+    kind = cpu.DTYPES["float64"], softplus, False
     sizes = *double["u"].shape, *double["B"].shape[2:]
     pointers = {name: array.ctypes.data for name, array in double.items()}
     cpu.call(

@@ -37,7 +37,10 @@ def _structure(name: str, kind: str, sizes: str, pointers: str) -> type[Structur
 SCAN_ARGUMENTS = "u delta A B C D delta_bias h0 z"
 CONV_ARGUMENTS = "x weight bias tail"
 ScanInputs = _structure(
-    "ScanInputs", "dtype delta_softplus", "batch length channels groups state", SCAN_ARGUMENTS
+    "ScanInputs",
+    "dtype delta_softplus channel_major",
+    "batch length channels groups state",
+    SCAN_ARGUMENTS,
 )
 ScanOutputs = _structure("ScanOutputs", "", "", "y h_last")
 ScanGradients = _structure("ScanGradients", "", "", SCAN_ARGUMENTS)

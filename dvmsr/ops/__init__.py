@@ -20,6 +20,7 @@ from torch.compiler import assume_constant_result
 from dvmsr.errors import DvmsrError
 from dvmsr.kernels import cpu
 from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
+from dvmsr.ops.layout import channels_first
 
 __all__ = ["allow_compilation", "causal_conv1d", "selective_scan"]
 
@@ -109,8 +110,9 @@ def selective_scan(
     h0: Tensor | None = None,
     z: Tensor | None = None,
     delta_softplus: bool = True,
+    channel_major: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Selective scan (Mamba, arXiv 2312.00752, Algorithm 2), token-major.
+    """Selective scan (Mamba, arXiv 2312.00752, Algorithm 2), token-major unless said otherwise.
 
     delta_t = softplus(delta_t + delta_bias), h_t = exp(delta_t A) h_{t-1} + delta_t u_t B_t,
     y_t = (C_t h_t + D u_t) silu(z_t), where channel d uses group d // (D / G) of B and C.
@@ -123,6 +125,7 @@ def selective_scan(
         h0: state before the first token, (B, D, N); zero where it is None.
         z: (B, L, D) in the type of u; there is no gate where it is None.
         delta_softplus: if False, delta + delta_bias is the step itself.
+        channel_major: if True, u, delta, z and y are (B, D, L), and B and C (B, G, N, L).
 
     Returns:
         y (B, L, D) in the type of u, and the state after the last token (B, D, N).
@@ -130,16 +133,18 @@ def selective_scan(
     Raises:
         ValueError: if the shapes do not fit together.
     """
-    batch, length, channels = u.shape
+    batch, length, channels = u.mT.shape if channel_major else u.shape
     state = A.shape[-1]
-    if B.dim() != 4 or B.shape[2] == 0 or channels % B.shape[2]:
+    groups = 0 if B.dim() != 4 else B.shape[1 if channel_major else 2]
+    if groups == 0 or channels % groups:
+        rows = f"G, {state}, {length}" if channel_major else f"{length}, G, {state}"
         raise ValueError(
             f"selective_scan: B is {tuple(B.shape)}, should be "
-            f"({batch}, {length}, G, {state}) with a G that divides the {channels} channels of u"
+            f"({batch}, {rows}) with a G that divides the {channels} channels of u"
         )
-    tokens, rows, hidden = (
-        (batch, length, channels),
-        (batch, length, B.shape[2], state),
+    tokens, per_token, hidden = (
+        tuple(u.shape),
+        (batch, groups, state, length) if channel_major else (batch, length, groups, state),
         (batch, channels, state),
     )
     _check(
@@ -147,18 +152,21 @@ def selective_scan(
         delta=(delta, tokens),
         z=(z, tokens),
         A=(A, (channels, state)),
-        B=(B, rows),
-        C=(C, rows),
+        B=(B, per_token),
+        C=(C, per_token),
         D=(D, (channels,)),
         delta_bias=(delta_bias, (channels,)),
         h0=(h0, hidden),
     )
     on_cuda = state <= MAX_CUDA_STATE and _takes_cuda_kernels(u)
     if u.is_cuda and not on_cuda and h0 is None and length and (scan := _mamba_scan()) is not None:
-        u_, delta_, z_ = (t if t is None else t.mT.contiguous() for t in (u, delta, z))
-        B_, C_ = (t.permute(0, 2, 3, 1).contiguous() for t in (B, C))  # (B, G, N, L)
-        y, h_last = scan(u_, delta_, A, B_, C_, D, z_, delta_bias, delta_softplus, True)
-        return y.mT, h_last
+        if not channel_major:
+            u, delta, _, B, C = channels_first((u, delta, A, B, C))
+            z = None if z is None else z.mT
+        u, delta, B, C = (t.contiguous() for t in (u, delta, B, C))
+        z = None if z is None else z.contiguous()
+        y, h_last = scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, True)
+        return y if channel_major else y.mT, h_last
     h0 = A.new_zeros(hidden) if h0 is None else h0
     D, delta_bias = (A.new_zeros(channels) if t is None else t for t in (D, delta_bias))
     if on_cuda:
@@ -167,7 +175,9 @@ def selective_scan(
         delta, B, C = (t.to(u.dtype) for t in (delta, B, C))
         z = None if z is None else z.to(u.dtype)
         A, D, delta_bias, h0 = (t.float() for t in (A, D, delta_bias, h0))
-        return native_cpu.selective_scan(u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus)
+        return native_cpu.selective_scan(
+            u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus, channel_major
+        )
     if u.device.type in ("cpu", "meta") and _uses_native():
         from dvmsr.ops import native_cpu
 
@@ -176,9 +186,12 @@ def selective_scan(
             *(t.to(wide) for t in (u, delta, A, B, C, D, delta_bias, h0)),
             None if z is None else z.to(wide),
             delta_softplus,
+            channel_major,
         )
         return y.to(u.dtype), h_last
-    return selective_scan_chunked(u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus)
+    return selective_scan_chunked(
+        u, delta, A, B, C, D, delta_bias, h0, z, delta_softplus, channel_major
+    )
 
 
 def causal_conv1d(

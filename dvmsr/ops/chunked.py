@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dvmsr.ops.layout import tokens_first
+
 CHUNK = 128
 
 
@@ -81,8 +83,12 @@ def selective_scan_chunked(
     h0: Tensor,
     z: Tensor | None = None,
     delta_softplus: bool = True,
+    channel_major: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Shapes and meaning as `dvmsr.ops.reference.selective_scan_reference`."""
+    if channel_major:
+        u, delta, _, B, C = tokens_first((u, delta, A, B, C))
+        z = None if z is None else z.mT
     work = A.dtype
     x = u.to(work)
     step = delta.to(work) + delta_bias
@@ -90,7 +96,8 @@ def selective_scan_chunked(
         step = F.softplus(step)
     y, h_last = _Scan.apply(x, step, A, B.to(work), C.to(work), h0)
     y = y + D * x
-    return (y if z is None else y * F.silu(z.to(work))).to(u.dtype), h_last
+    y = (y if z is None else y * F.silu(z.to(work))).to(u.dtype)
+    return y.mT if channel_major else y, h_last
 
 
 def causal_conv1d_shifted(

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from dvmsr.kernels import cpu
+from dvmsr.ops.layout import channels_first, tokens_first
 
 
 @dataclass(frozen=True)
 class _Kernels:
-    """Both operators take a sequence (B, L, D) first, and return one like it and a state."""
+    """Both operators take a sequence first, and return one like it and a state."""
 
     name: str
     inputs: type[Structure]
@@ -24,30 +25,30 @@ class _Kernels:
     sizes: Callable[..., tuple[int, ...]]
     """B, L, D and the others of the structure, from the inputs."""
 
-    def forward(self, inputs: Sequence[Tensor | None], applied: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Sequence[Tensor | None], *form: bool) -> tuple[Tensor, Tensor]:
         dense = _dense(inputs)
         outputs = torch.empty_like(dense[0]), torch.empty_like(dense[self.state])
-        arguments = self._describe(dense, applied), self.outputs(*addresses(outputs))
+        arguments = self._describe(dense, form), self.outputs(*addresses(outputs))
         cpu.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
         return outputs
 
     def backward(
-        self, inputs: list[Tensor], output_gradients: Sequence[Tensor], applied: bool
+        self, inputs: Sequence[Tensor], output_gradients: Sequence[Tensor], *form: bool
     ) -> list[Tensor]:
         dense, output_gradients = _dense(inputs), _dense(output_gradients)
         gradients = [torch.empty_like(tensor) for tensor in dense]
         cpu.call(
             f"{self.name}_backward",
-            self._describe(dense, applied),
+            self._describe(dense, form),
             *addresses(output_gradients),
             self.gradients(*addresses(gradients)),
             threads=torch.get_num_threads(),
         )
         return gradients
 
-    def _describe(self, dense: tuple[Tensor, ...], applied: bool) -> Structure:
+    def _describe(self, dense: tuple[Tensor, ...], form: tuple[bool, ...]) -> Structure:
         dtype = cpu.DTYPES[str(dense[0].dtype).removeprefix("torch.")]
-        return self.inputs(dtype, applied, *self.sizes(*dense), *addresses(dense))
+        return self.inputs(dtype, *form, *self.sizes(form, *dense), *addresses(dense))
 
 
 def _dense(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
@@ -59,13 +60,15 @@ def addresses(tensors: Iterable[Tensor]) -> list[int]:
     return [tensor.data_ptr() for tensor in tensors]
 
 
-def scan_sizes(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, *_: Tensor) -> tuple[int, ...]:
-    """B, L, D, G, N"""
-    return *u.shape, *B.shape[2:]
+def scan_sizes(
+    form: tuple[bool, bool], u: Tensor, delta: Tensor, A: Tensor, B: Tensor, *_: Tensor
+) -> tuple[int, ...]:
+    """B, L, D, G, N; the form is delta_softplus and channel_major."""
+    return (*u.mT.shape, *B.shape[1:3]) if form[1] else (*u.shape, *B.shape[2:])
 
 
-def conv_sizes(x: Tensor, weight: Tensor, *_: Tensor) -> tuple[int, ...]:
-    """B, L, D, K"""
+def conv_sizes(form: tuple[bool], x: Tensor, weight: Tensor, *_: Tensor) -> tuple[int, ...]:
+    """B, L, D, K; the form is activation."""
     return *x.shape, weight.shape[1]
 
 
@@ -87,16 +90,27 @@ def selective_scan(
     h0: Tensor,
     z: Tensor | None,
     delta_softplus: bool,
+    channel_major: bool,
 ) -> tuple[Tensor, Tensor]:
-    return _SCAN.forward((u, delta, A, B, C, D, delta_bias, h0, z), delta_softplus)
+    inputs = (u, delta, A, B, C, D, delta_bias, h0, z)
+    return _SCAN.forward(inputs, delta_softplus, channel_major)
 
 
 @torch.library.custom_op("dvmsr::selective_scan_backward", mutates_args=(), device_types="cpu")
 def selective_scan_backward(
-    inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor, delta_softplus: bool
+    inputs: list[Tensor],
+    y_grad: Tensor,
+    h_last_grad: Tensor,
+    delta_softplus: bool,
+    channel_major: bool,
 ) -> list[Tensor]:
     """Gradients of the inputs: nine with z, else eight."""
-    return _SCAN.backward(inputs, (y_grad, h_last_grad), delta_softplus)
+    if channel_major:  # the kernel is token-major alone
+        gradients = _SCAN.backward(
+            tokens_first(inputs), (y_grad.mT, h_last_grad), delta_softplus, False
+        )
+        return list(_dense(channels_first(gradients)))
+    return _SCAN.backward(inputs, (y_grad, h_last_grad), delta_softplus, False)
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d", mutates_args=(), device_types="cpu")
@@ -132,19 +146,19 @@ def _fake_gradients(inputs: list[Tensor], *_: Any) -> list[Tensor]:
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *tensors, ctx.applied = inputs
-    ctx.save_for_backward(*(t for t in tensors if t is not None))
+    ctx.form = tuple(value for value in inputs if isinstance(value, bool))
+    ctx.save_for_backward(*(value for value in inputs if isinstance(value, Tensor)))
 
 
 def _scan_gradients(ctx: Any, y_grad: Tensor, h_last_grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = list(ctx.saved_tensors)
-    gradients = selective_scan_backward(inputs, y_grad, h_last_grad, ctx.applied)
-    return *gradients, *[None] * (10 - len(inputs))
+    gradients = selective_scan_backward(inputs, y_grad, h_last_grad, *ctx.form)
+    return *gradients, *[None] * (11 - len(inputs))
 
 
 def _conv_gradients(ctx: Any, y_grad: Tensor, new_tail_grad: Tensor) -> tuple[Tensor | None, ...]:
     inputs = list(ctx.saved_tensors)
-    return *causal_conv1d_backward(inputs, y_grad, new_tail_grad, ctx.applied), None
+    return *causal_conv1d_backward(inputs, y_grad, new_tail_grad, *ctx.form), None
 
 
 selective_scan.register_fake(_fake_scan)

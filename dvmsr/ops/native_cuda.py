@@ -15,6 +15,7 @@ from torch import Tensor
 from dvmsr.kernels import cuda
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu
+from dvmsr.ops.layout import channels_first, tokens_first
 from dvmsr.ops.native_cpu import addresses, conv_sizes, scan_sizes
 
 _PER_TOKEN = frozenset({"u", "delta", "B", "C", "z"})
@@ -45,10 +46,17 @@ def scan(
     h0: Tensor,
     z: Tensor | None,
     delta_softplus: bool,
+    channel_major: bool,
 ) -> tuple[Tensor, Tensor]:
-    """As `dvmsr.ops.selective_scan`; A, D, delta_bias and h0 FP32, all else of one type."""
+    """As `dvmsr.ops.selective_scan`; A, D, delta_bias and h0 FP32, all else of one type.
+
+    The kernels are token-major: channel-major tensors are transposed before and after them.
+    """
     library = cuda.load()
     inputs = [u, delta, A, B, C, D, delta_bias, h0, *([] if z is None else [z])]
+    if channel_major:
+        inputs = tokens_first(inputs)
+        u = inputs[0]
     params, _kept = _scan_params(inputs, delta_softplus)
     y, h_last = _like(u), _like(h0)
     params.y, params.h_last, params.y_stride = y.data_ptr(), h_last.data_ptr(), u.shape[2]
@@ -56,14 +64,23 @@ def scan(
         chunk = library.scan_chunk(params, _multiprocessors(u.device))
         workspace = _bytes(library.workspace("scan", params, chunk), u)
         library.call("selective_scan", byref(params), chunk, workspace.data_ptr(), stream)
-    return y, h_last
+    return _dense(y.mT) if channel_major else y, h_last
 
 
 def scan_backward(
-    inputs: list[Tensor], y_grad: Tensor, h_last_grad: Tensor, delta_softplus: bool
+    inputs: list[Tensor],
+    y_grad: Tensor,
+    h_last_grad: Tensor,
+    delta_softplus: bool,
+    channel_major: bool,
 ) -> list[Tensor]:
     """Gradients of all inputs, in their types; they are in the operator's order, z last or left
     off."""
+    if channel_major:
+        gradients = scan_backward(
+            tokens_first(inputs), y_grad.mT, h_last_grad, delta_softplus, False
+        )
+        return [_dense(t) for t in channels_first(gradients)]
     params, inputs = _scan_params(inputs, delta_softplus)
     kinds = cuda.ScanOutputGradients, cuda.ScanGradients
     return _backward("selective_scan", "scan", params, inputs, (y_grad, h_last_grad), kinds)
@@ -122,7 +139,12 @@ def _scan_params(inputs: list[Tensor], delta_softplus: bool) -> tuple[Structure,
         for name, tensor in zip(SCAN_ARGUMENTS.split(), inputs, strict=False)  # z may be missing
     }
     kept = list(tensors.values())
-    params = cuda.ScanParams(_dtype(kept[0]), delta_softplus, *scan_sizes(*kept), *addresses(kept))
+    params = cuda.ScanParams(
+        _dtype(kept[0]),
+        delta_softplus,
+        *scan_sizes((delta_softplus, False), *kept),
+        *addresses(kept),
+    )
     for name in tensors.keys() & _PER_TOKEN:
         setattr(params, f"{name}_stride", tensors[name].stride(1))
     return params, kept
@@ -131,7 +153,9 @@ def _scan_params(inputs: list[Tensor], delta_softplus: bool) -> tuple[Structure,
 def _conv_params(inputs: list[Tensor], activation: bool) -> tuple[Structure, list[Tensor]]:
     x, *others = inputs
     kept = [_tokens(x), *(tensor.contiguous() for tensor in others)]
-    params = cuda.ConvParams(_dtype(x), activation, *conv_sizes(*kept), *addresses(kept))
+    params = cuda.ConvParams(
+        _dtype(x), activation, *conv_sizes((activation,), *kept), *addresses(kept)
+    )
     params.x_stride = params.y_stride = kept[0].stride(1)
     return params, kept
 

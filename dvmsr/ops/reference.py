@@ -10,16 +10,17 @@ from torch import Tensor
 
 
 def selective_scan_reference(
-    u: Tensor,  # (B, L, D)
-    delta: Tensor,  # (B, L, D), before bias and softplus
+    u: Tensor,  # (B, L, D), or channel-major (B, D, L)
+    delta: Tensor,  # as u, before bias and softplus
     A: Tensor,  # (D, N)
-    B: Tensor,  # (B, L, G, N)
-    C: Tensor,  # (B, L, G, N)
+    B: Tensor,  # (B, L, G, N), or channel-major (B, G, N, L)
+    C: Tensor,  # as B
     D: Tensor,  # (D)
     delta_bias: Tensor,  # (D)
     h0: Tensor,  # (B, D, N)
-    z: Tensor | None = None,  # (B, L, D)
+    z: Tensor | None = None,  # as u
     delta_softplus: bool = True,
+    channel_major: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The selective scan of Mamba (arXiv 2312.00752, Algorithm 2; ZOH for A, Euler for B).
 
@@ -27,8 +28,11 @@ def selective_scan_reference(
     delta + delta_bias is the step itself.
 
     Returns:
-        y (B, L, D) in the type of u, and the state after the last token (B, D, N) in that of h0.
+        y as u, and the state after the last token (B, D, N) in the type of h0.
     """
+    if channel_major:
+        u, delta, z = u.mT, delta.mT, None if z is None else z.mT
+        B, C = (rows.permute(0, 3, 1, 2) for rows in (B, C))
     step = (delta + delta_bias).to(A.dtype)  # (B, L, D)
     if delta_softplus:
         step = F.softplus(step)
@@ -42,7 +46,8 @@ def selective_scan_reference(
         h = decay * h + drive[:, t, :, None] * B[:, t]  # (B, D, N)
         outputs.append((h * C[:, t]).sum(-1) + D * u[:, t])  # (B, D)
     y = torch.stack(outputs, 1) if outputs else torch.zeros_like(step)  # (B, L, D)
-    return (y if z is None else y * F.silu(z)).to(u.dtype), h
+    y = (y if z is None else y * F.silu(z)).to(u.dtype)
+    return y.mT if channel_major else y, h
 
 
 def causal_conv1d_reference(

@@ -68,6 +68,14 @@ def _lines(*lines: str) -> str:
     return "\n            ".join(lines)
 
 
+_TO_TOKENS = """
+    u = Transpose <perm = [0, 2, 1]> (u_in)
+    delta = Transpose <perm = [0, 2, 1]> (delta_in)
+    B = Transpose <perm = [0, 3, 1, 2]> (B_in)
+    C = Transpose <perm = [0, 3, 1, 2]> (C_in)"""
+_Z_TO_TOKENS = """
+    z = Transpose <perm = [0, 2, 1]> (z_in)"""
+
 # log1p(e) is 2 atanh(e / (2 + e)), because log(1 + e) loses small e.
 _SOFTPLUS = _lines(
     "x = Add (delta_t, bias_row)",
@@ -106,10 +114,18 @@ def _selective_scan(form: Form) -> str:
         )
         step = "step = Identity (delta_t)"
     z_given = "float[?, ?, ?, 1, ?] z_t," if z else ""
+    attributes = "plugin_version, plugin_namespace, delta_softplus"
+    inputs, y, to_tokens, from_tokens = "u, delta, A, B, C, D, delta_bias, h0", "y", "", ""
+    if form.channel_major:
+        attributes += ", channel_major"
+        inputs, y = "u_in, delta_in, A, B_in, C_in, D, delta_bias, h0", "y_out"
+        to_tokens = _TO_TOKENS + (_Z_TO_TOKENS if z else "")
+        from_tokens = "y_out = Transpose <perm = [0, 2, 1]> (y)"
+        z = "z_in" if z else ""
     return f"""
-SelectiveScan <plugin_version, plugin_namespace, delta_softplus>
-    (u, delta, A, B, C, D, delta_bias, h0{", z" if z else ""}) => (y, h_last)
+SelectiveScan <{attributes}> ({inputs}{f", {z}" if z else ""}) => ({y}, h_last)
 {{
+    {to_tokens}
     zero = Constant <value = int64[1] {{0}}> ()
     one = Constant <value = int64[1] {{1}}> ()
     rest = Constant <value = int64[1] {{-1}}> ()
@@ -182,6 +198,7 @@ SelectiveScan <plugin_version, plugin_namespace, delta_softplus>
     y_padded = Reshape (y_split, by_token)
     y_float = Slice (y_padded, zero, length, one)
     y = CastLike (y_float, u)
+    {from_tokens}
     h_rows = Squeeze (h_end, one)
     h_split = Transpose <perm = [0, 1, 3, 2]> (h_rows)
     of_h = Shape (h0)

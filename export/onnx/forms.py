@@ -15,6 +15,12 @@ from onnx import helper, numpy_helper
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 
+_SCAN = "SelectiveScan"
+_NAMES = {0: "u", 1: "delta", 3: "B", 4: "C", 8: "z"}
+"""The scan's inputs of each token, by position."""
+_ROWS = [0, 3, 1, 2]
+"""(B, G, N, L) -> (B, L, G, N)"""
+
 
 @dataclass(frozen=True)
 class Form:
@@ -22,6 +28,7 @@ class Form:
 
     gate: bool = True
     delta_softplus: bool = True
+    channel_major: bool = False
     activation: bool = True
     widths: tuple[int, ...] = (4,)
     """Every K of its convolutions."""
@@ -33,7 +40,7 @@ def form_of(graph: onnx.GraphProto) -> Form:
     Raises:
         IncompatibleModelError: if the graph does not tell how many taps a convolution has.
     """
-    scans, convs = _nodes(graph, "SelectiveScan"), _nodes(graph, "CausalConv1d")
+    scans, convs = _nodes(graph, _SCAN), _nodes(graph, "CausalConv1d")
     known = shapes(graph)
     widths = set()
     for node in convs:
@@ -47,18 +54,20 @@ def form_of(graph: onnx.GraphProto) -> Form:
     return Form(
         gate=all(_gated(node) for node in scans),
         delta_softplus=all(_applies(node) for node in scans),
+        channel_major=any(_channel_major(node) for node in scans),
         activation=all(_applies(node) for node in convs),
         widths=tuple(sorted(widths)) or (4,),
     )
 
 
 def unify(graph: onnx.GraphProto) -> None:
-    """Bring the nodes of each operator to one form: where some lack the gate, softplus or SiLU,
-    those that have it get it from standard operators beside them."""
+    """Bring the nodes of each operator to one form: where some lack the gate, softplus, SiLU or
+    channel-major tensors, those that have it get it from standard operators beside them."""
     nodes = list(graph.node)
     for op, has, write_out in (
-        ("SelectiveScan", _gated, _write_out_gate),
-        ("SelectiveScan", _applies, _write_out_softplus),
+        (_SCAN, _channel_major, _write_out_layout),
+        (_SCAN, _gated, _write_out_gate),
+        (_SCAN, _applies, _write_out_softplus),
         ("CausalConv1d", _applies, _write_out_silu),
     ):
         having = [node for node in nodes if _is(node, op) and has(node)]
@@ -66,10 +75,43 @@ def unify(graph: onnx.GraphProto) -> None:
             for node in having:
                 at = next(i for i, other in enumerate(nodes) if other is node)
                 nodes[at : at + 1] = write_out(node)
+    _put(nodes, graph)
+    for node in _nodes(graph, _SCAN):
+        if not _channel_major(node):
+            _leave_off(node, "channel_major")
+
+
+def write_out_layouts(graph: onnx.GraphProto) -> None:
+    """Make all scans token-major, as what runs on a GPU reads them, with transposes beside those
+    that were channel-major."""
+    _put(
+        [
+            part
+            for node in graph.node
+            for part in (_write_out_layout(node) if _channel_major(node) else [node])
+        ],
+        graph,
+    )
+
+
+def _put(nodes: list[onnx.NodeProto], graph: onnx.GraphProto) -> None:
+    """In place of the graph's own, some of which they are; there are never fewer."""
     if len(nodes) > len(graph.node):
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del graph.node[:]
         graph.node.extend(copies)
+
+
+def _write_out_layout(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    y = node.output[0]
+    before = []
+    for i, order in ((0, [0, 2, 1]), (1, [0, 2, 1]), (3, _ROWS), (4, _ROWS), (8, [0, 2, 1])):
+        if i < len(node.input) and node.input[i]:
+            given, node.input[i] = node.input[i], f"{y}/{_NAMES[i]}_tokens"
+            before.append(helper.make_node("Transpose", [given], [node.input[i]], perm=order))
+    node.output[0] = f"{y}/tokens"
+    _leave_off(node, "channel_major")
+    return [*before, node, helper.make_node("Transpose", [node.output[0]], [y], perm=[0, 2, 1])]
 
 
 def _write_out_gate(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -113,9 +155,14 @@ def _write_out_silu(node: onnx.NodeProto) -> list[onnx.NodeProto]:
 
 def _set(node: onnx.NodeProto, attribute: str) -> None:
     """To 0."""
+    _leave_off(node, attribute)
+    node.attribute.append(helper.make_attribute(attribute, 0))
+
+
+def _leave_off(node: onnx.NodeProto, attribute: str) -> None:
     kept = [entry for entry in node.attribute if entry.name != attribute]
     del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute(attribute, 0)])
+    node.attribute.extend(kept)
 
 
 def _is(node: onnx.NodeProto, op: str) -> bool:
@@ -128,6 +175,11 @@ def _nodes(graph: onnx.GraphProto, op: str = "") -> list[onnx.NodeProto]:
 
 def _gated(node: onnx.NodeProto) -> bool:
     return len(node.input) == 9 and bool(node.input[8])
+
+
+def _channel_major(node: onnx.NodeProto) -> bool:
+    names = [entry.name for entry in node.attribute if entry.i] if _is(node, _SCAN) else []
+    return "channel_major" in names
 
 
 def _applies(node: onnx.NodeProto) -> bool:

@@ -356,11 +356,13 @@ def _for_tensorrt(model: onnx.ModelProto, plugin: bool) -> _Model:
     import onnx.inliner
 
     from dvmsr.export.onnx import bodies
+    from dvmsr.export.onnx.forms import write_out_layouts
 
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     custom = sum(node.domain == DOMAIN for node in model.graph.node)
     products = tuple(node.name for node in model.graph.node if node.op_type in ("Conv", "MatMul"))
     bodies.detach(model)
+    write_out_layouts(model.graph)
     if not plugin:
         bodies.attach(model)
         model, custom = onnx.inliner.inline_local_functions(model), 0

@@ -12,7 +12,9 @@ namespace dvmsr {
 struct ScanTile {
   int64_t channels, state;                           // D, N
   int64_t row_stride;                                // from one row of B or C to the next: G N
+  int64_t length;                                    // L
   bool delta_softplus;
+  bool channel_major;                                // u, delta, z, y (D, L); B, C (N, L) of the group
   int64_t first_token, end_token;                    // [first, end) of the L tokens
   int64_t first_channel, end_channel;                // of one group
   const void *u, *delta, *A, *B, *C, *D, *delta_bias, *z;
@@ -60,7 +62,7 @@ struct Kernels {
   const char *isa;
   int64_t lanes;  // channels per vector
 
-  int64_t (*scan_forward_scratch)(int64_t tile_channels, int64_t state);
+  int64_t (*scan_forward_scratch)(int64_t tile_channels, int64_t state, bool channel_major);
   int64_t (*scan_backward_scratch)(int64_t length, int64_t tile_channels, int64_t state);
   int64_t (*conv_forward_scratch)(int64_t channels, int64_t width);
   int64_t (*conv_backward_scratch)(int64_t tile_channels, int64_t width);

@@ -117,7 +117,7 @@ dvmsr_status scan_forward(const dvmsr_scan_inputs &in, const dvmsr_scan_outputs 
   const int64_t L = in.length, D = in.channels, N = in.state, row = in.groups * N;
   const ScanPlan plan(in, threads_of(executor), k.lanes);
   const Blocks &blocks = plan.blocks;
-  const int64_t per_tile = k.scan_forward_scratch(blocks.width, N);
+  const int64_t per_tile = k.scan_forward_scratch(blocks.width, N, in.channel_major);
   const int64_t tiles = in.batch * blocks.count * plan.chunks;
   // Per chunk: the state at its end and its sum of delta.
   const int64_t boundary = D * N + D;
@@ -129,12 +129,14 @@ dvmsr_status scan_forward(const dvmsr_scan_inputs &in, const dvmsr_scan_outputs 
     const int64_t i = static_cast<int64_t>(index);
     const int64_t block = i % blocks.count, chunk = i / blocks.count % plan.chunks,
                   b = i / blocks.count / plan.chunks;
-    const int64_t first_row = b * L * row + blocks.group(block) * N;
+    const int64_t first_row = b * L * row + blocks.group(block) * N * (in.channel_major ? L : 1);
     ScanTile tile{};
     tile.channels = D;
     tile.state = N;
     tile.row_stride = row;
+    tile.length = L;
     tile.delta_softplus = in.delta_softplus;
+    tile.channel_major = in.channel_major;
     tile.first_token = chunk * plan.chunk;
     tile.end_token = std::min(L, tile.first_token + plan.chunk);
     tile.first_channel = blocks.first(block);
@@ -215,7 +217,7 @@ void sum_rows(dvmsr_dtype dtype, const void *parts, int64_t number, int64_t rows
 dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, const void *h_last_grad,
                            const dvmsr_scan_gradients &out, const dvmsr_executor *executor) {
   const Kernels &k = kernels();
-  if (!valid(in) || !k.scan_backward[in.dtype])
+  if (!valid(in) || in.channel_major || !k.scan_backward[in.dtype])
     return DVMSR_INVALID_ARGUMENT;
   const int64_t size = act_size(in.dtype);
   const int64_t batch = in.batch, L = in.length, D = in.channels, G = in.groups, N = in.state;

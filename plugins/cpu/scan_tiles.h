@@ -76,7 +76,7 @@ void with_states(int64_t N, const Run &run) {
   }
 }
 
-int64_t scan_forward_scratch(int64_t tile_channels, int64_t N) {
+int64_t token_major_scratch(int64_t tile_channels, int64_t N) {
   return 3 * round_up(tile_channels, W) * N + 2 * round_up(tile_channels, W) +
          blocks_at_once * tokens_at_once * N * W + 2 * round_up(tokens_at_once * N, W);
 }
@@ -87,8 +87,8 @@ struct ScanTask {
 
   explicit ScanTask(const ScanTile &tile)
       : t(tile),
-        D(tile.channels),
         N(tile.state),
+        stride(tile.channels),
         u(static_cast<const Act *>(tile.u)),
         delta(static_cast<const Act *>(tile.delta)),
         z(static_cast<const Act *>(tile.z)),
@@ -146,16 +146,14 @@ struct ScanTask {
   template <int T, int P, int N0>
   DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
     const int64_t states = N0 ? N0 : N;
-    const int64_t at = token * D + c, lane = c - t.first_channel;
+    const int64_t at = token * stride + c - origin, lane = c - t.first_channel;
     R *hc = h + lane * states;
     V drive[P][T], sum_n[P][T];
     DVMSR_UNROLL for (int p = 0; p < P; ++p) {
       V d[T];
       const V bias_c = load(bias + c + p * W, count);
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        fetch(at + p * W + (j + tokens_ahead) * D);
-        d[j] = load(delta + at + p * W + j * D, count) + bias_c;
-      }
+      if (in_memory) DVMSR_UNROLL for (int j = 0; j < T; ++j) fetch(at + p * W + (j + tokens_ahead) * stride);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) d[j] = load(delta + at + p * W + j * stride, count) + bias_c;
       if (t.delta_softplus) softplus(d);
       const V limit_c = load(limit + lane + p * W);
       auto ordinary = d[0] <= limit_c;
@@ -170,7 +168,7 @@ struct ScanTask {
       const V skip_c = load(skip + c + p * W, count);
       V total = load(sum + lane + p * W);
       DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        const V x = load(u + at + p * W + j * D, count);
+        const V x = load(u + at + p * W + j * stride, count);
         drive[p][j] = d[j] * x;
         sum_n[p][j] = skip_c * x;
         total += d[j];
@@ -194,13 +192,13 @@ struct ScanTask {
       if (z) {
         V gate[T];
         DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-          gate[j] = load(z + at + p * W + j * D, count);
+          gate[j] = load(z + at + p * W + j * stride, count);
           sum_n[p][j] *= gate[j];
         }
         sigmoid(gate);
         DVMSR_UNROLL for (int j = 0; j < T; ++j) sum_n[p][j] *= gate[j];
       }
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(y + at + p * W + j * D, sum_n[p][j], count);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(y + at + p * W + j * stride, sum_n[p][j], count);
     }
   }
 
@@ -229,6 +227,19 @@ struct ScanTask {
     for (; token + tokens_at_once <= t.end_token; token += tokens_at_once)
       all_channels<tokens_at_once, N0>(token);
     for (; token < t.end_token; ++token) all_channels<1, N0>(token);
+    finish();
+  }
+
+  // `tokens` tokens of P whole blocks of channels from c on, B and C in the parameter type and dense.
+  template <int P, int N0>
+  void channels_of(int64_t c, int64_t tokens) {
+    int64_t token = 0;
+    for (; token + tokens_at_once <= tokens; token += tokens_at_once)
+      step<tokens_at_once, P, N0>(token, c, W, B + token * N, C + token * N);
+    for (; token < tokens; ++token) step<1, P, N0>(token, c, W, B + token * N, C + token * N);
+  }
+
+  void finish() {
     for (int64_t c = t.first_channel; c < t.end_channel; c += W)
       store_states(static_cast<R *>(t.h_end), c, lanes_at(c, t.end_channel), N,
                    h + (c - t.first_channel) * N);
@@ -243,60 +254,57 @@ struct ScanTask {
   // never end it, nor does anything where steps may be negative: a decay may then grow again.
   template <int N0>
   void add_initial_state() {
-    using V = Vector<R>;
+    keep_initial_state();
+    for (int64_t c = t.first_channel; c < t.end_channel; c += W)
+      add_initial_state_to<N0>(c, t.first_token, t.end_token, lanes_at(c, t.end_channel));
+  }
+
+  void keep_initial_state() { std::copy(h, h + round_up(t.end_channel - t.first_channel, W) * N, first); }
+
+  // Whether it goes on beyond these tokens.
+  template <int N0>
+  bool add_initial_state_to(int64_t c, int64_t first_token, int64_t end_token, int64_t count) {
     const int64_t states = N0 ? N0 : N;
-    std::copy(h, h + round_up(t.end_channel - t.first_channel, W) * states, first);
-    for (int64_t c = t.first_channel; c < t.end_channel; c += W) {
-      const int64_t count = lanes_at(c, t.end_channel);
-      R *hc = h + (c - t.first_channel) * states;
-      const R *ac = a + (c - t.first_channel) * states, *fc = first + (c - t.first_channel) * states;
-      for (int64_t token = t.first_token; token < t.end_token; ++token) {
-        const int64_t at = token * D + c;
-        const R *C_t = rows(C + token * t.row_stride, 1, states, t.row_stride, C_row);
-        V d = load(delta + at, count) + load(bias + c, count);
-        if (t.delta_softplus) d = softplus(d);
-        V sum_n{};
-        V alive{};
-        for (int64_t n = 0; n < states; ++n) {
-          const V s = exp2(d * load(ac + n * W)) * load(hc + n * W);
-          store(hc + n * W, s);
-          sum_n += s * C_t[n];
-          const V f = load(fc + n * W);
-          const V over = (s < 0 ? -s : s) - (f < 0 ? -f : f) * negligible<R>;
-          alive = over <= 0 ? alive : splat(R(1));
-        }
-        if (z) {
-          const V gate = load(z + at, count);
-          sum_n *= gate * sigmoid(gate);
-        }
-        store(y + at, load(y + at, count) + sum_n, count);
-        if (!t.delta_softplus) continue;
-        R any = 0;
-        for (int i = 0; i < W; ++i) any += alive[i];
-        if (any == 0) break;
+    R *hc = h + (c - t.first_channel) * states;
+    const R *ac = a + (c - t.first_channel) * states, *fc = first + (c - t.first_channel) * states;
+    for (int64_t token = first_token; token < end_token; ++token) {
+      const int64_t at = token * stride + c - origin;
+      const R *C_t = rows(C + token * t.row_stride, 1, states, t.row_stride, C_row);
+      V d = load(delta + at, count) + load(bias + c, count);
+      if (t.delta_softplus) d = softplus(d);
+      V sum_n{};
+      V alive{};
+      for (int64_t n = 0; n < states; ++n) {
+        const V s = exp2(d * load(ac + n * W)) * load(hc + n * W);
+        store(hc + n * W, s);
+        sum_n += s * C_t[n];
+        const V f = load(fc + n * W);
+        const V over = (s < 0 ? -s : s) - (f < 0 ? -f : f) * negligible<R>;
+        alive = over <= 0 ? alive : splat(R(1));
       }
+      if (z) {
+        const V gate = load(z + at, count);
+        sum_n *= gate * sigmoid(gate);
+      }
+      store(y + at, load(y + at, count) + sum_n, count);
+      if (!t.delta_softplus) continue;
+      R any = 0;
+      for (int i = 0; i < W; ++i) any += alive[i];
+      if (any == 0) return false;
     }
+    return true;
   }
 
   const ScanTile &t;
-  const int64_t D, N;
+  const int64_t N;
+  const int64_t stride;   // from a token to the next in u, delta, z and y
+  int64_t origin = 0;     // the channel that these begin with
+  bool in_memory = true;  // rather than in the cache: they are asked for ahead
   const Act *u, *delta, *z, *B, *C;
   const R *skip, *bias;
   Act *y;
   R *h, *a, *first, *sum, *limit, *decays, *B_row, *C_row;
 };
-
-template <class R, class Act>
-void scan_forward(const ScanTile &tile) {
-  ScanTask<R, Act> task(tile);
-  with_states(tile.state, [&](auto states) { task.template forward<states>(); });
-}
-
-template <class R, class Act>
-void scan_add_initial_state(const ScanTile &tile) {
-  ScanTask<R, Act> task(tile);
-  with_states(tile.state, [&](auto states) { task.template add_initial_state<states>(); });
-}
 
 template <class R>
 void scan_join(int64_t D, int64_t N, const void *A, const void *delta_sum, const void *previous,

@@ -17,6 +17,7 @@
 namespace dvmsr::ort {
 
 const char *const provider = DVMSR_ORT_PROVIDER;
+const bool reads_channel_major = false;
 
 namespace {
 

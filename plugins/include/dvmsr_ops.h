@@ -1,9 +1,9 @@
 /* The two operators on a CPU, as a plain C interface.
  *
  * SelectiveScan and CausalConv1d as the project defines them (README, "The two operators"):
- * token-major, dense, row-major tensors; state in and state out; arithmetic in FP32, or in FP64
- * for DVMSR_F64. Nothing here allocates on behalf of the caller or keeps state between calls, and
- * every function may be called from several threads at once.
+ * token-major (of a scan that says so, channel-major), dense, row-major tensors; state in and state
+ * out; arithmetic in FP32, or in FP64 for DVMSR_F64. Nothing here allocates on behalf of the caller
+ * or keeps state between calls, and every function may be called from several threads at once.
  */
 #ifndef DVMSR_OPS_H
 #define DVMSR_OPS_H
@@ -33,7 +33,7 @@ typedef enum {
 typedef enum {
   DVMSR_OK = 0,
   DVMSR_INVALID_ARGUMENT = 1, /* negative size, zero D, G, N or K, G that does not divide D, or an
-                               * unknown or unsupported dtype */
+                               * unknown or unsupported dtype or layout */
   DVMSR_OUT_OF_MEMORY = 2,
   DVMSR_FAILED = 3 /* anything else */
 } dvmsr_status;
@@ -53,6 +53,7 @@ typedef struct {
 typedef struct {
   dvmsr_dtype dtype;
   int32_t delta_softplus;                         /* 0: delta + delta_bias is the step itself */
+  int32_t channel_major; /* 1: u, delta, z and y are (B, D, L), B and C (B, G, N, L); forward only */
   int64_t batch, length, channels, groups, state; /* B, L, D, G, N; channel d uses group d / (D / G) */
   const void *u;                                  /* act (B, L, D) */
   const void *delta;                              /* act (B, L, D), before bias and softplus */

@@ -41,13 +41,14 @@ dvmsr_dtype dtype_of(const Call &call) { return call.half ? DVMSR_F16 : DVMSR_F3
 }  // namespace
 
 const char *const provider = nullptr;
+const bool reads_channel_major = true;
 
 void run_selective_scan(const Call &call) {
   const Sizes &size = call.size;
   void *const *in = call.in;
   run(call, "SelectiveScan", dvmsr_selective_scan_forward,
-      dvmsr_scan_inputs{dtype_of(call), call.applied, size['B'], size['L'], size['D'], size['G'], size['N'], in[0],
-                        in[1], in[2], in[3], in[4], in[5], in[6], in[7], in[8]},
+      dvmsr_scan_inputs{dtype_of(call), call.applied, call.channel_major, size['B'], size['L'], size['D'], size['G'],
+                        size['N'], in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7], in[8]},
       dvmsr_scan_outputs{call.out[0], call.out[1]});
 }
 

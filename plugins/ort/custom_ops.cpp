@@ -30,6 +30,7 @@ struct Definition {
   const char *name;
   const char *attribute;  // 0 or 1, by default 1
   Ports inputs, outputs;
+  Ports channel_major_inputs, channel_major_outputs;  // where the attribute channel_major is 1; none: it must be 0
   void (*run)(const Call &call);
 };
 
@@ -38,8 +39,14 @@ constexpr Port scan_inputs[] = {
     {"B", "BLGN", activation}, {"C", "BLGN", activation},       {"D", "D", parameter},
     {"delta_bias", "D", parameter}, {"h0", "BDN", parameter},  {"z", "BLD", activation, true}};
 constexpr Port scan_outputs[] = {{"y", "BLD", activation}, {"h_last", "BDN", parameter}};
+constexpr Port channel_major_scan_inputs[] = {
+    {"u", "BDL", activation},  {"delta", "BDL", activation},    {"A", "DN", parameter},
+    {"B", "BGNL", activation}, {"C", "BGNL", activation},       {"D", "D", parameter},
+    {"delta_bias", "D", parameter}, {"h0", "BDN", parameter},  {"z", "BDL", activation, true}};
+constexpr Port channel_major_scan_outputs[] = {{"y", "BDL", activation}, {"h_last", "BDN", parameter}};
 
-constexpr Definition selective_scan = {"SelectiveScan", "delta_softplus", scan_inputs, scan_outputs, run_selective_scan};
+constexpr Definition selective_scan = {"SelectiveScan", "delta_softplus", scan_inputs, scan_outputs,
+                                       channel_major_scan_inputs, channel_major_scan_outputs, run_selective_scan};
 
 constexpr Port conv_inputs[] = {{"x", "BLD", activation},
                                 {"weight", "DK", parameter},
@@ -47,7 +54,8 @@ constexpr Port conv_inputs[] = {{"x", "BLD", activation},
                                 {"tail", "BkD", activation}};
 constexpr Port conv_outputs[] = {{"y", "BLD", activation}, {"new_tail", "BkD", activation}};
 
-constexpr Definition causal_conv1d = {"CausalConv1d", "activation", conv_inputs, conv_outputs, run_causal_conv1d};
+constexpr Definition causal_conv1d = {"CausalConv1d", "activation", conv_inputs, conv_outputs,
+                                      {}, {}, run_causal_conv1d};
 
 // Runs body(); what it throws becomes a status, so that no exception reaches C.
 template <class Body>
@@ -172,23 +180,36 @@ void *data_of(const OrtApi &api, const OrtValue *value) {
   return data;
 }
 
-// A node of a graph: its operator, and what its attribute says.
+// A node of a graph: its operator, and what its attributes say.
 struct Kernel {
   const CustomOp &op;
-  bool applied;
+  bool applied, channel_major;
 };
 
-bool attribute_of(const CustomOp &op, const OrtKernelInfo *info) {
-  const Definition &definition = op.definition;
+bool attribute_of(const CustomOp &op, const OrtKernelInfo *info, const char *name, bool otherwise) {
   int64_t value = 1;
-  if (OrtStatus *absent = op.api.KernelInfoGetAttribute_int64(info, definition.attribute, &value)) {
+  if (OrtStatus *absent = op.api.KernelInfoGetAttribute_int64(info, name, &value)) {
     op.api.ReleaseStatus(absent);
-    return true;
+    return otherwise;
   }
   if (value != 0 && value != 1)
-    throw std::invalid_argument(std::string("dvmsr ") + definition.name + ": " + definition.attribute + " is " +
+    throw std::invalid_argument(std::string("dvmsr ") + op.definition.name + ": " + name + " is " +
                                 std::to_string(value) + " but must be 0 or 1");
   return value == 1;
+}
+
+Kernel kernel_of(const CustomOp &op, const OrtKernelInfo *info) {
+  const Definition &definition = op.definition;
+  const bool channel_major = attribute_of(op, info, "channel_major", false);
+  if (channel_major && !definition.channel_major_inputs.size())
+    throw std::invalid_argument(std::string("dvmsr ") + definition.name +
+                                ": channel_major is 1, but this operator reads token-major tensors alone; transpose "
+                                "its input");
+  if (channel_major && !reads_channel_major)
+    throw std::invalid_argument(std::string("dvmsr ") + definition.name +
+                                ": channel_major is 1, but the CUDA kernels read token-major tensors alone; write "
+                                "the transposes out with dvmsr.export.onnx.forms.write_out_layouts");
+  return {op, attribute_of(op, info, definition.attribute, true), channel_major};
 }
 
 void compute(const Kernel &kernel, OrtKernelContext *context) {
@@ -199,14 +220,14 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
   std::vector<void *> in, out;
   size_t given = 0;
   check(api.KernelContext_GetInputCount(context, &given));
-  for (const Port &port : definition.inputs) {
+  for (const Port &port : kernel.channel_major ? definition.channel_major_inputs : definition.inputs) {
     const OrtValue *value = nullptr;
     if (in.size() < given) check(api.KernelContext_GetInput(context, in.size(), &value));
     if (!value && !port.optional) refuse(definition, port, "is missing");
     if (value) axes.learn(port, shape_of(api, value));
     in.push_back(value ? data_of(api, value) : nullptr);
   }
-  for (const Port &port : definition.outputs) {
+  for (const Port &port : kernel.channel_major ? definition.channel_major_outputs : definition.outputs) {
     const Shape shape = axes.shape_of(port);
     OrtValue *value = nullptr;
     check(api.KernelContext_GetOutput(context, out.size(), shape.data(), shape.size(), &value));
@@ -214,7 +235,8 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
     out.push_back(data_of(api, value));
   }
 
-  definition.run({api, context, op.half, op.threads, kernel.applied, axes.sizes(), in.data(), out.data()});
+  definition.run({api, context, op.half, op.threads, kernel.applied, kernel.channel_major, axes.sizes(), in.data(),
+                  out.data()});
 }
 
 // Every output has the shape of an input, symbolic sizes included, which lets the runtime share memory
@@ -258,7 +280,7 @@ CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, bool half_
   };
   GetOutputCharacteristic = [](const OrtCustomOp *, size_t) { return INPUT_OUTPUT_REQUIRED; };
   CreateKernelV2 = [](const OrtCustomOp *op, const OrtApi *, const OrtKernelInfo *info, void **kernel) {
-    return guarded(self(op).api, [&] { *kernel = new Kernel{self(op), attribute_of(self(op), info)}; });
+    return guarded(self(op).api, [&] { *kernel = new Kernel(kernel_of(self(op), info)); });
   };
   KernelDestroy = [](void *kernel) { delete static_cast<Kernel *>(kernel); };
   KernelComputeV2 = [](void *kernel, OrtKernelContext *context) {

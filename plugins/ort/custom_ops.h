@@ -35,6 +35,7 @@ class Ports {
  public:
   template <size_t count>
   constexpr Ports(const Port (&ports)[count]) : first_(ports), count_(count) {}
+  constexpr Ports() : first_(nullptr), count_(0) {}
   const Port *begin() const { return first_; }
   const Port *end() const { return first_ + count_; }
   size_t size() const { return count_; }
@@ -51,6 +52,7 @@ struct Call {
   bool half;    // the activations' type: FP16 or FP32
   int threads;  // of the session; 0: unknown
   bool applied; // the operator's attribute: delta_softplus or activation
+  bool channel_major;  // the scan's other attribute
   const Sizes &size;
   void *const *in, *const *out;  // NULL for an optional input that is left off
 };
@@ -70,5 +72,8 @@ void run_causal_conv1d(const Call &call);
 
 // The execution provider that has the operators; NULL for the CPU's.
 extern const char *const provider;
+
+// Whether its scan reads channel-major tensors.
+extern const bool reads_channel_major;
 
 }  // namespace dvmsr::ort

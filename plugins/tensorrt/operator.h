@@ -58,6 +58,8 @@ struct Operator {
   int32_t required;
   // Its attribute, 0 or 1; by default 1.
   const char *flag;
+  // An attribute that the kernels take at its default, 0, alone; or nullptr.
+  const char *refused_flag;
   // Each above 0; tactic 0 is an automatic choice.
   List<int32_t> (*tactics)();
   // Why the kernels cannot take these sizes, or nullptr; unknown sizes pass.

@@ -99,14 +99,15 @@ const char *scan_unsupported(const Sizes &sizes) {
 }  // namespace
 
 const Operator selective_scan = {"SelectiveScan",     scan_inputs,  scan_outputs,     scan_required,
-                                 "delta_softplus",    scan_tactics, scan_unsupported, scan_workspace_size,
-                                 scan_launch};
+                                 "delta_softplus",    "channel_major", scan_tactics, scan_unsupported,
+                                 scan_workspace_size, scan_launch};
 
 const Operator causal_conv1d = {"CausalConv1d",
                                 conv_inputs,
                                 conv_outputs,
                                 conv_required,
                                 "activation",
+                                nullptr,
                                 [] { return List<int32_t>(nullptr, 0); },
                                 [](const Sizes &) -> const char * { return nullptr; },
                                 [](nvinfer1::DataType, const Sizes &) -> size_t { return 0; },

@@ -298,6 +298,11 @@ nvinfer1::IPluginV3 *Creator::createPlugin(const char *, const nvinfer1::PluginF
       if (field == op_.flag) {
         flag = flag_of(fields->fields[i]);
         given = true;
+      } else if (op_.refused_flag && field == op_.refused_flag) {
+        if (flag_of(fields->fields[i]))
+          throw std::invalid_argument(std::string(field) +
+                                      " is 1, but the kernels read token-major tensors alone; write the transposes out "
+                                      "with dvmsr.export.onnx.forms.write_out_layouts, as `dvmsr-export trt` does");
       } else if (field != "plugin_version" && field != "plugin_namespace") {
         throw std::invalid_argument("has no attribute " + std::string(field) + "; use a newer plugin library");
       }

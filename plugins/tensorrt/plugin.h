@@ -67,7 +67,10 @@ class Plugin final : public nvinfer1::IPluginV3,
 class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
   explicit Creator(const Operator &op)
-      : op_(op), field_(op.flag, nullptr, nvinfer1::PluginFieldType::kINT32, 1), fields_{1, &field_} {}
+      : op_(op),
+        named_{{op.flag, nullptr, nvinfer1::PluginFieldType::kINT32, 1},
+               {op.refused_flag, nullptr, nvinfer1::PluginFieldType::kINT32, 1}},
+        fields_{op.refused_flag ? 2 : 1, named_} {}
 
   // Takes the attributes of an ONNX node (the operator's, plugin_version and plugin_namespace) or what a plugin
   // serialised, and nothing else.
@@ -80,7 +83,7 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
 
  private:
   const Operator &op_;
-  const nvinfer1::PluginField field_;
+  const nvinfer1::PluginField named_[2];  // what TensorRT's parser hands over of a node; it ignores all else
   const nvinfer1::PluginFieldCollection fields_;
 };
 

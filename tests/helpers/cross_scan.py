@@ -89,3 +89,21 @@ def cross_scan_model(channels: int = 24, rank: int = 3, half: bool = False) -> o
     graph = helper.make_graph(nodes, "cross", ends["input"], ends["output"], constants)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("dvmsr", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def channel_major(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same, with the transposes beside the scan as part of it."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    (scan,) = (node for node in changed.graph.node if node.name == NODE)
+    made = {node.output[0]: node for node in changed.graph.node}
+    read = {node.input[0]: node for node in changed.graph.node if node.input}
+    beside = [made[scan.input[i]] for i in (0, 1, 3, 4)] + [read[scan.output[0]]]
+    assert {node.op_type for node in beside} == {"Transpose"}
+    for i, transpose in zip((0, 1, 3, 4), beside, strict=False):
+        scan.input[i] = transpose.input[0]
+    scan.output[0] = beside[-1].output[0]
+    scan.attribute.append(helper.make_attribute("channel_major", 1))
+    for transpose in beside:
+        changed.graph.node.remove(transpose)
+    return changed

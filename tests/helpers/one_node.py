@@ -11,6 +11,9 @@ SCAN_AXES = {
     "u": "BLD", "delta": "BLD", "A": "DN", "B": "BLGN", "C": "BLGN", "D": "D",
     "delta_bias": "D", "h0": "BDN", "z": "BLD", "y": "BLD", "h_last": "BDN",
 }  # fmt: skip
+CHANNEL_MAJOR_AXES = {
+    "u": "BDL", "delta": "BDL", "B": "BGNL", "C": "BGNL", "z": "BDL", "y": "BDL",
+}  # fmt: skip
 CONV_AXES = {"x": "BLD", "weight": "DK", "bias": "D", "tail": "BTD", "y": "BLD", "new_tail": "BTD"}
 OPERATORS = {
     "SelectiveScan": (SCAN_INPUTS, ("y", "h_last"), SCAN_AXES),
@@ -30,14 +33,17 @@ def one_node_model(
     body: bool = False,
     gate: bool = True,
     applied: int | None = None,
+    channel_major: int | None = None,
 ) -> onnx.ModelProto:
     """The operator alone, all sizes symbolic (no shapes at all without `ranks`).
 
     With `body`, a model-local function of the same name is attached that returns its last input
-    twice. Without `gate`, SelectiveScan has no z. `applied`: the operator's attribute, left to its
-    default by None.
+    twice. Without `gate`, SelectiveScan has no z. `applied` and `channel_major`: the operator's
+    attributes, left to their defaults by None.
     """
     inputs, outputs, axes = OPERATORS[operator]
+    if channel_major and operator == "SelectiveScan":
+        axes = axes | CHANNEL_MAJOR_AXES
     if not gate:
         inputs = tuple(name for name in inputs if name != "z")
 
@@ -51,6 +57,8 @@ def one_node_model(
     attributes: dict[str, str | int] = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
     if applied is not None:
         attributes[ATTRIBUTES[operator]] = applied
+    if channel_major is not None:
+        attributes["channel_major"] = channel_major
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("dvmsr", 1)]
     node = onnx.helper.make_node(
         operator, inputs, outputs, name="the_node", domain="dvmsr", **attributes

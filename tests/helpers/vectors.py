@@ -6,6 +6,7 @@ Every implementation (PyTorch, C++, ONNX Runtime, ONNX bodies, CUDA) is held to 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ import numpy as np
 SCAN_INPUTS = ("u", "delta", "A", "B", "C", "D", "delta_bias", "h0", "z")
 """In the operators' order; z may be left off."""
 CONV_INPUTS = ("x", "weight", "bias", "tail")
+PER_TOKEN = frozenset({"u", "delta", "B", "C", "z"})
+"""The inputs of a scan that have a token axis."""
 HALF_INPUTS = frozenset({"u", "delta", "B", "C", "z", "x", "tail"})
 """What is half precision in an FP16 call; everything else stays FP32."""
 
@@ -23,8 +26,8 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3}
 
 @dataclass(frozen=True)
 class ScanCase:
-    """B, L, D, N, how extreme the inputs are, G, and the form: with z or without, and whether
-    softplus is applied to delta."""
+    """B, L, D, N, how extreme the inputs are, G, and the form: with z or without, whether softplus
+    is applied to delta, and whether tokens come last in u, delta, B, C, z and y."""
 
     batch: int
     length: int
@@ -34,9 +37,11 @@ class ScanCase:
     groups: int = 1
     gate: bool = True
     softplus: bool = True
+    channel_major: bool = False
 
     def __str__(self) -> str:
         form = ("" if self.gate else "-no_gate") + ("" if self.softplus else "-no_softplus")
+        form += "-channel_major" if self.channel_major else ""
         groups = f"-G{self.groups}" if self.groups != 1 else ""
         sizes = f"B{self.batch}-L{self.length}-D{self.channels}-N{self.state}"
         return f"{sizes}{groups}-{self.kind}{form}"
@@ -86,6 +91,32 @@ SCAN_CASES = [
     ScanCase(2, 40, 20, 16, groups=2, gate=False, softplus=False),
     ScanCase(1, 3000, 20, 16, "slow decay", groups=4, gate=False),
 ]
+CHANNEL_MAJOR_CASES = [
+    dataclasses.replace(case, channel_major=True)
+    for case in (
+        ScanCase(1, 1, 1, 1),
+        ScanCase(1, 0, 4, 16),
+        ScanCase(2, 0, 4, 3, groups=2, gate=False),
+        ScanCase(2, 7, 5, 3),
+        ScanCase(3, 17, 17, 16),
+        ScanCase(1, 63, 32, 16),
+        ScanCase(1, 64, 33, 16, gate=False),
+        ScanCase(2, 65, 120, 16),
+        ScanCase(1, 300, 20, 16, "fast decay"),
+        ScanCase(1, 64, 9, 16, "large delta"),
+        ScanCase(1, 33, 10, 8, groups=2, gate=False),
+        ScanCase(1, 70, 260, 16, groups=2, gate=False),
+        ScanCase(1, 1100, 80, 1, groups=4, gate=False),
+        ScanCase(2, 40, 12, 2, groups=4, gate=False),
+        ScanCase(1, 30, 6, 64, groups=2),
+        ScanCase(1, 20, 7, 256),
+        ScanCase(1, 1100, 24, 8, softplus=False),
+        ScanCase(2, 40, 20, 16, groups=2, gate=False, softplus=False),
+        ScanCase(1, 3000, 20, 16, "slow decay", groups=4, gate=False),
+        ScanCase(2, 3000, 24, 16, "slow decay"),
+    )
+]
+"""For what reads channel-major tensors, too."""
 CONV_CASES = [
     ConvCase(1, 1, 1, 1),
     ConvCase(1, 0, 5, 4),
@@ -127,7 +158,23 @@ def scan_inputs(case: ScanCase, seed: int = 0) -> dict[str, np.ndarray]:
         inputs["delta_bias"] = rng.uniform(-0.05, 0.05, channels)
     if not case.gate:
         del inputs["z"]
-    return inputs
+    return channels_first(inputs) if case.channel_major else inputs
+
+
+def channels_first(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """u, delta and z (B, L, D) as (B, D, L), B and C (B, L, G, N) as (B, G, N, L)."""
+    return {
+        name: np.ascontiguousarray(np.moveaxis(value, 1, -1)) if name in PER_TOKEN else value
+        for name, value in inputs.items()
+    }
+
+
+def tokens_first(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The way back."""
+    return {
+        name: np.ascontiguousarray(np.moveaxis(value, -1, 1)) if name in PER_TOKEN else value
+        for name, value in inputs.items()
+    }
 
 
 def conv_inputs(case: ConvCase, seed: int = 0) -> dict[str, np.ndarray]:
@@ -154,12 +201,17 @@ def _silu(x: np.ndarray) -> np.ndarray:
 def scan_truth(
     inputs: dict[str, np.ndarray],
     softplus: bool = True,
+    channel_major: bool = False,
     off: Callable[[np.ndarray], np.ndarray] = lambda decays: decays,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """y (B, L, D) and h_last (B, D, N) in FP64, from inputs of any type; no gate without z.
+    """y (B, L, D), or (B, D, L), and h_last (B, D, N) in FP64, from inputs of any type; no gate
+    without z.
 
     `off`: what becomes of every token's decays (B, D, N), to see what an error in them does.
     """
+    if channel_major:
+        y, h_last = scan_truth(tokens_first(inputs), softplus, off=off)
+        return y.transpose(0, 2, 1), h_last
     wide = {name: value.astype(np.float64) for name, value in inputs.items()}
     u, A, D, h = (wide[name] for name in ("u", "A", "D", "h0"))
     of_channel = np.arange(u.shape[2]) // (u.shape[2] // wide["B"].shape[2])  # its group

@@ -37,6 +37,10 @@ LONG = [
     ScanCase(1, 300, 20, 16, "slow decay"),
     ScanCase(1, 300, 51, 16, "slow decay", groups=3, gate=False, softplus=False),
 ]
+CHANNEL_MAJOR = [
+    ScanCase(2, 33, 20, 16, channel_major=True),
+    ScanCase(1, 33, 24, 1, groups=4, gate=False, channel_major=True),
+]
 
 _OPERATORS = {
     native_cpu.selective_scan: native_cuda.scan,
@@ -72,13 +76,14 @@ def scan_of(case: ScanCase) -> Operator:
 
     def scan(*inputs: Tensor) -> tuple[Tensor, Tensor]:
         z = inputs[8] if case.gate else None
-        return native_cpu.selective_scan(*inputs[:8], z, case.softplus)
+        return native_cpu.selective_scan(*inputs[:8], z, case.softplus, case.channel_major)
 
     return scan
 
 
 def truth_of(case: ScanCase) -> Operator:
-    return functools.partial(selective_scan_reference, delta_softplus=case.softplus)
+    form = {"delta_softplus": case.softplus, "channel_major": case.channel_major}
+    return functools.partial(selective_scan_reference, **form)
 
 
 def with_gradients(operator: Operator, inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
@@ -117,7 +122,7 @@ def check(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("case", [*SHORT, *LONG], ids=str)
+@pytest.mark.parametrize("case", [*SHORT, *LONG, *CHANNEL_MAJOR], ids=str)
 def test_scan(case: ScanCase, dtype: torch.dtype) -> None:
     check(scan_of(case), truth_of(case), typed(scan_inputs(case), dtype), dtype)
 
@@ -199,7 +204,7 @@ def test_other_layouts() -> None:
 def test_without_tokens_gradients_of_the_parameters_are_zero(gate: bool) -> None:
     case = ScanCase(2, 0, 6, 16, groups=2, gate=gate)
     inputs = typed(scan_inputs(case), torch.float32)
-    gradients = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True)
+    gradients = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True, False)
     assert len(gradients) == len(inputs)
     assert torch.equal(gradients[7], inputs[7])  # of h0, which is h_last
     assert not any(gradients[i].any() for i in (2, 5, 6))
@@ -207,15 +212,15 @@ def test_without_tokens_gradients_of_the_parameters_are_zero(gate: bool) -> None
 
 def test_results_do_not_change_from_run_to_run() -> None:
     inputs = typed(scan_inputs(ScanCase(2, 70, 33, 16, groups=3)), torch.float32)
-    first = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True)
-    second = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True)
+    first = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True, False)
+    second = native_cuda.scan_backward(inputs, inputs[0], inputs[7], True, False)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_too_many_states() -> None:
     inputs = typed(scan_inputs(ScanCase(1, 3, 5, 65)), torch.float32)
     with pytest.raises(DvmsrError, match=r"CUDA failed in selective_scan \(invalid argument\)"):
-        native_cuda.scan(*inputs, True)
+        native_cuda.scan(*inputs, True, False)
 
 
 class OnGpu(Tensor):

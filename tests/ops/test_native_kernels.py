@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import (
+    CHANNEL_MAJOR_CASES,
     CONV_CASES,
     CONV_INPUTS,
+    PER_TOKEN,
     SCAN_CASES,
     SCAN_INPUTS,
     TOLERANCE,
     ConvCase,
     ScanCase,
     cast,
+    channels_first,
     conv_inputs,
     conv_truth,
     error,
@@ -41,14 +44,20 @@ def _pointers(tensors: dict[str, np.ndarray]) -> dict[str, int]:
 
 
 def scan(
-    inputs: dict[str, np.ndarray], threads: int = 1, softplus: bool = True
+    inputs: dict[str, np.ndarray],
+    threads: int = 1,
+    softplus: bool = True,
+    channel_major: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     u, B = inputs["u"], inputs["B"]
     y, h_last = np.full_like(u, np.nan), np.full_like(inputs["h0"], np.nan)
+    form = softplus, channel_major
+    if channel_major:
+        u, B = u.transpose(0, 2, 1), B.transpose(0, 3, 1, 2)
     sizes = *u.shape, *B.shape[2:]
     cpu.call(
         "selective_scan_forward",
-        cpu.ScanInputs(cpu.DTYPES[str(u.dtype)], softplus, *sizes, **_pointers(inputs)),
+        cpu.ScanInputs(cpu.DTYPES[str(u.dtype)], *form, *sizes, **_pointers(inputs)),
         cpu.ScanOutputs(y.ctypes.data, h_last.ctypes.data),
         threads=threads,
     )
@@ -73,13 +82,26 @@ def conv(
 
 @pytest.mark.parametrize("threads", [1, 2, 24])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", SCAN_CASES, ids=str)
+@pytest.mark.parametrize("case", [*SCAN_CASES, *CHANNEL_MAJOR_CASES], ids=str)
 def test_scan_equals_sequential_fp64(case: ScanCase, dtype: str, threads: int) -> None:
     inputs = cast(scan_inputs(case), dtype)
-    y, h_last = scan(inputs, threads, case.softplus)
-    y_truth, h_truth = scan_truth(inputs, case.softplus)
+    y, h_last = scan(inputs, threads, case.softplus, case.channel_major)
+    y_truth, h_truth = scan_truth(inputs, case.softplus, case.channel_major)
     assert error(y, y_truth) <= TOLERANCE[dtype]
     assert error(h_last, h_truth) <= min(TOLERANCE[dtype], TOLERANCE["float32"])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 24])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", SCAN_CASES, ids=str)
+def test_either_layout_equals_the_other_to_the_bit(
+    case: ScanCase, dtype: str, threads: int
+) -> None:
+    inputs = cast(scan_inputs(case), dtype)
+    y, h_last = scan(inputs, threads, case.softplus)
+    y_other, h_other = scan(channels_first(inputs), threads, case.softplus, channel_major=True)
+    np.testing.assert_array_equal(y_other.transpose(0, 2, 1), y)
+    np.testing.assert_array_equal(h_other, h_last)
 
 
 @pytest.mark.parametrize("threads", [1, 24])
@@ -99,6 +121,7 @@ def test_conv_equals_fp64(case: ConvCase, dtype: str, threads: int) -> None:
     groups=st.integers(1, 5),
     gate=st.booleans(),
     softplus=st.booleans(),
+    channel_major=st.booleans(),
     seed=st.integers(0, 2**31),
     threads=st.integers(1, 4),
 )
@@ -107,14 +130,16 @@ def test_scan_any_shape(
     groups: int,
     gate: bool,
     softplus: bool,
+    channel_major: bool,
     seed: int,
     threads: int,
 ) -> None:
     batch, length, per_group, state = shape
-    case = ScanCase(batch, length, groups * per_group, state, "usual", groups, gate, softplus)
+    form = gate, softplus, channel_major
+    case = ScanCase(batch, length, groups * per_group, state, "usual", groups, *form)
     inputs = cast(scan_inputs(case, seed), "float32")
-    truths = scan_truth(inputs, softplus)
-    for actual, truth in zip(scan(inputs, threads, softplus), truths, strict=True):
+    truths = scan_truth(inputs, *form[1:])
+    for actual, truth in zip(scan(inputs, threads, *form[1:]), truths, strict=True):
         assert error(actual, truth) <= TOLERANCE["float32"]
 
 
@@ -122,24 +147,28 @@ HALVES = [
     ScanCase(2, 61, 19, 16),
     ScanCase(1, 61, 12, 1, groups=4, gate=False),
     ScanCase(2, 61, 19, 16, softplus=False),
+    ScanCase(2, 200, 19, 16, channel_major=True),
+    ScanCase(1, 200, 12, 1, groups=4, gate=False, channel_major=True),
 ]
 
 
 @pytest.mark.parametrize("case", HALVES, ids=str)
 def test_state_in_state_out_joins_two_halves_exactly(case: ScanCase) -> None:
     whole = cast(scan_inputs(case), "float32")
-    y, h_last = scan(whole, softplus=case.softplus)
+    form = case.softplus, case.channel_major
+    y, h_last = scan(whole, 1, *form)
     halves = []
     h = whole["h0"]
-    for part in (slice(0, 23), slice(23, 61)):
+    axis = -1 if case.channel_major else 1
+    for part in (np.arange(23), np.arange(23, case.length)):
         piece = {
-            k: np.ascontiguousarray(v[:, part]) if k in ("u", "delta", "B", "C", "z") else v
+            k: np.ascontiguousarray(v.take(part, axis)) if k in PER_TOKEN else v
             for k, v in whole.items()
         }
         piece["h0"] = h
-        y_part, h = scan(piece, softplus=case.softplus)
+        y_part, h = scan(piece, 1, *form)
         halves.append(y_part)
-    np.testing.assert_array_equal(np.concatenate(halves, 1), y)
+    np.testing.assert_array_equal(np.concatenate(halves, axis), y)
     np.testing.assert_array_equal(h, h_last)
 
 
@@ -153,12 +182,20 @@ PAYLOAD = np.uint32(0x7FC00001).view(
 )
 @pytest.mark.parametrize("name", ["u", "delta", "B", "h0"])
 @pytest.mark.parametrize("threads", [1, 24], ids=["whole", "chunked"])
-def test_scan_propagates_nan_and_infinity(name: str, value: float, threads: int) -> None:
+@pytest.mark.parametrize("channel_major", [False, True], ids=["tokens", "channels"])
+def test_scan_propagates_nan_and_infinity(
+    name: str, value: float, threads: int, channel_major: bool
+) -> None:
     inputs = cast(scan_inputs(ScanCase(1, 2100, 20, 16, "slow decay")), "float32")
     inputs[name][0, 5].flat[3] = value
     with np.errstate(all="ignore"):
         truth = scan_truth(inputs)
-    for actual, expected in zip(scan(inputs, threads), truth, strict=True):
+    if channel_major:
+        y, h_last = scan(channels_first(inputs), threads, channel_major=True)
+        outputs = y.transpose(0, 2, 1), h_last
+    else:
+        outputs = scan(inputs, threads)
+    for actual, expected in zip(outputs, truth, strict=True):
         np.testing.assert_array_equal(np.isnan(actual), np.isnan(expected))
         np.testing.assert_array_equal(np.isinf(actual), np.isinf(expected))
 
@@ -209,8 +246,20 @@ def test_bad_sizes_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(DvmsrError, match="invalid argument"):
         cpu.call(
             "selective_scan_forward",
-            cpu.ScanInputs(0, 1, *sizes),
+            cpu.ScanInputs(0, 1, 0, *sizes),
             cpu.ScanOutputs(),
+            threads=1,
+        )
+
+
+def test_channel_major_has_no_backward() -> None:
+    with pytest.raises(DvmsrError, match="invalid argument"):
+        cpu.call(
+            "selective_scan_backward",
+            cpu.ScanInputs(0, 1, 1, 1, 1, 1, 1, 1),
+            None,
+            None,
+            cpu.ScanGradients(),
             threads=1,
         )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from vectors import (
+    CHANNEL_MAJOR_CASES,
     CONV_CASES,
     CONV_INPUTS,
     SCAN_CASES,
@@ -40,6 +43,12 @@ CONVS = {
 }
 
 
+def scan_of(name: str, case: ScanCase) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """The implementation in the form of the case; z may be missing among its inputs."""
+    form = {"delta_softplus": case.softplus, "channel_major": case.channel_major}
+    return functools.partial(SCANS[name], **form)
+
+
 def tensors(
     inputs: dict[str, np.ndarray], dtype: torch.dtype = torch.float64, grad: bool = False
 ) -> list[torch.Tensor]:
@@ -55,12 +64,13 @@ def strided(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SCANS)
-@pytest.mark.parametrize("case", SCAN_CASES, ids=str)
+@pytest.mark.parametrize("case", [*SCAN_CASES, *CHANNEL_MAJOR_CASES], ids=str)
 def test_scan_in_fp64(case: ScanCase, name: str) -> None:
     inputs = scan_inputs(case)
     assert tuple(inputs) == SCAN_INPUTS[: len(inputs)]
-    outputs = SCANS[name](*tensors(inputs), delta_softplus=case.softplus)
-    for actual, truth in zip(outputs, scan_truth(inputs, case.softplus), strict=True):
+    outputs = scan_of(name, case)(*tensors(inputs))
+    truths = scan_truth(inputs, case.softplus, case.channel_major)
+    for actual, truth in zip(outputs, truths, strict=True):
         assert error(actual.numpy(), truth) <= TOLERANCE["float64"] * 100
 
 
@@ -87,13 +97,14 @@ def test_what_is_left_off_is_zero() -> None:
         assert error(actual.numpy(), truth) <= TOLERANCE["float64"]
 
 
+@pytest.mark.parametrize("channel_major", [False, True], ids=["tokens", "channels"])
 @pytest.mark.parametrize("name", SCANS)
-def test_scan_takes_any_strides(name: str) -> None:
-    case = ScanCase(2, 33, 24, 8, groups=4)
+def test_scan_takes_any_strides(name: str, channel_major: bool) -> None:
+    case = ScanCase(2, 33, 24, 8, groups=4, channel_major=channel_major)
     dense = tensors(scan_inputs(case), grad=True)
     parts = [strided(tensor) for tensor in dense]
     assert not any(part.is_contiguous() for part in parts)
-    outputs = [SCANS[name](*arguments) for arguments in (dense, parts)]
+    outputs = [scan_of(name, case)(*arguments) for arguments in (dense, parts)]
     for one, other in zip(*outputs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
     gradients = [
@@ -114,13 +125,16 @@ def test_conv_takes_any_strides(name: str) -> None:
 
 @pytest.mark.parametrize("applied", [True, False], ids=["softplus", "no_softplus"])
 @pytest.mark.parametrize("gate", [True, False], ids=["gate", "no_gate"])
-def test_operators_compile(gate: bool, applied: bool) -> None:
-    case = ScanCase(1, 9, 8, 4, groups=2, gate=gate, softplus=applied)
+@pytest.mark.parametrize("channel_major", [False, True], ids=["tokens", "channels"])
+def test_operators_compile(channel_major: bool, gate: bool, applied: bool) -> None:
+    form = gate, applied, channel_major
+    case = ScanCase(1, 9, 8, 4, "usual", 2, *form)
     scan = tensors(scan_inputs(case), torch.float32, grad=True)
     conv = tensors(conv_inputs(ConvCase(1, 9, 8, 4)), torch.float32, grad=True)
 
     def run(scan: list[torch.Tensor], conv: list[torch.Tensor]) -> torch.Tensor:
-        y, h = selective_scan(*scan, delta_softplus=applied)
+        y, h = scan_of("default", case)(*scan)
+        y = y.mT if channel_major else y
         x, tail = causal_conv1d(*conv, activation=applied)
         return (y * x).sum() + h.sum() + tail.sum()
 
@@ -132,12 +146,16 @@ def test_operators_compile(gate: bool, applied: bool) -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_operators_under_autocast() -> None:
+@pytest.mark.parametrize("channel_major", [False, True], ids=["tokens", "channels"])
+def test_operators_under_autocast(channel_major: bool) -> None:
     """Halves meet FP32 tensors, as where an autocast linear layer feeds the scan."""
-    inputs = tensors(scan_inputs(ScanCase(1, 40, 8, 16, groups=2)), torch.float32)
+    case = ScanCase(1, 40, 8, 16, groups=2, channel_major=channel_major)
+    inputs = tensors(scan_inputs(case), torch.float32)
+    halves = [inputs[0].bfloat16(), inputs[1].bfloat16()]
     with torch.autocast("cpu", torch.bfloat16):
-        y, h_last = selective_scan(inputs[0].bfloat16(), inputs[1].bfloat16(), *inputs[2:])
-    truth, _ = scan_truth({k: v.numpy() for k, v in zip(SCAN_INPUTS, inputs, strict=True)})
+        y, h_last = scan_of("default", case)(*halves, *inputs[2:])
+    arrays = {k: v.numpy() for k, v in zip(SCAN_INPUTS, inputs, strict=True)}
+    truth, _ = scan_truth(arrays, channel_major=channel_major)
     assert (y.dtype, h_last.dtype) == (torch.bfloat16, torch.float32)
     assert error(y.double().numpy(), truth) <= 2e-2
 
@@ -149,6 +167,8 @@ GRADIENTS = [
     ScanCase(2, 5, 6, 2, "slow decay", groups=3),
     ScanCase(1, 5, 4, 1, "slow decay", groups=2, gate=False),
     ScanCase(1, 6, 4, 2, "slow decay", groups=2, softplus=False),
+    ScanCase(2, 5, 6, 2, "slow decay", groups=3, channel_major=True),
+    ScanCase(1, 5, 4, 1, "slow decay", groups=2, gate=False, channel_major=True),
 ]
 
 
@@ -157,11 +177,7 @@ GRADIENTS = [
 @pytest.mark.parametrize("case", GRADIENTS, ids=str)
 def test_scan_gradcheck(case: ScanCase, name: str) -> None:
     inputs = tensors(scan_inputs(case), grad=True)
-
-    def scan(*inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return SCANS[name](*inputs, delta_softplus=case.softplus)
-
-    assert torch.autograd.gradcheck(scan, inputs)
+    assert torch.autograd.gradcheck(scan_of(name, case), inputs)
 
 
 @pytest.mark.parametrize("activation", [True, False], ids=["silu", "none"])
@@ -180,6 +196,8 @@ FP32_GRADIENTS = [
     ScanCase(1, 70, 14, 8, groups=2, gate=False),
     ScanCase(1, 33, 12, 8, groups=2, softplus=False),
     ScanCase(1, 20, 6, 256, groups=2, gate=False),
+    ScanCase(2, 100, 20, 16, channel_major=True),
+    ScanCase(2, 70, 40, 1, groups=4, gate=False, channel_major=True),
 ]
 
 
@@ -189,13 +207,13 @@ def test_scan_gradients_in_fp32_equal_the_reference(case: ScanCase, threads: int
     inputs = scan_inputs(case)
     torch.manual_seed(1)
     wide, narrow = tensors(inputs, grad=True), tensors(inputs, torch.float32, grad=True)
-    y, h_last = selective_scan_reference(*wide, delta_softplus=case.softplus)
+    y, h_last = scan_of("reference", case)(*wide)
     y_grad, h_grad = torch.randn_like(y), torch.randn_like(h_last)
     expected = torch.autograd.grad((y, h_last), wide, (y_grad, h_grad))
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        outputs = selective_scan(*narrow, delta_softplus=case.softplus)
+        outputs = scan_of("default", case)(*narrow)
         actual = torch.autograd.grad(outputs, narrow, (y_grad.float(), h_grad.float()))
     finally:
         torch.set_num_threads(before)
@@ -218,10 +236,14 @@ def test_gradients_do_not_depend_on_scheduling() -> None:
 def test_custom_operators_pass_opcheck() -> None:
     from dvmsr.ops import native_cpu
 
-    for case in (ScanCase(1, 6, 4, 3), ScanCase(1, 6, 4, 3, groups=2, gate=False)):
+    for case in (
+        ScanCase(1, 6, 4, 3),
+        ScanCase(1, 6, 4, 3, groups=2, gate=False),
+        ScanCase(2, 6, 4, 3, groups=2, channel_major=True),
+    ):
         scan = tensors(scan_inputs(case), torch.float32, grad=True)
         scan += [None] * (9 - len(scan))
-        torch.library.opcheck(native_cpu.selective_scan, (*scan, True))
+        torch.library.opcheck(native_cpu.selective_scan, (*scan, True, case.channel_major))
     conv = tensors(conv_inputs(ConvCase(1, 6, 4, 4)), torch.float32, grad=True)
     torch.library.opcheck(native_cpu.causal_conv1d, (*conv, True))
 
@@ -269,6 +291,15 @@ def test_wrong_shapes_name_the_tensor() -> None:
         inputs[3] = rows
         with pytest.raises(ValueError, match=r"should be \(1, 5, G, 3\) with a G that divides"):
             selective_scan(*inputs)
+    inputs = tensors(scan_inputs(ScanCase(1, 5, 4, 3, channel_major=True)))
+    with pytest.raises(ValueError, match=r"B is \(1, 1, 3, 5\), .* \(1, 4, G, 3\) with a G that"):
+        selective_scan(*inputs)
+    inputs[4] = inputs[4][..., :4]
+    with pytest.raises(ValueError, match=r"C is \(1, 1, 3, 4\), should be \(1, 1, 3, 5\)"):
+        selective_scan(*inputs, channel_major=True)
+    inputs[3] = torch.zeros(1, 3, 3, 5)
+    with pytest.raises(ValueError, match=r"should be \(1, G, 3, 5\) with a G that divides the 4"):
+        selective_scan(*inputs, channel_major=True)
     inputs = tensors(conv_inputs(ConvCase(1, 5, 4, 3)))
     inputs[3] = inputs[3][:, :1]
     with pytest.raises(ValueError, match=r"causal_conv1d: tail is \(1, 1, 4\)"):

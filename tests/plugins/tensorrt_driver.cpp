@@ -185,16 +185,19 @@ std::string drive(IPluginCreatorV3One &creator, int32_t inputs, int32_t flag) {
   Sizes example_sizes = {{'B', 2}, {'L', 1000}, {'D', 6}, {'G', 2}, {'N', 16}, {'K', 4}, {'k', 3}};
   const Shapes example_shapes = shapes_of(example.inputs, example_sizes);
 
-  const int32_t two = 2;
+  const int32_t zero = 0, one_integer = 1, two = 2;
   const float one = 1;
   const auto refusal = [&](const char *key, const std::vector<PluginField> &fields, TensorRTPhase phase) {
     const PluginFieldCollection attributes{static_cast<int32_t>(fields.size()), fields.data()};
-    fact(key, number(creator.createPlugin("node", &attributes, phase) != nullptr));
+    const std::unique_ptr<IPluginV3> made(creator.createPlugin("node", &attributes, phase));
+    fact(key, number(made != nullptr));
     fact((std::string(key) + "_log").c_str(), logged());
   };
   refusal("unknown_attribute", {{"unknown", "1", PluginFieldType::kCHAR, 1}}, TensorRTPhase::kBUILD);
   refusal("bad_attribute", {{example.flag, &two, PluginFieldType::kINT32, 1}}, TensorRTPhase::kBUILD);
   refusal("float_attribute", {{example.flag, &one, PluginFieldType::kFLOAT32, 1}}, TensorRTPhase::kBUILD);
+  refusal("token_major", {{"channel_major", &zero, PluginFieldType::kINT32, 1}}, TensorRTPhase::kBUILD);
+  refusal("channel_major", {{"channel_major", &one_integer, PluginFieldType::kINT32, 1}}, TensorRTPhase::kBUILD);
   refusal("older_engine", {}, TensorRTPhase::kRUNTIME);  // its plugins serialised nothing
   fact("attributes", quoted(text_of(*creator.getFieldNames())));
 

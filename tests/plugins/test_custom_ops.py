@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from one_node import SCAN_AXES, one_node_model
 from vectors import (
+    CHANNEL_MAJOR_CASES,
     CONV_CASES,
     SCAN_CASES,
     TOLERANCE,
@@ -53,17 +54,28 @@ def session(model: onnx.ModelProto, threads: int = 1, **options: object) -> ort.
 
 @functools.cache
 def shared_session(
-    operator: str, dtype: str, threads: int, gate: bool = True, applied: bool | None = None
+    operator: str,
+    dtype: str,
+    threads: int,
+    gate: bool = True,
+    applied: bool | None = None,
+    channel_major: bool | None = None,
 ) -> ort.InferenceSession:
-    model = one_node_model(operator, dtype, ranks=False, gate=gate, applied=applied)
+    model = one_node_model(
+        operator, dtype, ranks=False, gate=gate, applied=applied, channel_major=channel_major
+    )
     return session(model, threads)
 
 
 def check_scan(
-    run: ort.InferenceSession, inputs: Arrays, dtype: str, softplus: bool = True
+    run: ort.InferenceSession,
+    inputs: Arrays,
+    dtype: str,
+    softplus: bool = True,
+    channel_major: bool = False,
 ) -> None:
     y, h_last = run.run(None, inputs)
-    y_truth, h_truth = scan_truth(inputs, softplus)
+    y_truth, h_truth = scan_truth(inputs, softplus, channel_major)
     assert (y.dtype, h_last.dtype) == (dtype, "float32")
     assert (y.shape, h_last.shape) == (y_truth.shape, h_truth.shape)
     assert error(y, y_truth) <= TOLERANCE[dtype]
@@ -83,10 +95,20 @@ def check_conv(
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", [*SCAN_CASES, ScanCase(0, 3, 4, 16)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *SCAN_CASES,
+        *CHANNEL_MAJOR_CASES,
+        ScanCase(0, 3, 4, 16),
+        ScanCase(0, 3, 4, 16, channel_major=True),
+    ],
+    ids=str,
+)
 def test_scan_equals_truth(case: ScanCase, dtype: str, threads: int) -> None:
-    run = shared_session("SelectiveScan", dtype, threads, case.gate, case.softplus)
-    check_scan(run, cast(scan_inputs(case), dtype), dtype, case.softplus)
+    form = case.gate, case.softplus, case.channel_major
+    run = shared_session("SelectiveScan", dtype, threads, *form)
+    check_scan(run, cast(scan_inputs(case), dtype), dtype, *form[1:])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -104,6 +126,15 @@ def test_conv_equals_truth(case: ConvCase, dtype: str, threads: int) -> None:
 def test_another_attribute_value_is_refused_at_load(operator: str, attribute: str) -> None:
     with pytest.raises(Exception, match=f"{operator}: {attribute} is 2 but must be 0 or 1"):
         session(one_node_model(operator, applied=2))
+    if operator == "SelectiveScan":
+        with pytest.raises(Exception, match=f"{operator}: channel_major is 2 but must be 0 or 1"):
+            session(one_node_model(operator, channel_major=2))
+
+
+def test_a_convolution_has_no_channel_major_form() -> None:
+    session(one_node_model("CausalConv1d", channel_major=0))
+    with pytest.raises(Exception, match="CausalConv1d: channel_major is 1, but this operator"):
+        session(one_node_model("CausalConv1d", channel_major=1))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -143,12 +174,19 @@ def test_both_precisions_in_one_graph() -> None:
 
 
 def test_outputs_take_the_symbolic_shapes_of_the_inputs() -> None:
-    def shapes(operator: str, ranks: bool) -> list[tuple[list[str | int], str]]:
-        outputs = session(one_node_model(operator, "float16", ranks=ranks)).get_outputs()
+    def shapes(
+        operator: str, ranks: bool, channel_major: int | None = None
+    ) -> list[tuple[list[str | int], str]]:
+        model = one_node_model(operator, "float16", ranks=ranks, channel_major=channel_major)
+        outputs = session(model).get_outputs()
         return [(value.shape, value.type) for value in outputs]
 
     assert shapes("SelectiveScan", True) == [
         (["B", "L", "D"], "tensor(float16)"),
+        (["B", "D", "N"], "tensor(float)"),
+    ]
+    assert shapes("SelectiveScan", True, 1) == [
+        (["B", "D", "L"], "tensor(float16)"),
         (["B", "D", "N"], "tensor(float)"),
     ]
     assert shapes("CausalConv1d", True) == [
@@ -233,6 +271,20 @@ BAD_SCANS = [
     ("h0", lambda a: a[..., None], "h0 has shape (2, 8, 16, 1) but must be (B, D, N)"),
     ("u", lambda a: a[..., :0], "u has shape (2, 5, 0) but must be (B, L, D) with D at least 1"),
 ]
+BAD_CHANNEL_MAJOR_SCANS = [
+    ("delta", lambda a: _one_more(a, 2), "must be (B, D, L) with L = 5 as in u"),
+    ("u", lambda a: a[:, :0], "u has shape (2, 0, 5) but must be (B, D, L) with D at least 1"),
+    ("A", lambda a: _one_more(a, 0), "A has shape (9, 16) but must be (D, N) with D = 8 as in u"),
+    (
+        "C",
+        lambda a: a.transpose(0, 3, 1, 2),
+        "C has shape (2, 5, 1, 16) but must be (B, G, N, L) with G = 1 as in B",
+    ),
+    ("B", lambda a: a[:, 0], "B has shape (2, 16, 5) but must be (B, G, N, L)"),
+    ("B", lambda a: a.repeat(3, 1), "B has 3 groups, which do not divide the 8 channels"),
+    ("C", lambda a: a[:, :, :4], "must be (B, G, N, L) with N = 16 as in A"),
+    ("z", lambda a: a.transpose(0, 2, 1), "z has shape (2, 5, 8) but must be (B, D, L)"),
+]
 BAD_CONVS = [
     ("x", lambda a: a[0], "x has shape (5, 8) but must be (B, L, D)"),
     ("weight", lambda a: a[:, None], "weight has shape (8, 1, 4) but must be (D, K)"),
@@ -262,6 +314,21 @@ def test_wrong_shape_is_refused(
         shared_session(operator, dtype, 1).run(None, inputs)
     assert f"dvmsr {operator}: {message}" in str(caught.value)
     assert "export the model again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    BAD_CHANNEL_MAJOR_SCANS,
+    ids=lambda value: None if callable(value) else value,
+)
+def test_wrong_channel_major_shape_is_refused(
+    name: str, damage: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    inputs = cast(scan_inputs(ScanCase(2, 5, 8, 16, channel_major=True)), "float32")
+    inputs[name] = np.ascontiguousarray(damage(inputs[name]))
+    with pytest.raises(Exception, match="INVALID_ARGUMENT") as caught:
+        shared_session("SelectiveScan", "float32", 1, channel_major=True).run(None, inputs)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

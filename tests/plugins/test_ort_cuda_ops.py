@@ -57,6 +57,20 @@ def test_conv(cuda_on_host: Path, case: ConvCase, dtype: str) -> None:
         assert error(output, truth) <= TOLERANCE[dtype]
 
 
+def test_channel_major_tensors_are_refused_at_load(cuda_on_host: Path) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.register_custom_ops_library(str(cuda_on_host))
+    for value, refused in ((0, False), (1, True)):
+        model = one_node_model("SelectiveScan", channel_major=value).SerializeToString()
+        if not refused:
+            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            continue
+        message = "dvmsr SelectiveScan: channel_major is 1, but .* write the transposes out with"
+        with pytest.raises(Exception, match=message):
+            ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def test_too_many_states_are_an_error(cuda_on_host: Path) -> None:
     inputs = cast(scan_inputs(ScanCase(1, 3, 5, 65)), "float32")
     with pytest.raises(Exception, match=r"dvmsr SelectiveScan: CUDA failed \(invalid argument\)"):

@@ -181,7 +181,8 @@ class TestPlugin:
 
     def test_names_its_attribute(self, answer: dict[str, Any], op: str) -> None:
         """So that TensorRT's parser gives it to the plugin."""
-        assert answer["attributes"] == f"{FLAGS[op]}=?"
+        names = [FLAGS[op], *(["channel_major"] if op == "SelectiveScan" else [])]
+        assert answer["attributes"] == ", ".join(f"{name}=?" for name in names)
 
     def test_serialises_the_attribute(self, answer: dict[str, Any], attribute: str) -> None:
         assert answer["serialised"] == answer["serialised_by_the_clone"] == attribute
@@ -213,6 +214,14 @@ class TestPlugin:
         (line,) = answer[f"{call}_log"]
         assert line.startswith(f"dvmsr {op}: ")
         assert message in line
+
+    def test_channel_major_tensors_are_refused(self, answer: dict[str, Any], op: str) -> None:
+        scan = op == "SelectiveScan"
+        assert answer["token_major"] == scan
+        assert answer["channel_major"] == 0
+        (line,) = answer["channel_major_log"]
+        reason = "channel_major is 1, but the kernels" if scan else "has no attribute channel_major"
+        assert line.startswith(f"dvmsr {op}: {reason}")
 
     def test_channels_come_in_whole_groups(self, answer: dict[str, Any], op: str) -> None:
         """Six channels in four groups."""

@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from cross_scan import NODE, cross_scan_model
+from cross_scan import NODE, channel_major, cross_scan_model
 from onnx import TensorProto, numpy_helper
 from rtx import skip_without_rtx
 from tensorrt_library import PLUGINS, build
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export import export_onnx
+from dvmsr.export.onnx.forms import write_out_layouts
 from dvmsr.export.trt.build import link_rtx
 from dvmsr.model import DVMSR
 
@@ -156,6 +157,18 @@ def test_the_attribute_reaches_the_plugin(libraries: Path, tmp_path: Path) -> No
         report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
         assert bool(report.get("plan_bytes")) == (not message), messages
         assert message in messages
+
+
+def test_channel_major_tensors_want_their_transposes_written_out(
+    libraries: Path, tmp_path: Path
+) -> None:
+    changed = channel_major(cross_scan_model())
+    report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert not report.get("plan_bytes")
+    assert "channel_major is 1, but the kernels read token-major tensors alone" in messages
+    write_out_layouts(changed.graph)
+    report, messages = build_plan(changed, tmp_path, libraries, build("found").pure)
+    assert report.get("plugins") == [NODE], messages
 
 
 def test_channels_come_in_whole_groups(libraries: Path, tmp_path: Path) -> None:

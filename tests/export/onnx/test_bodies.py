@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import onnx.compose
@@ -9,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from vectors import (
+    CHANNEL_MAJOR_CASES,
     CONV_CASES,
     SCAN_CASES,
     TOLERANCE,
@@ -25,6 +28,7 @@ from vectors import (
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx import bodies
 from dvmsr.export.onnx.export import DEFAULT_OPSET
+from dvmsr.export.onnx.forms import write_out_layouts
 from dvmsr.export.onnx.graph import IR_VERSION, OPSETS
 from dvmsr.export.onnx.inline import without_functions
 from dvmsr.kernels import cpu
@@ -40,13 +44,19 @@ Inputs = dict[str, np.ndarray]
 
 
 def model_of(
-    op: str, inputs: Inputs, opset: int = DEFAULT_OPSET, applied: bool = True
+    op: str,
+    inputs: Inputs,
+    opset: int = DEFAULT_OPSET,
+    applied: bool = True,
+    channel_major: bool | None = None,
 ) -> onnx.ModelProto:
-    """One node, its inputs of the same rank as those given and of any size but for K."""
+    """One node, its inputs of the same rank as those given and of any size but for K. It says
+    channel_major unless that is None."""
     outputs = OUTPUTS[op]
+    layout = {} if channel_major is None else {"channel_major": int(channel_major)}
     node = helper.make_node(
         op, list(inputs), list(outputs), "the_node", domain="dvmsr",
-        **{ATTRIBUTE[op]: int(applied)}, **bodies.ATTRIBUTES,
+        **{ATTRIBUTE[op]: int(applied)}, **layout, **bodies.ATTRIBUTES,
     )  # fmt: skip
     dtype = str(next(iter(inputs.values())).dtype)
     types = [TYPES[dtype], TYPES["float32" if STATE_IS_FLOAT[op] else dtype]]
@@ -74,10 +84,14 @@ def model_of(
 
 
 def run(
-    op: str, inputs: Inputs, opset: int = DEFAULT_OPSET, applied: bool = True
+    op: str,
+    inputs: Inputs,
+    opset: int = DEFAULT_OPSET,
+    applied: bool = True,
+    channel_major: bool | None = None,
 ) -> list[np.ndarray]:
     """Through onnxruntime without the native operators."""
-    model = model_of(op, inputs, opset, applied)
+    model = model_of(op, inputs, opset, applied, channel_major)
     onnx.checker.check_model(model, full_check=True)
     return session_of(model).run(None, inputs)
 
@@ -101,11 +115,12 @@ def assert_close(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("case", SCAN_CASES, ids=str)
+@pytest.mark.parametrize("case", [*SCAN_CASES, *CHANNEL_MAJOR_CASES], ids=str)
 def test_scan(case: ScanCase, dtype: str) -> None:
     inputs = cast(scan_inputs(case), dtype)
-    outputs = run("SelectiveScan", inputs, applied=case.softplus)
-    assert_close(outputs, scan_truth(inputs, case.softplus), (dtype, "float32"))
+    form = case.softplus, case.channel_major
+    outputs = run("SelectiveScan", inputs, DEFAULT_OPSET, *form)
+    assert_close(outputs, scan_truth(inputs, *form), (dtype, "float32"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -165,6 +180,8 @@ FORMS = [
     ScanCase(1, 20, 8, 16, gate=False),
     ScanCase(1, 20, 8, 3, groups=4, gate=False),
     ScanCase(1, 20, 8, 3, softplus=False),
+    ScanCase(1, 20, 8, 3, groups=2, channel_major=True),
+    ScanCase(2, 20, 8, 3, groups=2, gate=False, channel_major=True),
 ]
 
 
@@ -173,8 +190,9 @@ def model_of_all_forms() -> tuple[onnx.ModelProto, Inputs, list[np.ndarray]]:
     parts: list[tuple[onnx.ModelProto, Inputs, tuple[np.ndarray, np.ndarray]]] = []
     for case in FORMS:
         inputs = cast(scan_inputs(case), "float32")
-        model = model_of("SelectiveScan", inputs, applied=case.softplus)
-        parts.append((model, inputs, scan_truth(inputs, case.softplus)))
+        form = case.softplus, case.channel_major
+        model = model_of("SelectiveScan", inputs, DEFAULT_OPSET, *form)
+        parts.append((model, inputs, scan_truth(inputs, *form)))
     for conv in (ConvCase(1, 9, 5, 4), ConvCase(1, 9, 5, 3, activation=False)):
         inputs = cast(conv_inputs(conv), "float32")
         model = model_of("CausalConv1d", inputs, applied=conv.activation)
@@ -218,13 +236,33 @@ def test_forms_side_by_side_written_out() -> None:
 @pytest.mark.parametrize("case", FORMS, ids=str)
 def test_a_form_of_its_own_keeps_its_node(case: ScanCase) -> None:
     inputs = cast(scan_inputs(case), "float32")
-    model = model_of("SelectiveScan", inputs, applied=case.softplus)
+    model = model_of("SelectiveScan", inputs, DEFAULT_OPSET, case.softplus, case.channel_major)
     (node,) = model.graph.node
     assert list(node.input) == list(inputs)
-    assert [entry.i for entry in node.attribute if entry.name == "delta_softplus"] == [
-        case.softplus
-    ]
+    values = {entry.name: entry.i for entry in node.attribute}
+    assert values["delta_softplus"] == case.softplus
+    assert values.get("channel_major", 0) == case.channel_major
     assert model.ir_version == IR_VERSION
+
+
+@pytest.mark.parametrize("native", [False, True], ids=["bodies", "native"])
+@pytest.mark.parametrize("case", FORMS, ids=str)
+def test_layouts_written_out(case: ScanCase, native: bool) -> None:
+    """For what reads token-major tensors alone."""
+    inputs = cast(scan_inputs(case), "float32")
+    form = case.softplus, case.channel_major
+    model = model_of("SelectiveScan", inputs, DEFAULT_OPSET, *form)
+    before = copy.deepcopy(model.graph)
+    write_out_layouts(model.graph)
+    assert (before == model.graph) == (not case.channel_major)
+    (scan,) = (node for node in model.graph.node if node.domain == "dvmsr")
+    assert "channel_major" not in [entry.name for entry in scan.attribute if entry.i]
+    assert len(model.graph.node) == 1 + (len(inputs) - 3 if case.channel_major else 0)
+    bodies.attach(model)
+    onnx.checker.check_model(model, full_check=True)
+    assert_close(
+        session_of(model, native).run(None, inputs), scan_truth(inputs, *form), ("float32",) * 2
+    )
 
 
 def test_bodies_are_replaced_not_doubled() -> None:
@@ -248,3 +286,11 @@ def test_bodies_use_standard_operators_only() -> None:
     for body in model.functions:
         assert {node.domain for node in body.node} == {""}
         assert set(body.attribute) == {*bodies.ATTRIBUTES, ATTRIBUTE[body.name]}
+
+
+def test_a_channel_major_body_takes_the_attribute() -> None:
+    case = ScanCase(1, 5, 4, 3, channel_major=True)
+    inputs = cast(scan_inputs(case), "float32")
+    (body,) = model_of("SelectiveScan", inputs, channel_major=True).functions
+    assert {node.domain for node in body.node} == {""}
+    assert set(body.attribute) == {*bodies.ATTRIBUTES, "delta_softplus", "channel_major"}

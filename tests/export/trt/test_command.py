@@ -23,6 +23,7 @@ from dvmsr import checkpoint
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import DvmsrError, MissingComponentError, ParityError, UsageError
 from dvmsr.export import cli, export_onnx
+from dvmsr.export.onnx import bodies
 from dvmsr.export.plugin import build as plugin_build
 from dvmsr.export.trt import build as engine_build
 from dvmsr.export.trt import parity as engine_parity
@@ -335,6 +336,46 @@ def test_a_model_without_functions_needs_no_plugin(
     assert "net.onnx has its operators written out" in capsys.readouterr().err
     assert run(monkeypatch, "net.onnx", "--no-plugin", *RTX, "--max", "64x64") == 0
     assert read_engine(Path("net.rtx.engine"))[0].plugin is None
+
+
+def with_channel_major_scans(model: onnx.ModelProto) -> int:
+    """Has the scans read channel-major tensors, made by transposes; how many there are."""
+    orders = {0: [0, 2, 1], 1: [0, 2, 1], 3: [0, 2, 3, 1], 4: [0, 2, 3, 1], 8: [0, 2, 1]}
+    nodes = list(model.graph.node)
+    scans = [node for node in nodes if node.op_type == "SelectiveScan"]
+    for scan in scans:
+        y = scan.output[0]
+        made = []
+        for i, order in orders.items():
+            name = f"{y}_{i}"
+            made.append(onnx.helper.make_node("Transpose", [scan.input[i]], [name], perm=order))
+            scan.input[i] = name
+        scan.output[0] = f"{y}_channels"
+        scan.attribute.append(onnx.helper.make_attribute("channel_major", 1))
+        back = onnx.helper.make_node("Transpose", [scan.output[0]], [y], perm=[0, 2, 1])
+        at = next(i for i, node in enumerate(nodes) if node is scan)
+        nodes[at : at + 1] = [*made, scan, back]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
+    bodies.attach(model)
+    return len(scans)
+
+
+@pytest.mark.parametrize("plugin", [True, False], ids=["plugin", "bodies"])
+def test_a_model_of_channel_major_scans(
+    rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch, plugin: bool
+) -> None:
+    """The plugin reads token-major tensors alone."""
+    export_onnx(random_network(), "net.onnx", verify=False)
+    model = onnx.load("net.onnx")
+    scans = with_channel_major_scans(model)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, "channels.onnx")
+    options = [*RTX, "--max", "64x64", *([] if plugin else ["--no-plugin"])]
+    assert run(monkeypatch, "channels.onnx", *options) == 0
+    info, _ = read_engine(Path("channels.rtx.engine"))
+    assert info.plugin_layers == (2 * scans if plugin else 0)  # as many convolutions
 
 
 def change_version(node: onnx.NodeProto) -> None:

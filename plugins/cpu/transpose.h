@@ -1,0 +1,73 @@
+// Transposes W x W values in registers: within four lanes by ones and by pairs, for which all instruction sets
+// have an instruction, then runs of four and of eight lanes.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+#include "simd.h"
+
+namespace dvmsr {
+namespace {
+
+template <class V, int... I>
+DVMSR_INLINE V shuffled(V a, V b, std::integer_sequence<int, I...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, I...);
+#else
+  using Index = std::conditional_t<sizeof(Lane<V>) == 8, Int64s, Int32s>;
+  return __builtin_shuffle(a, b, Index{I...});
+#endif
+}
+// What `From::lane(i)` names, for each lane i of the result: lane i of a, or lane i - W of b.
+template <class From, class V, int... I>
+DVMSR_INLINE V chosen(V a, V b, std::integer_sequence<int, I...>) {
+  return shuffled(a, b, std::integer_sequence<int, From::lane(I)...>{});
+}
+
+// Of every four lanes of a and b the first two, or the last two (Part 1), in turns by ones or by pairs.
+template <int Part>
+struct Ones {
+  static constexpr int lane(int i) { return i / 4 * 4 + i % 4 / 2 + 2 * Part + i % 2 * W; }
+};
+template <int Part>
+struct Pairs {
+  static constexpr int lane(int i) { return i / 4 * 4 + i % 2 + 2 * Part + i % 4 / 2 * W; }
+};
+// Of every two runs of S lanes of a and b the first, or the second (Part 1).
+template <int S, int Part>
+struct Runs {
+  static constexpr int lane(int i) { return i % S + i / (2 * S) * 2 * S + Part * S + i / S % 2 * W; }
+};
+
+template <template <int> class From, class V>
+DVMSR_INLINE void exchange(V &a, V &b) {
+  constexpr auto lanes = std::make_integer_sequence<int, W>{};
+  const V first = chosen<From<0>>(a, b, lanes), second = chosen<From<1>>(a, b, lanes);
+  a = first;
+  b = second;
+}
+template <int Part>
+using Fours = Runs<4, Part>;
+template <int Part>
+using Eights = Runs<8, Part>;
+
+// Lane i of v[j] becomes lane j of v[i].
+template <class V>
+DVMSR_INLINE void transpose(V (&v)[W]) {
+  DVMSR_UNROLL for (int i = 0; i < W; i += 2) exchange<Ones>(v[i], v[i + 1]);
+  DVMSR_UNROLL for (int i = 0; i < W; i += 4) {
+    exchange<Pairs>(v[i], v[i + 2]);
+    exchange<Pairs>(v[i + 1], v[i + 3]);
+    std::swap(v[i + 1], v[i + 2]);
+  }
+  if constexpr (W >= 8)
+    DVMSR_UNROLL for (int i = 0; i < W; ++i)
+      if (i % 8 < 4) exchange<Fours>(v[i], v[i + 4]);
+  if constexpr (W >= 16)
+    DVMSR_UNROLL for (int i = 0; i < W; ++i)
+      if (i % 16 < 8) exchange<Eights>(v[i], v[i + 8]);
+}
+
+}  // namespace
+}  // namespace dvmsr
