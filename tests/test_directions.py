@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "kernels": "errors utils",
     "weights": "errors utils",
     "ops": "errors utils kernels",
+    "compat": "errors ops",
     "model": f"{LOW} ops",
     "analysis": f"{LOW} ops model",
     "checkpoint": f"{LOW} ops model weights",

@@ -12,33 +12,39 @@ Each takes the fastest way that the device offers:
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, bfloat16, float16, float32, float64
-from torch.compiler import assume_constant_result
 
 from dvmsr.errors import DvmsrError
 from dvmsr.kernels import cpu
 from dvmsr.ops.chunked import causal_conv1d_shifted, selective_scan_chunked
 from dvmsr.ops.layout import channels_first
 
-__all__ = ["allow_compilation", "causal_conv1d", "selective_scan"]
+__all__ = ["causal_conv1d", "selective_scan"]
 
 MAX_CUDA_STATE = 64
 """The largest N of dvmsr's CUDA kernels."""
 
 
-def allow_compilation() -> None:
-    """Let torch.compile take what was found out about this machine for constants; it cannot trace
-    into finding it out. Call it before the first compiled call."""
-    for found in (_uses_native, _uses_cuda):
-        assume_constant_result(found)
+Found = Callable[[], bool]
 
 
+def _constant_when_compiled(found: Found) -> Found:
+    """torch.compile takes what was found out about this machine for a constant: it cannot trace
+    into finding it out. As `torch.compiler.assume_constant_result`, which needs seconds to import
+    the compiler."""
+    found._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return found
+
+
+@_constant_when_compiled
 def _uses_native() -> bool:
     return _has_native_operators()
 
 
+@_constant_when_compiled
 def _uses_cuda() -> bool:
     return _has_cuda_kernels()
 
@@ -81,7 +87,7 @@ def _mamba_scan() -> Any:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError:
         return None
-    return selective_scan_fn
+    return _unless_stand_in(selective_scan_fn)
 
 
 @functools.cache
@@ -90,7 +96,12 @@ def _causal_conv1d_fn() -> Any:
         from causal_conv1d import causal_conv1d_fn
     except ImportError:
         return None
-    return causal_conv1d_fn
+    return _unless_stand_in(causal_conv1d_fn)
+
+
+def _unless_stand_in(function: Any) -> Any:
+    """Those of `dvmsr.compat` under these names would only lead back here."""
+    return None if function.__module__.startswith("dvmsr.") else function
 
 
 def _check(operator: str, **tensors: tuple[Tensor | None, tuple[int, ...]]) -> None:

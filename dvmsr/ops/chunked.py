@@ -31,7 +31,8 @@ def _scan_chunk(
         state = torch.cat([state[:, :reach], joined], 1)
         decay = torch.cat([decay[:, :reach], decay[:, reach:] * decay[:, :-reach]], 1)
         reach *= 2
-    read = torch.einsum("btgdn,btgn->btgd", state.unflatten(2, (groups, -1)), C)
+    # Not a matrix product, which autocast would halve.
+    read = (state.unflatten(2, (groups, -1)) * C.unsqueeze(3)).sum(-1)  # (B, T, G, D/G)
     return read.flatten(2), state[:, -1].clone()
 
 

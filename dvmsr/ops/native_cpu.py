@@ -1,4 +1,9 @@
-"""The native CPU kernels as `torch.library` operators with fake kernels and gradients."""
+"""The native CPU kernels as `torch.library` operators with fake kernels and gradients.
+
+The kernels are token-major. Where tokens lie side by side in an input (`channel_major`), as in what
+mamba-ssm is called with, it is copied; y and each gradient then lie as the input that they belong
+to.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import Structure
@@ -30,7 +35,8 @@ class _Kernels:
         outputs = torch.empty_like(dense[0]), torch.empty_like(dense[self.state])
         arguments = self._describe(dense, form), self.outputs(*addresses(outputs))
         cpu.call(f"{self.name}_forward", *arguments, threads=torch.get_num_threads())
-        return outputs
+        assert inputs[0] is not None
+        return _laid_out(outputs[0], inputs[0]), outputs[1]
 
     def backward(
         self, inputs: Sequence[Tensor], output_gradients: Sequence[Tensor], *form: bool
@@ -44,7 +50,7 @@ class _Kernels:
             self.gradients(*addresses(gradients)),
             threads=torch.get_num_threads(),
         )
-        return gradients
+        return [_laid_out(t, like) for t, like in zip(gradients, inputs, strict=True)]
 
     def _describe(self, dense: tuple[Tensor, ...], form: tuple[bool, ...]) -> Structure:
         dtype = cpu.DTYPES[str(dense[0].dtype).removeprefix("torch.")]
@@ -52,7 +58,38 @@ class _Kernels:
 
 
 def _dense(tensors: Iterable[Tensor | None]) -> tuple[Tensor, ...]:
-    return tuple(tensor.contiguous() for tensor in tensors if tensor is not None)
+    return tuple(_token_major(tensor) for tensor in tensors if tensor is not None)
+
+
+def channel_major(tensor: Tensor) -> bool:
+    """Whether the tokens of (B, L, ...) lie side by side."""
+    return tensor.dim() >= 3 and tensor.stride(1) == 1
+
+
+def _token_major(tensor: Tensor) -> Tensor:
+    if not channel_major(tensor) or tensor.is_contiguous():
+        return tensor.contiguous()
+    dense = torch.empty(tensor.shape, dtype=tensor.dtype)
+    for to, source in zip(dense, tensor, strict=True):  # PyTorch transposes matrices in blocks
+        to.flatten(1).copy_(source.flatten(1))
+    return dense
+
+
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A token-major tensor, its tokens side by side if those of `like` are."""
+    if not channel_major(like):
+        return tensor
+    result = _empty_like(like)
+    for to, source in zip(result.movedim(1, -1), tensor, strict=True):
+        to.flatten(0, -2).copy_(source.flatten(1).t())
+    return result
+
+
+def _empty_like(tensor: Tensor) -> Tensor:
+    if tensor.device.type == "cpu" and channel_major(tensor):
+        batch, length, *others = tensor.shape
+        return tensor.new_empty(batch, *others, length).movedim(-1, 1)
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def addresses(tensors: Iterable[Tensor]) -> list[int]:
@@ -127,22 +164,16 @@ def causal_conv1d_backward(
     return _CONV.backward(inputs, (y_grad, new_tail_grad), activation)
 
 
-def _fake_like(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in tensors]
-
-
 def _fake_scan(*arguments: Any) -> tuple[Tensor, Tensor]:
-    y, h_last = _fake_like((arguments[0], arguments[7]))
-    return y, h_last
+    return _empty_like(arguments[0]), arguments[7].new_empty(arguments[7].shape)
 
 
 def _fake_conv(*arguments: Any) -> tuple[Tensor, Tensor]:
-    y, new_tail = _fake_like((arguments[0], arguments[3]))
-    return y, new_tail
+    return _empty_like(arguments[0]), arguments[3].new_empty(arguments[3].shape)
 
 
 def _fake_gradients(inputs: list[Tensor], *_: Any) -> list[Tensor]:
-    return _fake_like(inputs)
+    return [_empty_like(tensor) for tensor in inputs]
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 import torch
 
-from dvmsr import ops
 from dvmsr.model import DVMSR
 
 BACKEND = "inductor"
@@ -14,6 +13,5 @@ def compile_blocks(model: DVMSR) -> None:
     One compilation serves all blocks of equal depth. Only their `forward` is replaced: names of
     parameters remain, and hooks, which distillation sets anew in each step, run outside.
     """
-    ops.allow_compilation()
     for block in model.layers:
         block.forward = torch.compile(block.forward, backend=BACKEND)

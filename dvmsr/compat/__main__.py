@@ -1,0 +1,53 @@
+"""`python -m dvmsr.compat script.py ARGUMENTS` or `python -m dvmsr.compat -m module ARGUMENTS`: runs
+it as `python` would, with the stand-ins of `dvmsr.compat` in place."""
+
+import runpy
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from dvmsr.compat.stand_ins import install
+
+USAGE = "usage: python -m dvmsr.compat script.py ARGUMENTS, or -m module ARGUMENTS"
+
+
+def main(arguments: list[str]) -> None:
+    """Ends as the script ends; exit code 2 where none is named or found."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        print(f"{USAGE}\n\n{__doc__}")
+        return
+    as_module = arguments[:1] == ["-m"]
+    sys.argv = arguments[as_module:]
+    if not sys.argv or sys.argv[0].startswith("-"):
+        sys.exit(_usage_error(USAGE))
+    script = Path(sys.argv[0])
+    if not as_module and not script.exists():
+        sys.exit(_usage_error(f"{script} does not exist; check the path"))
+    install()
+    sys.excepthook = _show_without_us
+    if as_module:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(script.resolve().parent)
+        runpy.run_path(str(script), run_name="__main__")
+
+
+def _usage_error(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
+
+
+def _show_without_us(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """The traceback from the script's own lines on."""
+    while traceback is not None and (
+        traceback.tb_frame.f_globals.get("__name__") == "runpy"
+        or traceback.tb_frame.f_code.co_filename == __file__
+    ):
+        traceback = traceback.tb_next
+    sys.__excepthook__(kind, error.with_traceback(traceback), traceback)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,269 @@
+"""mamba-ssm's `Mamba` and the blocks around it, with its parameter names and shapes, so that state
+dicts load both ways."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dvmsr.compat.conv import causal_conv1d_update
+from dvmsr.compat.inner import inner
+from dvmsr.compat.norm import RMSNorm, layer_norm_fn
+from dvmsr.compat.refusals import NotSupportedError
+from dvmsr.compat.scan import selective_state_update
+
+
+class Mamba(nn.Module):
+    """The Mamba block (arXiv 2312.00752, Figure 3).
+
+    Args:
+        d_model: M, channels outside.
+        d_state: N.
+        d_conv: K, width of the convolution.
+        expand: D is expand times M.
+        dt_rank: R, inputs of the projection to delta; "auto" is a sixteenth of M.
+        dt_min, dt_max, dt_init_floor: range of the first steps, softplus(dt_proj.bias).
+        dt_init, dt_scale: "random" or "constant" first weights of dt_proj, and their scale.
+        conv_bias, bias: whether the convolution, the outer projections have one.
+        use_fast_path: changes nothing here.
+        layer_idx: the key of this block's states in `inference_params`.
+
+    Raises:
+        NotSupportedError: for another dt_init.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | str = "auto",
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init: str = "random",
+        dt_scale: float = 1.0,
+        dt_init_floor: float = 1e-4,
+        conv_bias: bool = True,
+        bias: bool = False,
+        use_fast_path: bool = True,
+        layer_idx: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.d_model = d_model
+        self.d_state = d_state
+        self.d_conv = d_conv
+        self.expand = expand
+        self.d_inner = int(expand * d_model)
+        self.dt_rank = math.ceil(d_model / 16) if isinstance(dt_rank, str) else dt_rank
+        self.use_fast_path = use_fast_path
+        self.layer_idx = layer_idx
+        self.activation = "silu"
+        self.act = nn.SiLU()
+        self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **options)
+        self.conv1d = nn.Conv1d(
+            self.d_inner,
+            self.d_inner,
+            d_conv,
+            groups=self.d_inner,
+            padding=d_conv - 1,
+            bias=conv_bias,
+            **options,
+        )
+        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **options)
+        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True, **options)
+        spread = self.dt_rank**-0.5 * dt_scale
+        if dt_init == "random":
+            nn.init.uniform_(self.dt_proj.weight, -spread, spread)
+        elif dt_init == "constant":
+            nn.init.constant_(self.dt_proj.weight, spread)
+        else:
+            raise NotSupportedError(f"Mamba: dt_init {dt_init!r} is neither random nor constant")
+        low, high = math.log(dt_min), math.log(dt_max)
+        step = torch.exp(low + (high - low) * torch.rand(self.d_inner, **options))
+        step = step.clamp(min=dt_init_floor)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus of it is step
+        A = torch.arange(1, d_state + 1, dtype=torch.float32, device=device)
+        self.A_log = nn.Parameter(A.log().repeat(self.d_inner, 1))  # FP32, as is D
+        self.D = nn.Parameter(torch.ones(self.d_inner, device=device))
+        self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **options)
+        # What training scripts ask the parameters about.
+        self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
+        self.A_log._no_weight_decay = True  # type: ignore[attr-defined]
+        self.D._no_weight_decay = True  # type: ignore[attr-defined]
+
+    def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
+        """(B, L, M) to (B, L, M).
+
+        With `inference_params` (`seqlen_offset`, `key_value_memory_dict`) the states after the last
+        token are kept there; beyond offset 0 they are what one more token, L = 1, continues from.
+        """
+        if inference_params is not None:
+            states = self._get_states_from_cache(inference_params, hidden_states.shape[0])
+            if inference_params.seqlen_offset > 0:
+                return self.step(hidden_states, *states)[0]
+        x, z = self.in_proj(hidden_states).chunk(2, -1)  # (B, L, D)
+        y, h_last = inner(
+            x,
+            z,
+            self.conv1d.weight,
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self._A(),
+            D=self.D,
+            delta_bias=self.dt_proj.bias,
+        )
+        if inference_params is not None:
+            conv_state, ssm_state = states
+            conv_state.copy_(F.pad(x.detach().mT, (self.d_conv - x.shape[1], 0)))
+            ssm_state.copy_(h_last.detach())
+        return self.out_proj(y)
+
+    def step(
+        self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One token (B, 1, M); the states (B, D, K) and (B, D, N) are updated in place.
+
+        Returns:
+            (B, 1, M), and the two states.
+
+        Raises:
+            NotSupportedError: for more than one token.
+        """
+        if hidden_states.shape[1] != 1:
+            raise NotSupportedError(f"Mamba.step: {hidden_states.shape[1]} tokens, takes one")
+        x, z = self.in_proj(hidden_states.squeeze(1)).chunk(2, -1)  # (B, D)
+        x = causal_conv1d_update(
+            x, conv_state, self.conv1d.weight.squeeze(1), self.conv1d.bias, self.activation
+        )
+        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], -1)
+        dt = F.linear(dt, self.dt_proj.weight)
+        y = selective_state_update(
+            ssm_state, x, dt, self._A(), B, C, self.D, z, self.dt_proj.bias, True
+        )
+        return self.out_proj(y).unsqueeze(1), conv_state, ssm_state
+
+    def _A(self) -> Tensor:
+        return -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())
+
+    def allocate_inference_cache(
+        self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Zero states for `step`: (B, D, K) and (B, D, N)."""
+        conv, step = self.conv1d.weight, self.dt_proj.weight
+        return (
+            conv.new_zeros(batch_size, self.d_inner, self.d_conv, dtype=dtype or conv.dtype),
+            step.new_zeros(batch_size, self.d_inner, self.d_state, dtype=dtype or step.dtype),
+        )
+
+    def _get_states_from_cache(
+        self, inference_params: Any, batch_size: int, initialize_states: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        if self.layer_idx is None:
+            raise ValueError("Mamba: inference_params needs a layer_idx; give it to the constructor")
+        kept = inference_params.key_value_memory_dict
+        if self.layer_idx not in kept:
+            kept[self.layer_idx] = self.allocate_inference_cache(batch_size, 0)
+        elif initialize_states:
+            for state in kept[self.layer_idx]:
+                state.zero_()
+        conv_state, ssm_state = kept[self.layer_idx]
+        return conv_state, ssm_state
+
+
+class Block(nn.Module):
+    """Addition, norm, mixer, as in mamba-ssm 1.x (`mamba_ssm.modules.mamba_simple.Block`)."""
+
+    mlp: nn.Module | None = None
+
+    def __init__(
+        self,
+        dim: int,
+        mixer_cls: Callable[[int], nn.Module],
+        norm_cls: Callable[[int], nn.Module] = nn.LayerNorm,
+        fused_add_norm: bool = False,
+        residual_in_fp32: bool = False,
+    ) -> None:
+        super().__init__()
+        self.residual_in_fp32 = residual_in_fp32
+        self.fused_add_norm = fused_add_norm
+        self.mixer = mixer_cls(dim)
+        self.norm = norm_cls(dim)
+        self._check(self.norm)
+
+    def _check(self, norm: nn.Module) -> None:
+        if self.fused_add_norm and not isinstance(norm, (nn.LayerNorm, RMSNorm)):
+            raise TypeError(f"Block: fused_add_norm takes LayerNorm or RMSNorm, not {norm}")
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        residual: Tensor | None = None,
+        inference_params: Any = None,
+        **mixer_options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """The mixer's output and the new residual, both (B, L, M), from those of the block before."""
+        hidden_states, residual = self._add_and_norm(self.norm, hidden_states, residual)
+        hidden_states = self.mixer(
+            hidden_states, inference_params=inference_params, **mixer_options
+        )
+        if self.mlp is not None:
+            hidden_states, residual = self._add_and_norm(self.norm2, hidden_states, residual)
+            hidden_states = self.mlp(hidden_states)
+        return hidden_states, residual
+
+    def _add_and_norm(
+        self, norm: Any, hidden_states: Tensor, residual: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if self.fused_add_norm:
+            y, residual = layer_norm_fn(
+                hidden_states,
+                norm.weight,
+                norm.bias,
+                residual=residual,
+                prenorm=True,
+                residual_in_fp32=self.residual_in_fp32,
+                eps=norm.eps,
+                is_rms_norm=isinstance(norm, RMSNorm),
+            )
+            return y, residual
+        residual = hidden_states if residual is None else hidden_states + residual
+        y = norm(residual.to(norm.weight.dtype))
+        return y, residual.float() if self.residual_in_fp32 else residual
+
+    def allocate_inference_cache(
+        self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **options: Any
+    ) -> Any:
+        """The mixer's."""
+        allocate: Any = self.mixer.allocate_inference_cache
+        return allocate(batch_size, max_seqlen, dtype=dtype, **options)
+
+
+class BlockWithMlp(Block):
+    """As in mamba-ssm 2.x (`mamba_ssm.modules.block.Block`): an MLP, if it is not nn.Identity,
+    follows with a norm of its own."""
+
+    def __init__(
+        self,
+        dim: int,
+        mixer_cls: Callable[[int], nn.Module],
+        mlp_cls: Callable[[int], nn.Module],
+        norm_cls: Callable[[int], nn.Module] = nn.LayerNorm,
+        fused_add_norm: bool = False,
+        residual_in_fp32: bool = False,
+    ) -> None:
+        super().__init__(dim, mixer_cls, norm_cls, fused_add_norm, residual_in_fp32)
+        if mlp_cls is nn.Identity:
+            self.mlp = None
+        else:
+            self.norm2 = norm_cls(dim)
+            self.mlp = mlp_cls(dim)
+            self._check(self.norm2)
