@@ -3,6 +3,8 @@ scan, every form of the call, and what is refused."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -170,20 +172,23 @@ def test_compiles_in_one_graph(dynamic: bool) -> None:
 @pytest.mark.slow
 def test_is_one_node_of_an_exported_program() -> None:
     class Network(torch.nn.Module):
-        def forward(self, **given: torch.Tensor) -> torch.Tensor:
-            result = selective_scan_fn(**given, delta_softplus=True)
-            assert isinstance(result, torch.Tensor)
-            return result
+        def forward(self, u: Any, delta: Any, A: Any, B: Any, C: Any) -> Any:
+            return selective_scan_fn(u, delta, A, B, C, delta_softplus=True)
 
-    case = ScanCase(2, 12, 8, 4, groups=2)
-    given = as_tensors(channel_major(zero_start(case)), torch.float32)
+    def inputs(batch: int, length: int) -> tuple[torch.Tensor, ...]:
+        case = ScanCase(batch, length, 8, 4, groups=2)
+        given = as_tensors(channel_major(zero_start(case)), torch.float32)
+        return tuple(given[name] for name in ("u", "delta", "A", "B", "C"))
+
     batch, length = torch.export.Dim("batch", max=8), torch.export.Dim("length", max=4096)
-    axes = {n: {0: batch, t.dim() - 1: length} if t.dim() > 2 else None for n, t in given.items()}
-    program = torch.export.export(Network(), (), given, dynamic_shapes={"given": axes})
+    sequence, rows = {0: batch, 2: length}, {0: batch, 3: length}
+    program = torch.export.export(
+        Network(), inputs(2, 12), dynamic_shapes=(sequence, sequence, None, rows, rows)
+    )
     names = [str(node.target) for node in program.graph.nodes]
     assert names.count("dvmsr.selective_scan.default") == 1
-    other = as_tensors(channel_major(zero_start(ScanCase(3, 31, 8, 4, groups=2))), torch.float32)
-    torch.testing.assert_close(program.module()(**other), call(other, case)[0])
+    other = inputs(3, 31)
+    torch.testing.assert_close(program.module()(*other), Network()(*other))
 
 
 def small() -> dict[str, torch.Tensor]:
