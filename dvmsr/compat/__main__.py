@@ -1,5 +1,5 @@
-"""`python -m dvmsr.compat script.py ARGUMENTS` or `python -m dvmsr.compat -m module ARGUMENTS`: runs
-it as `python` would, with the stand-ins of `dvmsr.compat` in place."""
+"""`python -m dvmsr.compat script.py ARGUMENTS` or `python -m dvmsr.compat -m module ARGUMENTS`:
+runs it as `python` would, with the stand-ins of `dvmsr.compat` in place."""
 
 import runpy
 import sys

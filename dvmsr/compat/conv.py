@@ -78,7 +78,10 @@ def causal_conv1d_update(
     Raises:
         NotSupportedError: with cache_seqlens or conv_state_indices, or for another activation.
     """
-    for name, given in (("cache_seqlens", cache_seqlens), ("conv_state_indices", conv_state_indices)):
+    for name, given in (
+        ("cache_seqlens", cache_seqlens),
+        ("conv_state_indices", conv_state_indices),
+    ):
         if given is not None:
             raise NotSupportedError(f"causal_conv1d_update: {name} is not supported")
     applied = _applies_silu(activation)

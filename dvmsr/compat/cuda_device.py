@@ -7,7 +7,7 @@ import torch
 _original = torch.cuda.device
 
 
-class _Device(_original):  # type: ignore[misc, valid-type]
+class _Device(_original):
     """As `torch.cuda.device`, but nothing happens for a CPU's device, or for the current one where
     there is no GPU: both of which it refuses."""
 

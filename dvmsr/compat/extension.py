@@ -1,6 +1,6 @@
 """The compiled modules that networks call from autograd Functions of their own: `fwd` and `bwd` of
-`selective_scan_cuda` (mamba-ssm) and of `selective_scan_cuda_core`, `_oflex`, `_nrow` and `_ndstate`
-(VMamba).
+mamba-ssm's `selective_scan_cuda` and VMamba's `selective_scan_cuda_core`, `_oflex`, `_nrow` and
+`_ndstate`.
 
 All are channel-major. `fwd` returns y (B, D, L), then x (B, D, 1, 2N), of which x[..., 1::2] is the
 last state and the rest zeros, then, with a gate, the gated y. `bwd` computes from the inputs alone

@@ -1,5 +1,5 @@
-"""Convolution, projections and scan in one call: mamba-ssm's `mamba_inner_fn` and the forms that Vim
-added, over one token-major function, which is what the `Mamba` module uses."""
+"""Convolution, projections and scan in one call: mamba-ssm's `mamba_inner_fn` and the forms that
+Vim added, over one token-major function, which is what the `Mamba` module uses."""
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +72,9 @@ def inner(
     refuse_complex(A_b)
     (A_b,) = parameters(A_b, like=x)
     assert A_b is not None
-    flipped = [tensor.flip(1) for tensor in (x, delta, B_rows, C_rows, z)]
+    x, delta, B_rows, C_rows, z = (tensor.flip(1) for tensor in (x, delta, B_rows, C_rows, z))
     back, _ = ops.selective_scan(
-        *flipped[:2], A_b, *flipped[2:4], D, delta_bias, None, flipped[4], delta_softplus
+        x, delta, A_b, B_rows, C_rows, D, delta_bias, None, z, delta_softplus
     )
     return y + back.flip(1), h_last
 

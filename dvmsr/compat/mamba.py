@@ -168,7 +168,9 @@ class Mamba(nn.Module):
         self, inference_params: Any, batch_size: int, initialize_states: bool = False
     ) -> tuple[Tensor, Tensor]:
         if self.layer_idx is None:
-            raise ValueError("Mamba: inference_params needs a layer_idx; give it to the constructor")
+            raise ValueError(
+                "Mamba: inference_params needs a layer_idx, to be given when it is made"
+            )
         kept = inference_params.key_value_memory_dict
         if self.layer_idx not in kept:
             kept[self.layer_idx] = self.allocate_inference_cache(batch_size, 0)
@@ -210,7 +212,7 @@ class Block(nn.Module):
         inference_params: Any = None,
         **mixer_options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """The mixer's output and the new residual, both (B, L, M), from those of the block before."""
+        """The mixer's output and the new residual, both (B, L, M), from the block before's."""
         hidden_states, residual = self._add_and_norm(self.norm, hidden_states, residual)
         hidden_states = self.mixer(
             hidden_states, inference_params=inference_params, **mixer_options

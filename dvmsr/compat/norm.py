@@ -124,6 +124,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.drop = nn.Dropout(dropout_p) if dropout_p > 0.0 else None
         self.weight = nn.Parameter(torch.empty(hidden_size, device=device, dtype=dtype))
+        self.bias: nn.Parameter | None
         self.register_parameter("bias", None)
         self.reset_parameters()
 

@@ -1,5 +1,5 @@
-"""The selective scan as mamba-ssm offers it, channel-major: `mamba_ssm.ops.selective_scan_interface`
-and `mamba_ssm.ops.triton.selective_state_update`."""
+"""The selective scan as mamba-ssm offers it, channel-major: `selective_scan_fn` and, for one token,
+`selective_state_update`."""
 
 import torch
 from torch import Tensor

@@ -88,6 +88,7 @@ def load() -> ctypes.CDLL:
         forward.argtypes = [POINTER(inputs), POINTER(outputs), executor]
         backward = getattr(library, f"dvmsr_{operator}_backward")
         backward.argtypes = [POINTER(inputs), c_void_p, c_void_p, POINTER(gradients), executor]
+    library.dvmsr_transpose.argtypes = [c_void_p, c_void_p, *[c_int64] * 4, executor]
     return library
 
 

@@ -5,6 +5,7 @@ mamba-ssm is called with, it is copied; y and each gradient then lie as the inpu
 to.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import Structure
 from dataclasses import dataclass
@@ -69,19 +70,33 @@ def channel_major(tensor: Tensor) -> bool:
 def _token_major(tensor: Tensor) -> Tensor:
     if not channel_major(tensor) or tensor.is_contiguous():
         return tensor.contiguous()
-    dense = torch.empty(tensor.shape, dtype=tensor.dtype)
-    for to, source in zip(dense, tensor, strict=True):  # PyTorch transposes matrices in blocks
-        to.flatten(1).copy_(source.flatten(1))
-    return dense
+    batch, length, *others = tensor.shape
+    return _transposed(tensor.movedim(1, -1), (batch, length, *others), tensor.numel(), length)
 
 
 def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     """A token-major tensor, its tokens side by side if those of `like` are."""
     if not channel_major(like):
         return tensor
-    result = _empty_like(like)
-    for to, source in zip(result.movedim(1, -1), tensor, strict=True):
-        to.flatten(0, -2).copy_(source.flatten(1).t())
+    batch, length, *others = like.shape
+    width = math.prod(others)
+    return _transposed(tensor, (batch, *others, length), tensor.numel(), width).movedim(-1, 1)
+
+
+def _transposed(tensor: Tensor, shape: tuple[int, ...], count: int, columns: int) -> Tensor:
+    """(B, rows, columns) in memory, each matrix transposed, with that shape."""
+    source = tensor.contiguous()
+    result = source.new_empty(shape)
+    if count:
+        cpu.call(
+            "transpose",
+            *addresses((source, result)),
+            shape[0],
+            count // shape[0] // columns,
+            columns,
+            source.element_size(),
+            threads=torch.get_num_threads(),
+        )
     return result
 
 

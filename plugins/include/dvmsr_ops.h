@@ -120,6 +120,11 @@ DVMSR_API dvmsr_status dvmsr_causal_conv1d_backward(const dvmsr_conv_inputs *in,
                                                     const dvmsr_conv_gradients *out,
                                                     const dvmsr_executor *executor);
 
+/* (batch, rows, columns) to (batch, columns, rows), dense; elements of 4 or 8 bytes. For sequences
+ * whose tokens lie side by side, (B, D, L), which the operators do not take. */
+DVMSR_API dvmsr_status dvmsr_transpose(const void *from, void *to, int64_t batch, int64_t rows,
+                                       int64_t columns, int64_t size, const dvmsr_executor *executor);
+
 #ifdef __cplusplus
 }
 #endif

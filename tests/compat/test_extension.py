@@ -95,7 +95,11 @@ def test_one_delta_for_several_channels() -> None:
     case = ScanCase(1, 9, 6, 3, groups=1, gate=False)
     given = as_tensors(channel_major(zero_start(case)))
     few = {**given, "delta": given["delta"][:, ::3], "delta_bias": given["delta_bias"][::3]}
-    many = {**given, **{k: few[k].repeat_interleave(3, 1 - (k != "delta")) for k in few if "delta" in k}}
+    many = {
+        **given,
+        "delta": few["delta"].repeat_interleave(3, 1),
+        "delta_bias": few["delta_bias"].repeat_interleave(3),
+    }
     order = ("u", "delta", "A", "B", "C", "D", "delta_bias")
     module = extension.SelectiveScanCudaCore
     (y, x), (y_many, _) = (module.fwd(*in_order(g, order), True, 1) for g in (few, many))

@@ -60,7 +60,7 @@ def test_halves_are_added_and_normalised_in_fp32(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("wide", [True, False])
 def test_type_of_the_first_residual(wide: bool) -> None:
     x = torch.randn(3, D).half()
-    y, kept = RMSNorm(D)(x, prenorm=True, residual_in_fp32=wide)
+    _, kept = RMSNorm(D)(x, prenorm=True, residual_in_fp32=wide)
     assert kept.dtype == (torch.float32 if wide else torch.float16)
     torch.testing.assert_close(kept, x.to(kept.dtype))
 

@@ -15,6 +15,7 @@ import torch
 from dvmsr import compat
 from dvmsr.compat.table import STAND_INS
 
+
 def test_nothing_changes_without_install() -> None:
     """In a process of its own, in which nothing else was imported."""
     script = (
@@ -74,7 +75,7 @@ def test_a_missing_name_is_named() -> None:
         exec("from mamba_ssm.ops.selective_scan_interface import other_fn", {})
     module = importlib.import_module("mamba_ssm.ops.selective_scan_interface")
     with pytest.raises(AttributeError, match=sentence):
-        module.other_fn
+        _ = module.other_fn
     assert not hasattr(module, "other_fn")
     with pytest.raises(ModuleNotFoundError, match="mamba_ssm has no distributed"):
         importlib.import_module("mamba_ssm.distributed.tensor_parallel")
