@@ -1,12 +1,11 @@
-"""What transposing to the operators' layout costs other people's networks, beside the scan itself.
+"""What transposes beside the scan cost other people's networks, and a scan that needs none.
 
     python benchmarks/cpu/layout.py
 
-Networks in the layout of mamba-ssm hold u and delta as (B, D, L) and take y so; the operator reads
-(B, L, D). Timed on one thread, one node of SelectiveScan without a gate: `operator` on tokens as it
-reads them, `with_layout` with the transposes of u, delta, B and C before and of y after it. Their
-difference is the most that an operator for channel-major tensors could save, as it would have to
-read them no slower.
+Networks in the layout of mamba-ssm hold u and delta as (B, D, L), B and C as (B, G, N, L), and take
+y as (B, D, L). Timed is one node of SelectiveScan without a gate: `with_layout` with the transposes
+of u, delta, B and C before and of y after it, `channel_major` on the tensors as they are, and
+`operator` on token-major ones, which would need no transposes.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 from dvmsr.runtime.bench import machine
 
+KINDS = ("operator", "with_layout", "channel_major")
 SHAPES = {
     "MambaIR light, 64x64": (4096, 480, 4, 16),
     "VMamba tiny, stage 1 of 224x224": (3136, 768, 4, 1),
@@ -33,25 +33,26 @@ SHAPES = {
 PARAMETERS = ("A", "D", "delta_bias", "h0")
 
 
-def model(sizes: tuple[int, int, int, int], channel_major: bool) -> onnx.ModelProto:
-    """One scan of these sizes, batch 1; u, delta, y (B, D, L) and B, C (B, G, N, L), or as the
-    operator has them."""
+def model(sizes: tuple[int, int, int, int], kind: str) -> onnx.ModelProto:
+    """One scan of these sizes, batch 1; u, delta, y (B, D, L) and B, C (B, G, N, L), but for
+    `operator`."""
     L, D, G, N = sizes
     own = {"u": (1, L, D), "delta": (1, L, D), "B": (1, L, G, N), "C": (1, L, G, N)}
     given = {"u": (1, D, L), "delta": (1, D, L), "B": (1, G, N, L), "C": (1, G, N, L)}
-    shapes = {**(given if channel_major else own), "A": (D, N), "D": (D,), "delta_bias": (D,)}
+    shapes = {**(own if kind == "operator" else given), "A": (D, N), "D": (D,), "delta_bias": (D,)}
     shapes |= {"h0": (1, D, N)}
     nodes = []
     names = {name: name for name in shapes}
-    if channel_major:
+    if kind == "with_layout":
         for name in given:
             order = [0, 2, 1] if len(given[name]) == 3 else [0, 3, 1, 2]
             names[name] = f"{name}_tokens"
             nodes.append(helper.make_node("Transpose", [name], [names[name]], perm=order))
     inputs = [names[name] for name in ("u", "delta", "A", "B", "C", "D", "delta_bias", "h0")]
-    outputs = ["y_tokens" if channel_major else "y", "h_last"]
-    nodes.append(helper.make_node("SelectiveScan", inputs, outputs, domain=DOMAIN, **ATTRIBUTES))
-    if channel_major:
+    outputs = ["y_tokens" if kind == "with_layout" else "y", "h_last"]
+    form = {**ATTRIBUTES, "channel_major": int(kind == "channel_major")}
+    nodes.append(helper.make_node("SelectiveScan", inputs, outputs, domain=DOMAIN, **form))
+    if kind == "with_layout":
         nodes.append(helper.make_node("Transpose", ["y_tokens"], ["y"], perm=[0, 2, 1]))
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -67,7 +68,7 @@ def model(sizes: tuple[int, int, int, int], channel_major: bool) -> onnx.ModelPr
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-def feeds(sizes: tuple[int, int, int, int], channel_major: bool) -> dict[str, np.ndarray]:
+def feeds(sizes: tuple[int, int, int, int], kind: str) -> dict[str, np.ndarray]:
     """The same values in either layout."""
     L, D, G, N = sizes
     rng = np.random.default_rng(0)
@@ -81,7 +82,7 @@ def feeds(sizes: tuple[int, int, int, int], channel_major: bool) -> dict[str, np
         "delta_bias": np.full(D, -4.0),
         "h0": np.zeros((1, D, N)),
     }
-    if channel_major:
+    if kind != "operator":
         for name in ("u", "delta"):
             values[name] = values[name].transpose(0, 2, 1)
         for name in ("B", "C"):
@@ -90,11 +91,11 @@ def feeds(sizes: tuple[int, int, int, int], channel_major: bool) -> dict[str, np
 
 
 def contestant(
-    sizes: tuple[int, int, int, int], channel_major: bool, options: onnxruntime.SessionOptions
+    sizes: tuple[int, int, int, int], kind: str, options: onnxruntime.SessionOptions
 ) -> Callable[[], np.ndarray]:
-    data = model(sizes, channel_major).SerializeToString()
+    data = model(sizes, kind).SerializeToString()
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    given = feeds(sizes, channel_major)
+    given = feeds(sizes, kind)
     return lambda: session.run(["y"], given)[0]
 
 
@@ -102,29 +103,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--races", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = arguments.threads
     options.register_custom_ops_library(str(cpu.library_path()))
     found = {}
     for name, sizes in SHAPES.items():
-        contestants = {
-            kind: contestant(sizes, kind == "with_layout", options)
-            for kind in ("operator", "with_layout")
-        }
-        y, other = (run() for run in contestants.values())
-        np.testing.assert_array_equal(other.transpose(0, 2, 1), y)
-        times = race(contestants, "operator", arguments.rounds, 2, arguments.races)
-        layout = times["with_layout"]["p50_ms"] - times["operator"]["p50_ms"]
-        found[name] = {"L D G N": sizes, "times": times, "layout_ms": layout}
+        contestants = {kind: contestant(sizes, kind, options) for kind in KINDS}
+        y, *others = (run() for run in contestants.values())
+        for other in others:
+            np.testing.assert_array_equal(other.transpose(0, 2, 1), y)
+        times = race(contestants, "with_layout", arguments.rounds, 2, arguments.races)
+        found[name] = {"L D G N": sizes, "times": times}
     write(
         "cpu-layout",
         {
-            "what": "selective scan without a gate, batch 1, FP32, 1 thread, and its transposes",
+            "what": "selective scan without a gate, batch 1, FP32: token-major, with transposes "
+            "beside it, and channel-major",
+            "threads": arguments.threads,
             "machine": machine.describe(),
             "rounds": arguments.rounds,
             "races": arguments.races,
-            "base": "operator",
+            "base": "with_layout",
             "networks": found,
         },
     )

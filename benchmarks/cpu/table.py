@@ -38,6 +38,8 @@ def main() -> None:
     text = []
     for path in sorted(RESULTS.glob("cpu-*.json"), reverse=True):
         result = json.loads(path.read_text())
+        if "times" not in result:  # of other benchmarks
+            continue
         machine = result["machine"]
         reference = LABELS[result["base"]]
         text += [
