@@ -21,7 +21,7 @@ def refuse_complex(A: Tensor) -> None:
 
 
 def rows(name: str, tensor: Tensor) -> Tensor:
-    """B or C, (B, N, L) or (B, G, N, L), as the operator takes it: (B, L, G, N), a view.
+    """B or C, (B, N, L) or (B, G, N, L), token-major: (B, L, G, N), a view.
 
     Raises:
         NotSupportedError: if it is the same for all tokens, (D, N).
@@ -53,14 +53,13 @@ def scan(
         y (B, D, L) in the type of u, contiguous, and the last state (B, D, N).
     """
     refuse_complex(A)
-    B, C = rows("B", B), rows("C", C)
+    B, C = (rows(name, t).permute(0, 2, 3, 1) for name, t in (("B", B), ("C", C)))  # (B, G, N, L)
     wide, D, delta_bias = parameters(A, D, delta_bias, like=u)
     assert wide is not None
-    gate = None if z is None else z.mT
-    y, h_last = ops.selective_scan(
-        u.mT, delta.mT, wide, B, C, D, delta_bias, None, gate, bool(delta_softplus)
+    softplus = bool(delta_softplus)
+    return ops.selective_scan(
+        u, delta, wide, B, C, D, delta_bias, None, z, softplus, channel_major=True
     )
-    return y.mT.contiguous(), h_last
 
 
 def selective_scan_fn(

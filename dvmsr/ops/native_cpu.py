@@ -1,8 +1,8 @@
 """The native CPU kernels as `torch.library` operators with fake kernels and gradients.
 
-The kernels are token-major. Where tokens lie side by side in an input (`channel_major`), as in what
-mamba-ssm is called with, it is copied; y and each gradient then lie as the input that they belong
-to.
+Both take and give token-major tensors, the scan with `channel_major` also tensors as mamba-ssm is
+called with. A token-major input whose tokens lie side by side, (B, D, L) in memory, is copied; what
+comes of it then lies as it does.
 """
 
 import math
@@ -51,7 +51,12 @@ class _Kernels:
             self.gradients(*addresses(gradients)),
             threads=torch.get_num_threads(),
         )
-        return [_laid_out(t, like) for t, like in zip(gradients, inputs, strict=True)]
+        # The copies of the inputs are no longer needed: memory that the system need not find anew.
+        spare = [
+            None if copy.data_ptr() == given.data_ptr() else copy
+            for copy, given in zip(dense, inputs, strict=True)
+        ]
+        return [_laid_out(*those) for those in zip(gradients, inputs, spare, strict=True)]
 
     def _describe(self, dense: tuple[Tensor, ...], form: tuple[bool, ...]) -> Structure:
         dtype = cpu.DTYPES[str(dense[0].dtype).removeprefix("torch.")]
@@ -70,34 +75,29 @@ def channel_major(tensor: Tensor) -> bool:
 def _token_major(tensor: Tensor) -> Tensor:
     if not channel_major(tensor) or tensor.is_contiguous():
         return tensor.contiguous()
-    batch, length, *others = tensor.shape
-    return _transposed(tensor.movedim(1, -1), (batch, length, *others), tensor.numel(), length)
+    dense = torch.empty(tensor.shape, dtype=tensor.dtype)
+    return _transpose(tensor.movedim(1, -1).contiguous(), dense, columns=tensor.shape[1])
 
 
-def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """A token-major tensor, its tokens side by side if those of `like` are."""
+def _laid_out(tensor: Tensor, like: Tensor, spare: Tensor | None = None) -> Tensor:
+    """A token-major tensor, its tokens side by side if those of `like` are; then in the memory of
+    `spare`, if there is one, which is as large."""
     if not channel_major(like):
         return tensor
     batch, length, *others = like.shape
-    width = math.prod(others)
-    return _transposed(tensor, (batch, *others, length), tensor.numel(), width).movedim(-1, 1)
+    memory = torch.empty_like(tensor) if spare is None else spare
+    result = memory.view(batch, *others, length)
+    return _transpose(tensor, result, columns=math.prod(others)).movedim(-1, 1)
 
 
-def _transposed(tensor: Tensor, shape: tuple[int, ...], count: int, columns: int) -> Tensor:
-    """(B, rows, columns) in memory, each matrix transposed, with that shape."""
-    source = tensor.contiguous()
-    result = source.new_empty(shape)
-    if count:
-        cpu.call(
-            "transpose",
-            *addresses((source, result)),
-            shape[0],
-            count // shape[0] // columns,
-            columns,
-            source.element_size(),
-            threads=torch.get_num_threads(),
-        )
-    return result
+def _transpose(source: Tensor, to: Tensor, columns: int) -> Tensor:
+    """Matrices (B, rows, columns), however their sides are divided, to (B, columns, rows)."""
+    if source.numel():
+        batch = source.shape[0]
+        sizes = batch, source.numel() // batch // columns, columns, source.element_size()
+        arguments = *addresses((source, to)), *sizes
+        cpu.call("transpose", *arguments, threads=torch.get_num_threads())
+    return to
 
 
 def _empty_like(tensor: Tensor) -> Tensor:

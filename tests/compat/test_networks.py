@@ -143,11 +143,15 @@ def network(
     del sys.modules[module.__name__]
 
 
-def sequential_scan(u: Any, delta: Any, A: Any, B: Any, C: Any, *others: Any) -> Any:
+def sequential_scan(
+    u: Any, delta: Any, A: Any, B: Any, C: Any, *others: Any, channel_major: bool = False
+) -> Any:
     """In place of `dvmsr.ops.selective_scan`."""
     D, bias, h0, z, softplus = (*others, *[None] * 5)[:5]
     h0 = u.new_zeros(u.shape[0], *A.shape) if h0 is None else h0
-    return selective_scan_reference(u, delta, A, B, C, D, bias, h0, z, bool(softplus))
+    return selective_scan_reference(
+        u, delta, A, B, C, D, bias, h0, z, bool(softplus), channel_major
+    )
 
 
 def sequential_conv(

@@ -297,3 +297,22 @@ def test_lower_instruction_sets(isa: str) -> None:
 def test_names_match_the_c_header() -> None:
     assert cpu.SCAN_ARGUMENTS.split() == list(SCAN_INPUTS)
     assert cpu.CONV_ARGUMENTS.split() == list(CONV_INPUTS)
+
+
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(0, 70), st.integers(0, 70)),
+    dtype=st.sampled_from(["float32", "float64"]),
+    threads=st.integers(1, 4),
+)
+@settings(max_examples=60, deadline=None)
+def test_transposes(shape: tuple[int, int, int], dtype: str, threads: int) -> None:
+    source = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    to = np.full(shape[:1] + shape[:0:-1], -1, dtype)
+    size = source.itemsize
+    cpu.call("transpose", source.ctypes.data, to.ctypes.data, *shape, size, threads=threads)
+    assert (to == source.swapaxes(1, 2)).all()
+
+
+def test_transposes_no_elements_of_other_sizes() -> None:
+    with pytest.raises(DvmsrError, match="invalid argument"):
+        cpu.call("transpose", 0, 0, 1, 1, 1, 2, threads=1)
