@@ -1,0 +1,1 @@
+"""Anybody's Mamba network in PyTorch -> a verified ONNX file with dvmsr's operators."""

@@ -1,0 +1,183 @@
+"""A PyTorch network as an ONNX graph, by torch.export and PyTorch's own exporter."""
+
+import contextlib
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+import onnx
+import torch
+from torch import nn
+
+from dvmsr.errors import IncompatibleModelError, summary
+from dvmsr.export.network.inputs import Inputs
+from dvmsr.export.network.operators import translations
+from dvmsr.export.network.slices import join_assignments
+
+_SPECIALISED = re.compile(r"specialized it to be a constant \((\d+)\)|inferred to be a constant")
+_NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'")
+_NOT_THE_USER = ("/torch/", "/onnxscript/", "/onnx_ir/", "/dvmsr/", "/contextlib.py")
+
+
+def capture(
+    module: nn.Module, inputs: Inputs, opset: int, progress: Callable[[str], None]
+) -> onnx.ModelProto:
+    """The graph of a network in standard operators and dvmsr's, without bodies.
+
+    Inputs keep the names of forward's parameters, dynamic axes those of `inputs`. Nodes say in
+    their metadata which line they came from.
+
+    Raises:
+        IncompatibleModelError: if PyTorch cannot trace the network or has no translation of an
+            operator; the message names the line.
+    """
+    dynamic = {
+        name: dict.fromkeys(inputs.dynamic.get(name, {}), torch.export.Dim.DYNAMIC)
+        for name in inputs.tensors
+    }
+    # torch.export takes a size of 1 for a constant.
+    traced = inputs.resized({label: max(size, 2) for label, size in inputs.axes.items()})
+    progress("tracing the network with torch.export")
+    with _quiet(), torch.no_grad():
+        try:
+            program = torch.export.export(
+                module,
+                (),
+                traced,
+                dynamic_shapes=dynamic,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+        except Exception as error:
+            raise _untraceable(error, inputs) from None
+    joined = join_assignments(program)
+    if joined:
+        progress(f"{joined} assignments to slices became concatenations")
+    progress("translating it to ONNX")
+    with _quiet():
+        try:
+            translated = torch.onnx.export(
+                program,
+                dynamo=True,
+                custom_translation_table=translations(),
+                opset_version=opset,
+                optimize=True,
+                verbose=False,
+            )
+        except Exception as error:
+            raise _untranslatable(error, program) from None
+    assert translated is not None
+    model = translated.model_proto
+    _name_axes(model, inputs)
+    return model
+
+
+def line_of(node: onnx.NodeProto) -> str:
+    """The line of Python that a node of `capture` came from; empty if it does not tell."""
+    stack = {entry.key: entry.value for entry in node.metadata_props}.get(
+        "pkg.torch.onnx.stack_trace", ""
+    )
+    return _last_line(stack)
+
+
+def _last_line(stack: str) -> str:
+    places = re.findall(r'File "([^"]+)", line (\d+)', stack)
+    own = [place for place in places if not any(part in place[0] for part in _NOT_THE_USER)]
+    return f"{own[-1][0]}, line {own[-1][1]}" if own else ""
+
+
+def _frame_of(trace: TracebackType | None) -> str:
+    """The innermost line of the network's own code in a traceback."""
+    return _last_line("".join(traceback.format_tb(trace)))
+
+
+def _untraceable(error: Exception, inputs: Inputs) -> IncompatibleModelError:
+    text = str(error)
+    place = _frame_of(error.__traceback__)
+    where = f" at {place}" if place else ""
+    if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
+        return IncompatibleModelError(
+            f"the network decides by values of its data{where}, which a graph cannot; write it "
+            "with torch.where, or decide by shapes"
+        )
+    if _SPECIALISED.search(text):
+        axes = ", ".join(
+            label
+            for name, named in inputs.dynamic.items()
+            for axis, label in named.items()
+            if re.search(rf"L\['{name}'\]\.size\(\)\[{axis}\]|{name}.*{axis}", text)
+        )
+        return IncompatibleModelError(
+            f"the network fixes the size of {axes or 'a dynamic axis'} by its own arithmetic "
+            f"({summary(error)}); compute with sizes as they are, without int() and constants, or "
+            "leave the axis out of the dynamic ones"
+        )
+    return IncompatibleModelError(
+        f"torch.export cannot trace the network{where} ({summary(error)}); change that line, or "
+        "replace that part by operators that can be traced"
+    )
+
+
+def _untranslatable(
+    error: BaseException, program: torch.export.ExportedProgram
+) -> IncompatibleModelError:
+    texts = []
+    cause: BaseException | None = error
+    while cause is not None:
+        texts.append(str(cause))
+        cause = cause.__cause__ or cause.__context__
+    text = "\n".join(texts)
+    if match := _NO_TRANSLATION.search(text):
+        operator = match[1].replace("::", ".")
+        place = next(
+            (
+                _last_line(node.meta.get("stack_trace") or "")
+                for node in program.graph.nodes
+                if str(node.target).startswith(operator)
+            ),
+            "",
+        )
+        return IncompatibleModelError(
+            f"PyTorch cannot translate its operator {operator} to ONNX"
+            f"{f', used at {place}' if place else ''}; write that line with other operators"
+        )
+    return IncompatibleModelError(
+        f"PyTorch cannot translate the network to ONNX ({summary(error)}); "
+        "a newer torch or onnxscript may"
+    )
+
+
+def _name_axes(model: onnx.ModelProto, inputs: Inputs) -> None:
+    """Give PyTorch's symbols for sizes (s0, s53 …) the names of the dynamic axes."""
+    names: dict[str, str] = {}
+    for value in model.graph.input:
+        sizes = value.type.tensor_type.shape.dim
+        for axis, label in inputs.dynamic.get(value.name, {}).items():
+            if axis < len(sizes) and sizes[axis].dim_param:
+                names[sizes[axis].dim_param] = label
+    if not names:
+        return
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = pattern.sub(lambda match: names[match[1]], size.dim_param)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what PyTorch's exporter says of itself; errors stay."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

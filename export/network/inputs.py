@@ -1,0 +1,180 @@
+"""What a network is exported with: example inputs, and which of their axes may change."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.utils.paths import unreadable
+
+_SHAPE = re.compile(r"(?:(?P<name>[^\W\d]\w*)=)?(?P<sizes>\d+(?:x\d+)*)(?::(?P<type>\w+))?")
+_AXIS = re.compile(r"(?P<axis>\d+)(?::(?P<name>[^\W\d]\w*))?")
+TYPES = ("float32", "float16", "int64", "int32", "bool")
+"""Of inputs that the command line describes."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Example inputs by the names of the parameters of `forward`, and their dynamic axes."""
+
+    tensors: dict[str, Tensor]
+    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Per input the name of each axis whose size may change; axes of one name change together."""
+
+    def __post_init__(self) -> None:
+        sizes: dict[str, int] = {}
+        for name, axes in self.dynamic.items():
+            if name not in self.tensors:
+                raise UsageError(f"there is no input {name}; there is {', '.join(self.tensors)}")
+            shape = self.tensors[name].shape
+            for axis, label in axes.items():
+                if axis >= len(shape):
+                    raise UsageError(
+                        f"{name} has {len(shape)} axes, so none with number {axis}; count from 0"
+                    )
+                if sizes.setdefault(label, shape[axis]) != shape[axis]:
+                    raise UsageError(
+                        f"the axes called {label} have {sizes[label]} and {shape[axis]} in the "
+                        "examples; give them one size, or names of their own"
+                    )
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The size of each dynamic axis in the examples, by its name."""
+        return {
+            label: self.tensors[name].shape[axis]
+            for name, axes in self.dynamic.items()
+            for axis, label in axes.items()
+        }
+
+    def resized(self, sizes: Mapping[str, int], seed: int = 1) -> dict[str, Tensor]:
+        """Inputs of the same kinds with other sizes of the dynamic axes: fractions uniform in the
+        range of the example, whole numbers drawn from it."""
+        generator = torch.Generator().manual_seed(seed)
+        found = {}
+        for name, example in self.tensors.items():
+            shape = list(example.shape)
+            for axis, label in self.dynamic.get(name, {}).items():
+                shape[axis] = sizes.get(label, shape[axis])
+            if example.dtype.is_floating_point:
+                low, high = example.min(), example.max()
+                values = torch.rand(shape, generator=generator).to(example.dtype)
+                found[name] = low + (high - low) * values
+            else:
+                index = torch.randint(example.numel(), shape, generator=generator)
+                found[name] = example.flatten()[index]
+        return found
+
+
+def parse_inputs(
+    module: nn.Module,
+    shapes: Sequence[str],
+    file: Path | None = None,
+    dynamic: Sequence[str] = (),
+) -> Inputs:
+    """The inputs that a command line describes.
+
+    Args:
+        shapes: `[NAME=]1x3x64x64[:TYPE]` each; those without a name take the parameters of
+            `forward` in turn. Their values are uniform in [0, 1), whole numbers 0 or 1.
+        file: an `.npz` with arrays by name.
+        dynamic: `[NAME=]0:batch,2:height` each; without a name the first input's. An axis 0
+            without a name is called batch, another like its input and number.
+
+    Raises:
+        UsageError: if one of them makes no sense.
+        DvmsrError: if the file cannot be read.
+    """
+    parameters = positional(module)
+    tensors = _arrays(file) if file is not None else {}
+    generator = torch.Generator().manual_seed(0)
+    for text in shapes:
+        match = _SHAPE.fullmatch(text)
+        if match is None or (match["type"] or "float32") not in TYPES:
+            raise UsageError(
+                f"--input {text} is not [NAME=]SIZES[:TYPE], such as 1x3x64x64 or "
+                f"mask=1x64:int64, with a TYPE of {', '.join(TYPES)}"
+            )
+        name = match["name"] or next((p for p in parameters if p not in tensors), None)
+        if name is None:
+            raise UsageError(
+                f"--input {text} is one too many: forward takes {', '.join(parameters) or 'none'}"
+            )
+        sizes = [int(size) for size in match["sizes"].split("x")]
+        if 0 in sizes:
+            raise UsageError(f"--input {text} is empty; give every axis a size of at least 1")
+        dtype = getattr(torch, match["type"] or "float32")
+        values = torch.rand(sizes, generator=generator)
+        tensors[name] = values.to(dtype) if dtype.is_floating_point else (values < 0.5).to(dtype)
+    if not tensors:
+        raise UsageError(
+            "a network needs example inputs; give their sizes, as in --input 1x3x64x64"
+        )
+    return Inputs(tensors, dict(_dynamic(dynamic, tuple(tensors))))
+
+
+def positional(module: nn.Module) -> list[str]:
+    """The names of the parameters of `forward` that may be given by name."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(module.forward).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind in kinds]
+
+
+def check_names(module: nn.Module, inputs: Inputs) -> None:
+    """Whether `forward` takes these inputs by name.
+
+    Raises:
+        UsageError: if it does not.
+    """
+    parameters = inspect.signature(module.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = positional(module)
+    for name in inputs.tensors:
+        if name not in known:
+            raise UsageError(
+                f"forward has no parameter {name}; it takes {', '.join(known) or 'none by name'}"
+            )
+
+
+def _dynamic(texts: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, dict[int, str]]]:
+    found: dict[str, dict[int, str]] = {}
+    for text in texts:
+        name, equals, rest = text.rpartition("=")
+        name = name if equals else names[0]
+        for part in rest.split(","):
+            match = _AXIS.fullmatch(part)
+            if match is None:
+                raise UsageError(
+                    f"--dynamic {text} is not [NAME=]AXIS[:LABEL],…, such as 0:batch,2:height"
+                )
+            axis = int(match["axis"])
+            label = match["name"] or ("batch" if axis == 0 else f"{name}_{axis}")
+            found.setdefault(name, {})[axis] = label
+    yield from found.items()
+
+
+def _arrays(file: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
+    except FileNotFoundError:
+        raise UsageError(f"{file} does not exist; check the path") from None
+    except OSError as error:
+        raise unreadable(file, error) from None
+    except Exception:  # what zipfile, pickle and NumPy make of other files
+        raise IncompatibleModelError(
+            f"{file} is no .npz file with arrays; write one with numpy.savez"
+        ) from None
+
+
+def as_numpy(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """For ONNX Runtime."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,70 @@
+"""dvmsr's operators in PyTorch's exporter: each becomes one node of domain `dvmsr`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import torch
+from onnx.defs import OpSchema
+from onnxscript import values
+
+from dvmsr.export.onnx.bodies import ATTRIBUTES
+from dvmsr.ops import native_cpu  # noqa: F401  registers them with PyTorch
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
+
+_ACTIVATIONS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
+_SCAN = {
+    "inputs": "u delta A B C D delta_bias h0 z",
+    "outputs": "y h_last",
+    "activations": "u delta B C z y",
+    "attribute": "delta_softplus",
+}
+_CONV = {
+    "inputs": "x weight bias tail",
+    "outputs": "y new_tail",
+    "activations": "x tail y new_tail",
+    "attribute": "activation",
+}
+
+
+def translations() -> dict[Any, Callable[..., Any]]:
+    """For `torch.onnx.export`, by PyTorch operator."""
+    scan, conv = _operator("SelectiveScan", **_SCAN), _operator("CausalConv1d", **_CONV)
+
+    def selective_scan(*arguments: Any) -> Any:
+        *tensors, softplus = arguments
+        given = [tensor for tensor in tensors if tensor is not None]  # z, the last, may be
+        return scan(*given, delta_softplus=int(softplus), **ATTRIBUTES)
+
+    def causal_conv1d(*arguments: Any) -> Any:
+        *tensors, activation = arguments
+        return conv(*tensors, activation=int(activation), **ATTRIBUTES)
+
+    return {
+        torch.ops.dvmsr.selective_scan.default: selective_scan,
+        torch.ops.dvmsr.causal_conv1d.default: causal_conv1d,
+    }
+
+
+def _operator(name: str, inputs: str, outputs: str, activations: str, attribute: str) -> values.Op:
+    def parameter(port: str) -> OpSchema.FormalParameter:
+        option = OpSchema.FormalParameterOption
+        kind = "T" if port in activations.split() else "tensor(float)"
+        return OpSchema.FormalParameter(
+            port, kind, param_option=option.Optional if port == "z" else option.Single
+        )
+
+    defaults = {attribute: 1, **ATTRIBUTES}
+    schema = OpSchema(
+        name,
+        DOMAIN,
+        DOMAIN_VERSION,
+        inputs=[parameter(port) for port in inputs.split()],
+        outputs=[parameter(port) for port in outputs.split()],
+        type_constraints=[("T", _ACTIVATIONS, "activations")],
+        attributes=[
+            OpSchema.Attribute(key, onnx.helper.make_attribute(key, value))
+            for key, value in defaults.items()
+        ],
+    )
+    return values.Op(values.Opset(DOMAIN, DOMAIN_VERSION), name, schema)

@@ -1,0 +1,211 @@
+"""An exported network against the one in PyTorch, at every size that it promises."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dvmsr.errors import DvmsrError, IncompatibleModelError, ParityError, summary
+from dvmsr.export.network.capture import line_of
+from dvmsr.export.network.inputs import Inputs
+from dvmsr.export.network.outputs import flatten
+from dvmsr.kernels import cpu
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
+from dvmsr.utils.threads import bounded
+
+LIMITS = {"fp32": 1e-5, "fp16": 1e-2}
+"""Largest difference relative to the largest magnitude of an output."""
+SIZES = 3
+"""So many sizes of each dynamic axis are tried, and two of one that is called batch."""
+_CANDIDATES = (1.0, 2.0, 0.5, 1.5, 0.75, 1.25, 3.0, 0.25, 4.0)
+"""Times the example's size."""
+
+Arrays = list[NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison."""
+
+    backend: str
+    """`native` or `portable`."""
+    sizes: dict[str, int]
+    """Of the dynamic axes."""
+    difference: float
+    """The largest of any output, relative to the largest magnitude of that output."""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
+        return (
+            f"{self.backend}{f' at {sizes}' if sizes else ''}: {self.difference:.1e} of the largest"
+        )
+
+
+def verify(
+    path: Path,
+    annotated: onnx.ModelProto,
+    module: nn.Module,
+    inputs: Inputs,
+    precision: str,
+    progress: Callable[[str], None],
+) -> list[Check]:
+    """Compare a file with the network that it was made from: natively at every size, with the
+    portable bodies at the smallest.
+
+    Args:
+        annotated: the same graph whose nodes still tell the line that they came from.
+
+    Raises:
+        ParityError: if an output differs by more than `LIMITS`.
+        IncompatibleModelError: if the network's own output is random, PyTorch itself takes fewer
+            than three sizes of an axis, or the file fails at one that PyTorch takes.
+    """
+    truths = _truths(module, inputs, progress)
+    if cpu.library_path() is None:
+        raise DvmsrError(f"an export is verified with dvmsr's native operators; {cpu.REMEDY}")
+    smallest = min(truths, key=lambda sizes: math.prod(dict(sizes).values()))
+    found = []
+    for backend in ("native", "portable"):
+        session = _session(path, backend)
+        for sizes, (given, expected) in truths.items():
+            if backend == "portable" and sizes != smallest:
+                continue
+            actual = _run(session, annotated, given, dict(sizes))
+            check = Check(backend, dict(sizes), _difference(actual, expected))
+            progress(str(check))
+            if not check.difference <= LIMITS[precision]:
+                raise ParityError(
+                    f"{path} differs from PyTorch by {check.difference:.1e} of the largest value "
+                    f"({backend}, {sizes or 'the only size'}) where {LIMITS[precision]:g} is "
+                    "allowed; it was not written"
+                )
+            found.append(check)
+    return found
+
+
+def _truths(
+    module: nn.Module, inputs: Inputs, progress: Callable[[str], None]
+) -> dict[tuple[tuple[str, int], ...], tuple[dict[str, Tensor], Arrays]]:
+    """Inputs and PyTorch's outputs by the sizes of the dynamic axes, the example's first."""
+    found: dict[tuple[tuple[str, int], ...], tuple[dict[str, Tensor], Arrays]] = {}
+    base = inputs.axes
+    outputs = _outputs(module, inputs.tensors)
+    again = _outputs(module, inputs.tensors)
+    if (off := _difference(again, outputs)) > 1e-6:
+        raise IncompatibleModelError(
+            f"the network's own output differs by {off:.1e} from run to run: it draws random "
+            "numbers, so no file can be compared with it; take that out for inference"
+        )
+    found[tuple(base.items())] = inputs.tensors, outputs
+    others: dict[str, int] = {}
+    for label, size in base.items():
+        wanted = 2 if label == "batch" else SIZES
+        taken = [size]
+        for candidate in _sizes_like(size):
+            if len(taken) == wanted:
+                break
+            sizes = {**base, label: candidate}
+            given = inputs.resized(sizes)
+            try:
+                outputs = _outputs(module, given)
+            except Exception as error:
+                progress(f"left out {label} {candidate}: PyTorch fails there ({summary(error)})")
+                continue
+            taken.append(candidate)
+            others.setdefault(label, candidate)
+            found[tuple(sizes.items())] = given, outputs
+        if len(taken) < wanted:
+            raise IncompatibleModelError(
+                f"PyTorch itself takes only {', '.join(map(str, taken))} of the sizes tried for "
+                f"{label}; leave {label} out of the dynamic axes, or give an example of a size "
+                "that has usable halves and multiples"
+            )
+    if len(others) > 1:  # all at once
+        given = inputs.resized(others)
+        found[tuple({**base, **others}.items())] = given, _outputs(module, given)
+    return found
+
+
+def _sizes_like(size: int) -> Iterator[int]:
+    seen = {size}
+    steps = [round(size * factor) for factor in _CANDIDATES] + [size + 1, size + 2]
+    for candidate in steps:
+        if candidate >= 1 and candidate not in seen:
+            seen.add(candidate)
+            yield candidate
+
+
+def _outputs(module: nn.Module, given: Mapping[str, Tensor]) -> Arrays:
+    with torch.inference_mode():
+        tensors = flatten(module(**{name: tensor.clone() for name, tensor in given.items()}))
+    return [tensor.detach().cpu().numpy() for tensor in tensors.values()]
+
+
+def _session(path: Path, backend: str) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = bounded(None) or 0
+    options.log_severity_level = 4
+    if backend == "native":
+        options.register_custom_ops_library(str(cpu.library_path()))
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise IncompatibleModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the exported graph "
+            f"({summary(error)}); try another --opset"
+        ) from None
+
+
+def _run(
+    session: onnxruntime.InferenceSession,
+    annotated: onnx.ModelProto,
+    given: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+) -> Arrays:
+    types = {value.name: value.type for value in session.get_inputs()}
+    feeds = {}
+    for name, tensor in given.items():
+        if name in types:  # an input that the network does not use is none of the graph
+            array = tensor.numpy()
+            half = types[name] == "tensor(float16)"
+            feeds[name] = array.astype(np.float16) if half else array
+    try:
+        return list(session.run(None, feeds))
+    except Exception as error:
+        text = str(error)
+        node = next((node for node in annotated.graph.node if f"'{node.name}'" in text), None)
+        where = ", ".join(f"{label} {size}" for label, size in sizes.items())
+        place = line_of(node) if node is not None else ""
+        raise IncompatibleModelError(
+            f"the graph fails with {where or 'its example'}, which PyTorch takes"
+            + (
+                f": node {node.name} ({node.op_type})"
+                if node is not None
+                else f": {summary(error)}"
+            )
+            + (f" from {place}" if place else "")
+            + "; a size is fixed there, as int(a / b) and constants do it: compute with // and "
+            "tensor sizes"
+        ) from None
+
+
+def _difference(actual: Arrays, expected: Arrays) -> float:
+    """The largest difference of any output, relative to the largest magnitude of it."""
+    if [a.shape for a in actual] != [e.shape for e in expected]:
+        return math.inf
+    worst = 0.0
+    for one, other in zip(actual, expected, strict=True):
+        if not other.size:
+            continue
+        wide, true = one.astype(np.float64), other.astype(np.float64)
+        same = (wide == true) | (np.isnan(wide) & np.isnan(true))
+        off = np.abs(np.where(same, 0.0, wide - true)).max()
+        scale = np.abs(true[np.isfinite(true)]).max(initial=0.0)
+        worst = max(worst, float(off / max(scale, 1e-30)) if np.isfinite(off) else math.inf)
+    return worst
