@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from dvmsr.errors import IncompatibleModelError, summary
+from dvmsr.export.network.einsum import replace_einsum
 from dvmsr.export.network.inputs import Inputs
 from dvmsr.export.network.operators import translations
 from dvmsr.export.network.slices import join_assignments
@@ -53,9 +54,10 @@ def capture(
             )
         except Exception as error:
             raise _untraceable(error, inputs) from None
-    joined = join_assignments(program)
-    if joined:
+    if joined := join_assignments(program):
         progress(f"{joined} assignments to slices became concatenations")
+    if replaced := replace_einsum(program):
+        progress(f"{replaced} einsums became matrix products")
     progress("translating it to ONNX")
     with _quiet():
         try:
