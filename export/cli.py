@@ -1,4 +1,4 @@
-"""`dvmsr-export`: from a checkpoint to deployable files."""
+"""`dvmsr-export`: from a network to deployable files."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.export.onnx.export import DEFAULT_OPSET, export_onnx
+from dvmsr.errors import UsageError
+from dvmsr.export.network.command import export_named, is_import_path
+from dvmsr.export.network.export import NetworkReport
+from dvmsr.export.onnx.export import DEFAULT_OPSET, ExportReport, export_onnx
 from dvmsr.export.plugin import command as plugin_command
 from dvmsr.export.plugin import cuda_command
 from dvmsr.export.trt import command as trt_command
@@ -23,6 +26,7 @@ Examples:
   dvmsr-export onnx mine.safetensors --streaming
   dvmsr-export onnx official.pth --static 1x270x480 --json
   dvmsr-export onnx student --inline
+  dvmsr-export onnx networks:mambair --input 1x3x64x64 --dynamic 0:batch,2:height,3:width
 """
 
 
@@ -45,21 +49,39 @@ def build_app() -> typer.Typer:
 
 
 def overview(version: Version = False) -> None:
-    """Turn trained DVMSR checkpoints into files for deployment."""
+    """Turn trained networks into files for deployment."""
 
 
 def onnx_command(
-    checkpoint: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
             help=f"A bundled model ({', '.join(BUNDLED_CHECKPOINTS)}), a .safetensors checkpoint, "
-            "or an official .pth."
+            "an official .pth, or package.module:factory, which returns any PyTorch network."
         ),
     ],
     output: Annotated[
         Path | None,
+        typer.Option("-o", "--output", help="By default the source's name in the current folder."),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
         typer.Option(
-            "-o", "--output", help="By default the checkpoint's name in the current folder."
+            "--input",
+            metavar="[NAME=]SIZES[:TYPE]",
+            help="Of a factory's network: an example input, such as 1x3x64x64; repeat it for more.",
+        ),
+    ] = None,
+    inputs_file: Annotated[
+        Path | None,
+        typer.Option("--inputs", metavar="FILE.npz", help="The same: arrays by name."),
+    ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dynamic",
+            metavar="[NAME=]AXIS[:LABEL],...",
+            help="The same: axes whose size may change, such as 0:batch,2:height,3:width.",
         ),
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="A graph typed in half precision.")] = False,
@@ -85,13 +107,25 @@ def onnx_command(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write CHECKPOINT as an ONNX file and compare it with PyTorch.
+    """Write SOURCE as an ONNX file and compare it with PyTorch.
 
     The file runs in ONNX Runtime with the native operators that come with dvmsr, and without them,
     more slowly, in runtimes that know ONNX functions; with --inline in others, such as OpenVINO,
     too. If it differs from PyTorch by more than 2e-4 (FP32), or
     agrees to less than 60 dB (FP16), the exit code is 3 and no file is left.
+
+    A network of others is compared at several sizes of each dynamic axis, to 1e-5 of the largest
+    value; what it calls of mamba-ssm and causal-conv1d becomes dvmsr's operators.
     """
+    if is_import_path(source):
+        refuse(source, fp16=fp16, static=static, streaming=streaming, inline=inline)
+        network = export_named(
+            source, output, inputs or (), inputs_file, dynamic or (), opset, verify, overwrite
+        )
+        _print(network, as_json)
+        return
+    refuse(source, input=inputs, inputs=inputs_file, dynamic=dynamic)
+    checkpoint = Path(source)
     kind = (
         (".fp16" if fp16 else "")
         + (".streaming" if streaming else "")
@@ -108,6 +142,21 @@ def onnx_command(
         streaming=streaming,
         inline=inline,
     )
+    _print(report, as_json)
+
+
+def refuse(source: str, **options: object) -> None:
+    """Options that this kind of source does not have.
+
+    Raises:
+        UsageError: if one was given.
+    """
+    for name, value in options.items():
+        if value:
+            raise UsageError(f"--{name} does not go with {source}; leave it out")
+
+
+def _print(report: ExportReport | NetworkReport, as_json: bool) -> None:
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:

@@ -5,7 +5,7 @@ import logging
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 
 import onnx
@@ -24,12 +24,19 @@ _NOT_THE_USER = ("/torch/", "/onnxscript/", "/onnx_ir/", "/dvmsr/", "/contextlib
 
 
 def capture(
-    module: nn.Module, inputs: Inputs, opset: int, progress: Callable[[str], None]
+    module: nn.Module,
+    inputs: Inputs,
+    names: Sequence[str],
+    opset: int,
+    progress: Callable[[str], None],
 ) -> onnx.ModelProto:
     """The graph of a network in standard operators and dvmsr's, without bodies.
 
     Inputs keep the names of forward's parameters, dynamic axes those of `inputs`. Nodes say in
     their metadata which line they came from.
+
+    Args:
+        names: of the outputs; one that is taken already gets `_out` behind it.
 
     Raises:
         IncompatibleModelError: if PyTorch cannot trace the network or has no translation of an
@@ -54,6 +61,8 @@ def capture(
             )
         except Exception as error:
             raise _untraceable(error, inputs) from None
+    with _quiet():
+        program = program.run_decompositions({})  # no operator changes its inputs any more
     if joined := join_assignments(program):
         progress(f"{joined} assignments to slices became concatenations")
     if replaced := replace_einsum(program):
@@ -74,6 +83,7 @@ def capture(
     assert translated is not None
     model = translated.model_proto
     _name_axes(model, inputs)
+    _name_outputs(model, names)
     return model
 
 
@@ -117,8 +127,10 @@ def _untraceable(error: Exception, inputs: Inputs) -> IncompatibleModelError:
             f"({summary(error)}); compute with sizes as they are, without int() and constants, or "
             "leave the axis out of the dynamic ones"
         )
+    kind = type(error).__name__
+    reason = " ".join(text.split())[:300]
     return IncompatibleModelError(
-        f"torch.export cannot trace the network{where} ({summary(error)}); change that line, or "
+        f"torch.export cannot trace the network{where} ({kind}: {reason}); change that line, or "
         "replace that part by operators that can be traced"
     )
 
@@ -167,6 +179,28 @@ def _name_axes(model: onnx.ModelProto, inputs: Inputs) -> None:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:
                 size.dim_param = pattern.sub(lambda match: names[match[1]], size.dim_param)
+
+
+def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    graph = model.graph
+    taken = {value.name for value in (*graph.input, *graph.initializer)}
+    taken |= {name for node in graph.node for name in node.output}
+    taken -= {value.name for value in graph.output}
+    renamed: dict[str, str] = {}
+    for value, name in zip(graph.output, names, strict=True):
+        while name in taken:
+            name += "_out"
+        taken.add(name)
+        renamed[value.name] = name
+        value.name = name
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for i, name in enumerate(values):
+                if name in renamed:
+                    values[i] = renamed[name]
+    told = [value for value in graph.value_info if value.name not in renamed]
+    del graph.value_info[:]
+    graph.value_info.extend(told)
 
 
 @contextlib.contextmanager

@@ -116,12 +116,18 @@ def _write(
     source: str,
 ) -> NetworkReport:
     import onnx
+    import torch
 
     from dvmsr.export.network.capture import capture
+    from dvmsr.export.network.outputs import flatten
+    from dvmsr.export.network.verify import find_truths
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
 
-    annotated = capture(module, inputs, opset, progress)
+    truths = find_truths(module, inputs, progress, several=verify)
+    with torch.inference_mode():
+        names = list(flatten(module(**inputs.tensors)))
+    annotated = capture(module, inputs, names, opset, progress)
     bodies.attach(annotated)
     model = onnx.ModelProto()
     model.CopyFrom(annotated)
@@ -133,7 +139,7 @@ def _write(
         progress(f"writing {path}: opset {opset}, {len(data):,} bytes")
         temporary.write_bytes(data)
         if verify:
-            checks = verify_file(temporary, annotated, module, inputs, "fp32", progress)
+            checks = verify_file(temporary, annotated, truths, "fp32", progress)
     return NetworkReport(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),

@@ -29,6 +29,10 @@ _CANDIDATES = (1.0, 2.0, 0.5, 1.5, 0.75, 1.25, 3.0, 0.25, 4.0)
 Arrays = list[NDArray[np.generic]]
 
 
+Truths = dict[tuple[tuple[str, int], ...], tuple[dict[str, Tensor], Arrays]]
+"""Inputs and PyTorch's outputs by the sizes of the dynamic axes, the example's first."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison."""
@@ -50,8 +54,7 @@ class Check:
 def verify(
     path: Path,
     annotated: onnx.ModelProto,
-    module: nn.Module,
-    inputs: Inputs,
+    truths: Truths,
     precision: str,
     progress: Callable[[str], None],
 ) -> list[Check]:
@@ -63,10 +66,9 @@ def verify(
 
     Raises:
         ParityError: if an output differs by more than `LIMITS`.
-        IncompatibleModelError: if the network's own output is random, PyTorch itself takes fewer
-            than three sizes of an axis, or the file fails at one that PyTorch takes.
+        IncompatibleModelError: if the file fails at a size that PyTorch takes.
+        DvmsrError: if dvmsr was built without its native operators.
     """
-    truths = _truths(module, inputs, progress)
     if cpu.library_path() is None:
         raise DvmsrError(f"an export is verified with dvmsr's native operators; {cpu.REMEDY}")
     smallest = min(truths, key=lambda sizes: math.prod(dict(sizes).values()))
@@ -89,11 +91,19 @@ def verify(
     return found
 
 
-def _truths(
-    module: nn.Module, inputs: Inputs, progress: Callable[[str], None]
-) -> dict[tuple[tuple[str, int], ...], tuple[dict[str, Tensor], Arrays]]:
-    """Inputs and PyTorch's outputs by the sizes of the dynamic axes, the example's first."""
-    found: dict[tuple[tuple[str, int], ...], tuple[dict[str, Tensor], Arrays]] = {}
+def find_truths(
+    module: nn.Module, inputs: Inputs, progress: Callable[[str], None], several: bool = True
+) -> Truths:
+    """What the network itself makes of the example, and of other sizes of each dynamic axis.
+
+    Args:
+        several: if not, of the example alone.
+
+    Raises:
+        IncompatibleModelError: if its output is random, or it takes fewer than three sizes of an
+            axis (two of a batch).
+    """
+    found: Truths = {}
     base = inputs.axes
     outputs = _outputs(module, inputs.tensors)
     again = _outputs(module, inputs.tensors)
@@ -103,6 +113,8 @@ def _truths(
             "numbers, so no file can be compared with it; take that out for inference"
         )
     found[tuple(base.items())] = inputs.tensors, outputs
+    if not several:
+        return found
     others: dict[str, int] = {}
     for label, size in base.items():
         wanted = 2 if label == "batch" else SIZES

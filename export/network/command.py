@@ -1,0 +1,49 @@
+"""`dvmsr-export onnx package.module:factory`: what the command does with a network of others."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dvmsr.errors import UsageError
+from dvmsr.export.network.export import NetworkReport, check, export_network, require
+from dvmsr.utils.paths import exists
+
+_IMPORT_PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+
+
+def is_import_path(source: str) -> bool:
+    """Whether it names a factory rather than a file."""
+    return bool(_IMPORT_PATH.fullmatch(source)) and not exists(Path(source))
+
+
+def export_named(
+    name: str,
+    output: Path | None,
+    shapes: Sequence[str],
+    file: Path | None,
+    dynamic: Sequence[str],
+    opset: int,
+    verify: bool,
+    overwrite: bool,
+) -> NetworkReport:
+    """Export what `package.module:factory` returns, with the stand-ins for mamba-ssm in place.
+
+    Raises:
+        UsageError: if an option makes no sense; otherwise as `dvmsr.networks.load` and
+            `export_network`.
+    """
+    path = output or Path(f"{name.rpartition(':')[2].rpartition('.')[2]}.onnx")
+    if not shapes and file is None:
+        raise UsageError(f"{name} needs an example input; give its size, as in --input 1x3x64x64")
+    check(path, opset, overwrite)
+    require()
+
+    from dvmsr import compat, networks
+    from dvmsr.export.network.inputs import parse_inputs
+
+    compat.install()
+    module = networks.load(name)
+    inputs = parse_inputs(module, shapes, file, dynamic)
+    return export_network(
+        module, inputs.tensors, path, inputs.dynamic, opset, verify, overwrite, source=name
+    )
