@@ -1,8 +1,12 @@
-"""Images in, larger images out, on any backend. Never imports torch by itself.
+"""Images in, larger images out, on any backend; arrays in and out for networks of others. Never
+imports torch by itself.
 
 from dvmsr.runtime import Upscaler
 upscaler = Upscaler.from_file()          # the bundled model
 large = upscaler(Image.open("small.png"))
+
+from dvmsr.runtime import open_model
+outputs = open_model("vim.onnx")(x=array)    # by name
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dvmsr.runtime.backends.onnxrt.tensors import open_model
     from dvmsr.runtime.upscaler import Upscaler
 
-__all__ = ["Upscaler"]
+__all__ = ["Upscaler", "open_model"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from dvmsr.runtime.upscaler import Upscaler
 
         return Upscaler
+    if name == "open_model":
+        from dvmsr.runtime.backends.onnxrt.tensors import open_model
+
+        return open_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

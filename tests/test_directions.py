@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
     "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images runtime/memory",
     "cli": "utils eval info lam runtime/commands train/command",
-    "runtime": "runtime/upscaler",
+    "runtime": "runtime/upscaler runtime/backends/onnxrt/tensors",
     "runtime/images": "errors utils",
     "runtime/video": "errors utils runtime/upscaler",
     "runtime/storage": "errors utils runtime/images runtime/video/containers",
@@ -63,9 +63,10 @@ MAY_IMPORT = {
     "runtime/storage runtime/upscaler runtime/video",
     "runtime/cli": f"{LOW} weights runtime/backends/table runtime/images runtime/infer "
     "runtime/storage runtime/upscaler runtime/video",
-    "export": "export/onnx",
+    "export": "export/onnx export/network",
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
     "runtime/memory runtime/parity",
+    "export/network": "errors utils kernels ops networks compat export/onnx runtime/backends/onnxrt",
     "export/plugin": "errors utils kernels runtime/backends/trt",
     "export/trt": f"{LOW} weights data/natural_image export/onnx export/plugin runtime/backends "
     "runtime/memory runtime/parity runtime/upscaler",

@@ -17,6 +17,7 @@ from dvmsr.export.network.inputs import Inputs
 from dvmsr.export.network.outputs import flatten
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
+from dvmsr.runtime.backends.onnxrt.network import open_on, options_for
 from dvmsr.utils.threads import bounded
 
 LIMITS = {"fp32": 1e-5, "fp16": 1e-2}
@@ -160,17 +161,12 @@ def _outputs(module: nn.Module, given: Mapping[str, Tensor]) -> Arrays:
 
 
 def _session(path: Path, backend: str) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = bounded(None) or 0
-    options.log_severity_level = 4
-    if backend == "native":
-        options.register_custom_ops_library(str(cpu.library_path()))
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+        return open_on(backend, str(path), options_for(backend, bounded(None)), path)
+    except IncompatibleModelError as error:
         raise IncompatibleModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load the exported graph "
-            f"({summary(error)}); try another --opset"
+            f"ONNX Runtime {onnxruntime.__version__} cannot load the exported graph ({error}); "
+            "try another --opset"
         ) from None
 
 

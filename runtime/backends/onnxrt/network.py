@@ -52,25 +52,16 @@ class OnnxNetwork(Network):
         self.backend = backend
         self.header: OnnxHeader = read_header(path)
         self.config, self.precision = self.header.config, self.header.precision
-        self._options = onnxruntime.SessionOptions()
-        self._options.log_severity_level = FATAL_ONLY
-        if threads:
-            self._options.intra_op_num_threads = threads
-            # The library reads the same number here, when it is registered.
-            self._options.add_session_config_entry("session.intra_op_num_threads", str(threads))
         if backend != "portable" and not self.header.has_operators:
             raise IncompatibleModelError(
                 f"{path} has its operators written out in standard ones, so the backend {backend} "
                 "has nothing to run; use the backend portable, or export it without --inline"
             )
-        if backend == "native":
-            _register_native_operators(self._options)
-        elif backend == "cuda":
-            _register_cuda_operators(self._options)
-        elif self.header.has_operators and not self.header.has_bodies:
+        if backend == "portable" and self.header.has_operators and not self.header.has_bodies:
             raise IncompatibleModelError(
                 f"{path} has no portable operator bodies; export it again or use the backend native"
             )
+        self._options = options_for(backend, threads)
         self._session = self._open(os.fspath(path))
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         declared = inputs[0]
@@ -134,11 +125,40 @@ class OnnxNetwork(Network):
 
     def _open(self, model: str | bytes) -> onnxruntime.InferenceSession:
         """Load the file, or a model made of it."""
-        provider = _CUDA if self.backend == "cuda" else _CPU
-        session = open_session(model, self._options, self.path, provider)
-        if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
-            raise _without_cuda()
-        return session
+        return open_on(self.backend, model, self._options, self.path)
+
+
+def options_for(backend: str, threads: int | None) -> onnxruntime.SessionOptions:
+    """With the operators of that backend, `native`, `cuda` or `portable`.
+
+    Raises:
+        MissingComponentError: if its library is missing or does not load.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL_ONLY
+    if threads:
+        options.intra_op_num_threads = threads
+        # The library reads the same number here, when it is registered.
+        options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+    if backend == "native":
+        _register_native_operators(options)
+    elif backend == "cuda":
+        _register_cuda_operators(options)
+    return options
+
+
+def open_on(
+    backend: str, model: str | bytes, options: onnxruntime.SessionOptions, path: Path
+) -> onnxruntime.InferenceSession:
+    """`open_session` on the provider of a backend, which is never another than that.
+
+    Raises: as `open_session`.
+    """
+    provider = _CUDA if backend == "cuda" else _CPU
+    session = open_session(model, options, path, provider)
+    if session.get_providers()[0] != provider:  # it goes on with the CPU, after a warning
+        raise _without_cuda()
+    return session
 
 
 def open_session(

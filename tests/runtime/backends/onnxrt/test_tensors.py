@@ -1,0 +1,63 @@
+"""Arrays in and out of ONNX networks of any kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from one_node import one_node_model
+from vectors import ScanCase, cast, error, scan_inputs, scan_truth
+
+from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.kernels import cpu
+from dvmsr.runtime import open_model
+
+onnx = pytest.importorskip("onnx")
+pytestmark = pytest.mark.skipif(
+    cpu.library_path() is None, reason="dvmsr was built without its native operators"
+)
+CASE = ScanCase(1, 9, 6, 4, groups=2, gate=False)
+
+
+@pytest.fixture
+def scan_file(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.onnx"
+    onnx.save(one_node_model("SelectiveScan", gate=False), path)
+    return path
+
+
+def test_names_shapes_and_values(scan_file: Path) -> None:
+    model = open_model(scan_file)
+    assert model.backend == "native"
+    assert str(model.inputs["B"]) == "float32 (B, L, G, N)"
+    assert list(model.outputs) == ["y", "h_last"]
+    inputs = scan_inputs(CASE)  # FP64, which is converted
+    outputs = model(**inputs)
+    for name, truth in zip(("y", "h_last"), scan_truth(cast(inputs, "float32")), strict=True):
+        assert error(outputs[name], truth) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": np.zeros(1)}, "has no input x; it takes u, delta"),
+        ({"u": None}, r"needs the input u: float32 \(B, L, D\)"),
+        ({"u": np.zeros((1, 9), np.float32)}, r"u has shape \(1, 9\), but .* takes float32"),
+        ({"u": np.zeros((1, 9, 6), np.int64)}, r"u is int64, but .* takes float32"),
+    ],
+)
+def test_bad_arrays(scan_file: Path, change: dict[str, object], message: str) -> None:
+    arrays = {name: v for name, v in {**scan_inputs(CASE), **change}.items() if v is not None}
+    with pytest.raises(UsageError, match=message):
+        open_model(scan_file)(**arrays)
+
+
+def test_bad_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        open_model(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(IncompatibleModelError, match="cannot be loaded by ONNX Runtime"):
+        open_model(tmp_path / "text.onnx")
+    with pytest.raises(UsageError, match="no backend fast; choose native, portable, cuda"):
+        open_model(tmp_path / "text.onnx", "fast")
