@@ -15,6 +15,9 @@ DEV := $(VENV)/.dev-$(KIND)
 # For tests alone: Ray, OpenVINO, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
 OPTIONAL := ray,openvino,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
+# A network of others with its weights, for tests alone; mamba-ssm, which it asks for, it does without.
+OTHERS := opensr-mamba==0.0.1
+
 .PHONY: demo test quick proof bundled lint check clean
 .NOTPARALLEL:
 
@@ -55,6 +58,8 @@ $(DEV): $(SOURCES) $(VENV)/.created
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,$(OPTIONAL)]" || { \
 	  echo "Not all of $(OPTIONAL) is there for this machine: the tests that need them are skipped"; \
 	  $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
+	@$(BIN)/python -m pip install -q --no-deps $(OTHERS) || \
+	  echo "$(OTHERS) is not there: the tests that export it are skipped"
 	@touch $(BASE) $@
 
 $(VENV)/.created: | check
