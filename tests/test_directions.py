@@ -66,7 +66,8 @@ MAY_IMPORT = {
     "export": "export/onnx export/network",
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
     "runtime/memory runtime/parity",
-    "export/network": "errors utils kernels ops networks compat export/onnx runtime/backends/onnxrt",
+    "export/network": "errors utils kernels ops networks compat export/onnx "
+    "runtime/backends/onnxrt",
     "export/plugin": "errors utils kernels runtime/backends/trt",
     "export/trt": f"{LOW} weights data/natural_image export/onnx export/plugin runtime/backends "
     "runtime/memory runtime/parity runtime/upscaler",

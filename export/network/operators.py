@@ -32,9 +32,10 @@ def translations() -> dict[Any, Callable[..., Any]]:
     scan, conv = _operator("SelectiveScan", **_SCAN), _operator("CausalConv1d", **_CONV)
 
     def selective_scan(*arguments: Any) -> Any:
-        *tensors, softplus = arguments
+        *tensors, softplus, channel_major = arguments
         given = [tensor for tensor in tensors if tensor is not None]  # z, the last, may be
-        return scan(*given, delta_softplus=int(softplus), **ATTRIBUTES)
+        layout = {"channel_major": 1} if channel_major else {}
+        return scan(*given, delta_softplus=int(softplus), **layout, **ATTRIBUTES)
 
     def causal_conv1d(*arguments: Any) -> Any:
         *tensors, activation = arguments
@@ -55,6 +56,8 @@ def _operator(name: str, inputs: str, outputs: str, activations: str, attribute:
         )
 
     defaults = {attribute: 1, **ATTRIBUTES}
+    if name == "SelectiveScan":
+        defaults["channel_major"] = 0
     schema = OpSchema(
         name,
         DOMAIN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import networks
+import mamba_patterns as networks
 import numpy as np
 import onnx
 import pytest
@@ -92,8 +92,20 @@ def test_windows(tmp_path: Path) -> None:
 REFUSED: list[tuple[str, nn.Module, tuple[int, ...], dict[int, str], str]] = [
     ("fixed", networks.Windows(True), (1, 6, 16, 16), IMAGE["x"], "a size is fixed|fixes the size"),
     ("random", networks.Noise(), (1, 3, 8, 8), {}, "draws random numbers"),
-    ("data", networks.Branch(), (1, 3, 8, 8), {}, r"decides by values .*networks\.py, line \d+"),
-    ("operator", networks.Untranslated(), (2, 3), {}, r"aten\.special_airy_ai.*networks\.py, line"),
+    (
+        "data",
+        networks.Branch(),
+        (1, 3, 8, 8),
+        {},
+        r"decides by values .*patterns\.py, line \d+",
+    ),
+    (
+        "operator",
+        networks.Untranslated(),
+        (2, 3),
+        {},
+        r"aten\.special_airy_ai.*patterns\.py, line",
+    ),
 ]
 
 
