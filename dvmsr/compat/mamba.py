@@ -30,10 +30,20 @@ class Mamba(nn.Module):
         conv_bias, bias: whether the convolution, the outer projections have one.
         use_fast_path: changes nothing here.
         layer_idx: the key of this block's states in `inference_params`.
+        bimamba_type: as in Vim (arXiv 2401.09417), "v2" for a second direction with weights of its
+            own (`conv1d_b` and so on), "v1" for one that has only its A; "none".
+        if_divide_out: whether both directions are halved before they leave.
+        init_layer_scale: first value of `gamma`, which scales the output's channels.
 
     Raises:
-        NotSupportedError: for another dt_init.
+        NotSupportedError: for another dt_init or bimamba_type.
     """
+
+    conv1d: nn.Conv1d
+    x_proj: nn.Linear
+    dt_proj: nn.Linear
+    A_log: nn.Parameter
+    D: nn.Parameter
 
     def __init__(
         self,
@@ -53,9 +63,17 @@ class Mamba(nn.Module):
         layer_idx: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        bimamba_type: str = "none",
+        if_divide_out: bool = False,
+        init_layer_scale: float | None = None,
     ) -> None:
         super().__init__()
+        if bimamba_type not in ("none", "v1", "v2"):
+            raise NotSupportedError(f"Mamba: bimamba_type {bimamba_type!r} is not none, v1 or v2")
         options: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.bimamba_type = bimamba_type
+        self.if_divide_out = if_divide_out
+        self.init_layer_scale = init_layer_scale
         self.d_model = d_model
         self.d_state = d_state
         self.d_conv = d_conv
@@ -67,17 +85,11 @@ class Mamba(nn.Module):
         self.activation = "silu"
         self.act = nn.SiLU()
         self.in_proj = nn.Linear(d_model, 2 * self.d_inner, bias=bias, **options)
-        self.conv1d = nn.Conv1d(
-            self.d_inner,
-            self.d_inner,
-            d_conv,
-            groups=self.d_inner,
-            padding=d_conv - 1,
-            bias=conv_bias,
-            **options,
-        )
-        self.x_proj = nn.Linear(self.d_inner, self.dt_rank + 2 * d_state, bias=False, **options)
-        self.dt_proj = nn.Linear(self.dt_rank, self.d_inner, bias=True, **options)
+        self._add_direction("", conv_bias, options)
+        if bimamba_type == "v2":
+            self._add_direction("_b", conv_bias, options)
+        elif bimamba_type == "v1":
+            self.A_b_log = self._first_A_log(device)
         spread = self.dt_rank**-0.5 * dt_scale
         if dt_init == "random":
             nn.init.uniform_(self.dt_proj.weight, -spread, spread)
@@ -90,42 +102,84 @@ class Mamba(nn.Module):
         step = step.clamp(min=dt_init_floor)
         with torch.no_grad():
             self.dt_proj.bias.copy_(step + torch.log(-torch.expm1(-step)))  # softplus of it is step
-        A = torch.arange(1, d_state + 1, dtype=torch.float32, device=device)
-        self.A_log = nn.Parameter(A.log().repeat(self.d_inner, 1))  # FP32, as is D
-        self.D = nn.Parameter(torch.ones(self.d_inner, device=device))
         self.out_proj = nn.Linear(self.d_inner, d_model, bias=bias, **options)
-        # What training scripts ask the parameters about.
         self.dt_proj.bias._no_reinit = True  # type: ignore[attr-defined]
-        self.A_log._no_weight_decay = True  # type: ignore[attr-defined]
-        self.D._no_weight_decay = True  # type: ignore[attr-defined]
+        if init_layer_scale is not None:
+            self.gamma = nn.Parameter(torch.full((d_model,), float(init_layer_scale)))
+
+    def _add_direction(self, suffix: str, conv_bias: bool, options: dict[str, Any]) -> None:
+        """The weights of a scan; A and D are FP32."""
+        inner_channels, device = self.d_inner, options["device"]
+        conv1d = nn.Conv1d(
+            inner_channels,
+            inner_channels,
+            self.d_conv,
+            groups=inner_channels,
+            padding=self.d_conv - 1,
+            bias=conv_bias,
+            **options,
+        )
+        D = nn.Parameter(torch.ones(inner_channels, device=device))
+        D._no_weight_decay = True  # type: ignore[attr-defined]  # training scripts ask for it
+        rows = self.dt_rank + 2 * self.d_state
+        setattr(self, f"conv1d{suffix}", conv1d)
+        setattr(self, f"x_proj{suffix}", nn.Linear(inner_channels, rows, bias=False, **options))
+        setattr(self, f"dt_proj{suffix}", nn.Linear(self.dt_rank, inner_channels, **options))
+        setattr(self, f"A{suffix}_log", self._first_A_log(device))
+        setattr(self, f"D{suffix}", D)
+
+    def _first_A_log(self, device: Any) -> nn.Parameter:
+        A = torch.arange(1, self.d_state + 1, dtype=torch.float32, device=device)
+        A_log = nn.Parameter(A.log().repeat(self.d_inner, 1))
+        A_log._no_weight_decay = True  # type: ignore[attr-defined]
+        return A_log
 
     def forward(self, hidden_states: Tensor, inference_params: Any = None) -> Tensor:
         """(B, L, M) to (B, L, M).
 
         With `inference_params` (`seqlen_offset`, `key_value_memory_dict`) the states after the last
         token are kept there; beyond offset 0 they are what one more token, L = 1, continues from.
+
+        Raises:
+            NotSupportedError: with inference_params in two directions, which have no next token.
         """
         if inference_params is not None:
+            if self.bimamba_type != "none":
+                raise NotSupportedError("Mamba: inference_params goes in one direction only")
             states = self._get_states_from_cache(inference_params, hidden_states.shape[0])
             if inference_params.seqlen_offset > 0:
                 return self.step(hidden_states, *states)[0]
         x, z = self.in_proj(hidden_states).chunk(2, -1)  # (B, L, D)
-        y, h_last = inner(
-            x,
-            z,
-            self.conv1d.weight,
-            self.conv1d.bias,
-            self.x_proj.weight,
-            self.dt_proj.weight,
-            self._A(),
-            D=self.D,
-            delta_bias=self.dt_proj.bias,
-        )
+        y, h_last = self._scan(x, z, "")
+        if self.bimamba_type == "v2":
+            back, _ = self._scan(x.flip(1), z.flip(1), "_b")
+            y = y + back.flip(1)
+            if self.if_divide_out:
+                y = y / 2
         if inference_params is not None:
             conv_state, ssm_state = states
             conv_state.copy_(F.pad(x.detach().mT, (self.d_conv - x.shape[1], 0)))
             ssm_state.copy_(h_last.detach())
-        return self.out_proj(y)
+        out: Tensor = self.out_proj(y)
+        return out if self.init_layer_scale is None else out * self.gamma
+
+    def _scan(self, x: Tensor, z: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
+        """y (B, L, D) and the last state of one direction, or of both of v1."""
+        conv1d, x_proj, dt_proj = (
+            getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj")
+        )
+        return inner(
+            x,
+            z,
+            conv1d.weight,
+            conv1d.bias,
+            x_proj.weight,
+            dt_proj.weight,
+            self._A(suffix),
+            D=getattr(self, f"D{suffix}"),
+            delta_bias=dt_proj.bias,
+            A_b=self._A("_b") if self.bimamba_type == "v1" else None,
+        )
 
     def step(
         self, hidden_states: Tensor, conv_state: Tensor, ssm_state: Tensor
@@ -151,8 +205,9 @@ class Mamba(nn.Module):
         )
         return self.out_proj(y).unsqueeze(1), conv_state, ssm_state
 
-    def _A(self) -> Tensor:
-        return -torch.exp(self.A_log if self.A_log.dtype == torch.float64 else self.A_log.float())
+    def _A(self, suffix: str = "") -> Tensor:
+        A_log: Tensor = getattr(self, f"A{suffix}_log")
+        return -torch.exp(A_log if A_log.dtype == torch.float64 else A_log.float())
 
     def allocate_inference_cache(
         self, batch_size: int, max_seqlen: int, dtype: torch.dtype | None = None, **_: Any

@@ -55,6 +55,38 @@ def test_initialisation() -> None:
         Mamba(8, dt_init="zero")
 
 
+def test_two_directions_are_two_mambas() -> None:
+    """Vim's v2: what the weights called _b make of the reversed tokens is added before out_proj."""
+    both = network(bimamba_type="v2", if_divide_out=True, init_layer_scale=0.5).double()
+    weights = both.state_dict()
+    assert {name for name in weights if "_b" in name} == {
+        "conv1d_b.weight", "conv1d_b.bias", "x_proj_b.weight", "dt_proj_b.weight",
+        "dt_proj_b.bias", "A_b_log", "D_b",
+    }  # fmt: skip
+    torch.nn.init.normal_(both.D_b)
+    torch.nn.init.normal_(both.A_b_log)
+    forth, back = network().double(), network().double()
+    plain = {name: value for name, value in both.state_dict().items() if "_b" not in name}
+    own = {name.replace("_b", ""): v for name, v in both.state_dict().items() if "_b" in name}
+    del plain["gamma"]
+    forth.load_state_dict(plain)
+    back.load_state_dict({**plain, **own})
+    x = torch.randn(2, 9, 24, dtype=torch.float64)
+    expected = (forth(x) + back(x.flip(1)).flip(1)) / 2 * 0.5
+    torch.testing.assert_close(both(x), expected)
+
+
+def test_a_second_direction_with_its_own_A_alone() -> None:
+    both = network(bimamba_type="v1").double()
+    assert [name for name in both.state_dict() if "_b" in name] == ["A_b_log"]
+    torch.nn.init.normal_(both.A_b_log)
+    assert both(torch.randn(1, 5, 24, dtype=torch.float64)).shape == (1, 5, 24)
+    with pytest.raises(NotSupportedError, match="bimamba_type 'v3' is not none, v1 or v2"):
+        network(bimamba_type="v3")
+    with pytest.raises(NotSupportedError, match="one direction only"):
+        both(torch.randn(1, 5, 24, dtype=torch.float64), InferenceParams(8, 1))
+
+
 @pytest.mark.parametrize("options", [{}, {"bias": True, "conv_bias": False, "d_conv": 3}], ids=str)
 def test_is_its_definition(options: dict[str, Any]) -> None:
     mamba = network(**options).double()
