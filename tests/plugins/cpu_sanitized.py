@@ -1,0 +1,85 @@
+"""Runs the CPU library that is the argument on the shared vectors and holds it to their truth.
+
+Every tensor is in memory of its own size; sanitizers end it where they find something.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from vectors import (
+    CHANNEL_MAJOR_CASES,
+    CONV_CASES,
+    SCAN_CASES,
+    TOLERANCE,
+    ScanCase,
+    cast,
+    conv_inputs,
+    conv_truth,
+    error,
+    scan_inputs,
+    scan_truth,
+)
+
+from dvmsr.kernels import cpu
+
+EDGES = [
+    ScanCase(2, length, groups * per_group, state, groups=groups)
+    for length in (1, 3, 63, 65, 129)
+    for per_group, groups, state in ((1, 2, 1), (15, 1, 3), (17, 2, 16), (33, 1, 17))
+]
+"""Around the vectors' widths and the runs of tokens."""
+
+
+def pointers(tensors: dict[str, np.ndarray]) -> dict[str, int]:
+    return {name: tensor.ctypes.data for name, tensor in tensors.items()}
+
+
+def scan(case: ScanCase, dtype: str, threads: int) -> None:
+    inputs = cast(scan_inputs(case), dtype)
+    y, h_last = np.empty_like(inputs["u"]), np.empty_like(inputs["h0"])
+    form = cpu.DTYPES[dtype], case.softplus, case.channel_major
+    sizes = case.batch, case.length, case.channels, case.groups, case.state
+    described = cpu.ScanInputs(*form, *sizes, **pointers(inputs))
+    outputs = cpu.ScanOutputs(y.ctypes.data, h_last.ctypes.data)
+    cpu.call("selective_scan_forward", described, outputs, threads=threads)
+    truths = scan_truth(inputs, case.softplus, case.channel_major)
+    for output, truth in zip((y, h_last), truths, strict=True):
+        assert error(output, truth) <= TOLERANCE[dtype], (case, dtype, threads)
+    if dtype != "float16" and not case.channel_major:
+        gradients = {name: np.empty_like(tensor) for name, tensor in inputs.items()}
+        cpu.call(
+            "selective_scan_backward",
+            described,
+            y.ctypes.data,
+            h_last.ctypes.data,
+            cpu.ScanGradients(**pointers(gradients)),
+            threads=threads,
+        )
+
+
+def main() -> None:
+    cpu.library_path = lambda: Path(sys.argv[1])
+    edges = [replace(case, channel_major=layout) for case in EDGES for layout in (False, True)]
+    for dtype in ("float32", "float16", "float64"):
+        for case in (*SCAN_CASES, *CHANNEL_MAJOR_CASES, *edges):
+            for threads in (1, 9):
+                scan(case, dtype, threads)
+        for case in CONV_CASES:
+            inputs = cast(conv_inputs(case), dtype)
+            y, tail = np.empty_like(inputs["x"]), np.empty_like(inputs["tail"])
+            sizes = case.batch, case.length, case.channels, case.width
+            cpu.call(
+                "causal_conv1d_forward",
+                cpu.ConvInputs(cpu.DTYPES[dtype], case.activation, *sizes, **pointers(inputs)),
+                cpu.ConvOutputs(y.ctypes.data, tail.ctypes.data),
+                threads=2,
+            )
+            assert error(y, conv_truth(inputs, case.activation)[0]) <= TOLERANCE[dtype], case
+
+
+if __name__ == "__main__":
+    main()
