@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,6 +273,30 @@ def test_precedence(
     way: str,
 ) -> None:  # fmt: skip
     assert scan_on_gpu(kernels, mamba, dtype, state) == way
+
+
+@pytest.mark.parametrize("channel_major", [False, True], ids=["tokens", "channels"])
+def test_mamba_ssm_gets_channel_major_tensors(
+    channel_major: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, ...]] = []
+
+    def scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, *others: object) -> Any:
+        z = others[2]
+        assert isinstance(z, Tensor)
+        for tensor in (u, delta, B, z):
+            assert tensor.is_contiguous()
+            given.append(tuple(tensor.shape))
+        return u, A
+
+    monkeypatch.setattr(ops, "_has_cuda_kernels", lambda: False)
+    monkeypatch.setattr(ops, "_mamba_scan", lambda: scan)
+    case = ScanCase(2, 7, 4, 3, groups=2, channel_major=channel_major)
+    inputs = typed(scan_inputs(case), torch.float32)
+    u = inputs[0].as_subclass(OnGpu)
+    y, _ = ops.selective_scan(u, *inputs[1:7], z=inputs[8], channel_major=channel_major)
+    assert given == [(2, 4, 7), (2, 4, 7), (2, 2, 3, 7), (2, 4, 7)]
+    assert torch.equal(y, u)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
