@@ -41,8 +41,8 @@ def export_named(
     from dvmsr import compat, networks
     from dvmsr.export.network.inputs import parse_inputs
 
-    compat.install()
-    module = networks.load(name)
+    with compat.importing():
+        module = networks.load(name)
     inputs = parse_inputs(module, shapes, file, dynamic)
     return export_network(
         module, inputs.tensors, path, inputs.dynamic, opset, verify, overwrite, source=name
