@@ -91,6 +91,11 @@ def read_header(path: Path) -> OnnxHeader:
             f"{path} has dvmsr's operators in their former form, without groups; export it again: "
             f"{_export_command(path, metadata)}"
         )
+    if "dvmsr.config" not in metadata and "dvmsr.network" in metadata:
+        raise ForeignFileError(
+            f"{path} holds another network than DVMSR, {metadata['dvmsr.network']}; run it with "
+            "dvmsr.runtime.open_model"
+        )
     if "dvmsr.config" not in metadata:
         raise ForeignFileError(f"{path} is an ONNX file of another program; {_REMEDY}")
     if has_operators and opsets.get(DOMAIN, 0) > DOMAIN_VERSION:

@@ -17,6 +17,7 @@ from dvmsr.export import export_network
 from dvmsr.export.network import verify as verification
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
+from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
 pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.skipif(
@@ -80,6 +81,8 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine(tmp_path: Path) -> 
     assert json.loads(said["dvmsr.dynamic"]) == {"x": {"0": "batch", "2": "height", "3": "width"}}
     assert str(Path(__file__).parent.parent).encode() not in path.read_bytes()
     assert [body.name for body in model.functions] == ["SelectiveScan"]
+    with pytest.raises(IncompatibleModelError, match="another network than DVMSR, my:net; run it"):
+        read_header(path)
 
 
 def test_windows(tmp_path: Path) -> None:
