@@ -45,7 +45,8 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     }
     library = tmp_path / "libdvmsr_ops.so"
     folder = ROOT / "plugins"
-    sources = [folder / "cpu" / f"{name}.cpp" for name in ("kernels", "operators", "executor")]
+    names = ("kernels", "operators", "executor", "transpose")
+    sources = [folder / "cpu" / f"{name}.cpp" for name in names]
     subprocess.run(
         [COMPILER, *OPTIONS, *SANITIZERS, "-DDVMSR_ISA=baseline", "-DDVMSR_LANES=16",
          f"-I{folder / 'include'}", f"-I{folder / 'cpu'}", *sources, "-o", library, "-pthread"],

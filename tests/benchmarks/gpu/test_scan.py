@@ -28,7 +28,7 @@ def repeated(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name, value in inputs.items():
         if name in tools.BY_TOKEN:
             value = np.concatenate([value] * 3, 1)[:, :70]
-        long[name] = np.repeat(value, 2, 0) if value.ndim == 3 else value
+        long[name] = np.repeat(value, 2, 0) if value.ndim >= 3 else value
     return long
 
 
