@@ -18,7 +18,7 @@ DOCUMENTS = sorted(
 _LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 _PATH = re.compile(rf"`((?:{'|'.join(OURS)})/[\w./*-]+)`")
 _MODULE = re.compile(r"`(dvmsr(?:\.[a-z_]\w*)+)")
-BUILT = ("dvmsr/_native",)
+BUILT = ("dvmsr/_native", "benchmarks/gpu/carry/")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))

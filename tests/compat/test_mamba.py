@@ -169,7 +169,8 @@ def test_autocast_and_halves() -> None:
 def test_compiles_in_one_graph() -> None:
     mamba = network()
     x = torch.randn(2, 30, 24)
-    torch.testing.assert_close(torch.compile(mamba, fullgraph=True)(x), mamba(x))
+    compiled = torch.compile(mamba, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), mamba(x))
 
 
 @pytest.mark.slow
