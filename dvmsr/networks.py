@@ -68,6 +68,8 @@ def _find(module: str, attribute: str) -> Any:
         raise MissingComponentError(
             f"{module} needs the package {error.name}; install it"
         ) from None
+    except DvmsrError:
+        raise
     except (Exception, SystemExit) as error:
         raise DvmsrError(f"{module} cannot be imported ({summary(error)}); mend it") from None
     for name in attribute.split("."):
@@ -84,7 +86,7 @@ def _make(name: str, factory: Any) -> nn.Module:
         raise UsageError(f"{name} cannot be called; name a function that returns the network")
     try:
         module = factory()
-    except MemoryError:
+    except (MemoryError, DvmsrError):
         raise
     except (Exception, SystemExit) as error:
         raise DvmsrError(

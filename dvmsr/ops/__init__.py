@@ -144,6 +144,8 @@ def selective_scan(
     Raises:
         ValueError: if the shapes do not fit together.
     """
+    if not u.is_floating_point():
+        raise ValueError(f"selective_scan: u is {u.dtype}, should be floating-point")
     batch, length, channels = u.mT.shape if channel_major else u.shape
     state = A.shape[-1]
     groups = 0 if B.dim() != 4 else B.shape[1 if channel_major else 2]

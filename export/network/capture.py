@@ -63,6 +63,8 @@ def capture(
             raise _untraceable(error, inputs) from None
     with _quiet():
         program = program.run_decompositions({})  # no operator changes its inputs any more
+    for guard in guards_of(program, inputs):
+        progress(f"the file is right where {guard} alone: the network decides by that size")
     if joined := join_assignments(program):
         progress(f"{joined} assignments to slices became concatenations")
     if replaced := replace_einsum(program):
@@ -82,9 +84,27 @@ def capture(
             raise _untranslatable(error, program) from None
     assert translated is not None
     model = translated.model_proto
-    _name_axes(model, inputs)
     _name_outputs(model, names)
+    _name_inputs(model, list(inputs.tensors))
+    _name_axes(model, inputs)
     return model
+
+
+def guards_of(program: torch.export.ExportedProgram, inputs: Inputs) -> list[str]:
+    """In words, the sizes of dynamic axes within which a traced network took the branches that are
+    in the graph. Of remainders, such as a multiple of 8, torch.export tells nothing."""
+    ranges = {str(symbol): bounds for symbol, bounds in program.range_constraints.items()}
+    found = []
+    for node in program.graph.find_nodes(op="placeholder"):
+        for axis, label in inputs.dynamic.get(node.name, {}).items():
+            bounds = ranges.get(str(node.meta["val"].shape[axis]))
+            if bounds is None:
+                continue
+            if bounds.upper < 2**31:
+                found.append(f"{label} is at most {bounds.upper}")
+            if bounds.lower > 2:  # below which torch.export traces nothing
+                found.append(f"{label} is at least {bounds.lower}")
+    return list(dict.fromkeys(found))
 
 
 def line_of(node: onnx.NodeProto) -> str:
@@ -101,14 +121,14 @@ def _last_line(stack: str) -> str:
     return f"{own[-1][0]}, line {own[-1][1]}" if own else ""
 
 
-def _frame_of(trace: TracebackType | None) -> str:
+def frame_of(trace: TracebackType | None) -> str:
     """The innermost line of the network's own code in a traceback."""
     return _last_line("".join(traceback.format_tb(trace)))
 
 
 def _untraceable(error: Exception, inputs: Inputs) -> IncompatibleModelError:
     text = str(error)
-    place = _frame_of(error.__traceback__)
+    place = frame_of(error.__traceback__)
     where = f" at {place}" if place else ""
     if "data-dependent" in text or "GuardOnDataDependent" in type(error).__name__:
         return IncompatibleModelError(
@@ -187,20 +207,42 @@ def _name_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
     taken |= {name for node in graph.node for name in node.output}
     taken -= {value.name for value in graph.output}
     renamed: dict[str, str] = {}
+    given = {value.name for value in (*graph.input, *graph.initializer)}
     for value, name in zip(graph.output, names, strict=True):
+        if value.name in given or value.name in renamed:  # what is given is not to be renamed
+            copy = f"{value.name}/output_{len(renamed)}"
+            graph.node.append(onnx.helper.make_node("Identity", [value.name], [copy], copy))
+            value.name = copy
         while name in taken:
             name += "_out"
         taken.add(name)
         renamed[value.name] = name
         value.name = name
-    for node in graph.node:
-        for values in (node.input, node.output):
-            for i, name in enumerate(values):
-                if name in renamed:
-                    values[i] = renamed[name]
+    _rename(graph, renamed)
     told = [value for value in graph.value_info if value.name not in renamed]
     del graph.value_info[:]
     graph.value_info.extend(told)
+
+
+def _name_inputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """PyTorch renames an input that is an output, too."""
+    graph = model.graph
+    renamed = {
+        value.name: name
+        for value, name in zip(graph.input, names, strict=True)
+        if value.name != name
+    }
+    for value in graph.input:
+        value.name = renamed.get(value.name, value.name)
+    _rename(graph, renamed)
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for i, name in enumerate(values):
+                if name in names:
+                    values[i] = names[name]
 
 
 @contextlib.contextmanager

@@ -87,10 +87,14 @@ def export_network(
     """
     require()
 
+    import torch
+
     from dvmsr.export.network.inputs import Inputs, check_names, positional
 
     path = Path(path)
     check(path, opset, overwrite)
+    if isinstance(example_inputs, torch.Tensor):
+        raise UsageError("example_inputs is a tensor; give a tuple of tensors, or them by name")
     if not isinstance(example_inputs, Mapping):
         names = positional(module)
         if len(example_inputs) > len(names):
@@ -100,6 +104,9 @@ def export_network(
             )
         example_inputs = dict(zip(names, example_inputs, strict=False))
     described = {name: dict(axes) for name, axes in (dynamic or {}).items()}
+    for name, tensor in example_inputs.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise UsageError(f"the example input {name} is a {type(tensor).__name__}, no tensor")
     inputs = Inputs(dict(example_inputs), described)
     check_names(module, inputs)
     return _write(module.eval(), inputs, path, opset, verify, overwrite, progress, source)
@@ -126,7 +133,8 @@ def _write(
 
     truths = find_truths(module, inputs, progress, several=verify)
     with torch.inference_mode():
-        names = list(flatten(module(**inputs.tensors)))
+        copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
+        names = list(flatten(module(**copies)))
     annotated = capture(module, inputs, names, opset, progress)
     bodies.attach(annotated)
     model = onnx.ModelProto()
@@ -139,7 +147,7 @@ def _write(
         progress(f"writing {path}: opset {opset}, {len(data):,} bytes")
         temporary.write_bytes(data)
         if verify:
-            checks = verify_file(temporary, annotated, truths, "fp32", progress)
+            checks = verify_file(temporary, str(path), annotated, truths, "fp32", progress)
     return NetworkReport(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),

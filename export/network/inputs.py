@@ -1,6 +1,7 @@
 """What a network is exported with: example inputs, and which of their axes may change."""
 
 import inspect
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from dvmsr.utils.paths import unreadable
 
 _SHAPE = re.compile(r"(?:(?P<name>[^\W\d]\w*)=)?(?P<sizes>\d+(?:x\d+)*)(?::(?P<type>\w+))?")
 _AXIS = re.compile(r"(?P<axis>\d+)(?::(?P<name>[^\W\d]\w*))?")
+_MOST = 2**31
+"""Elements of an example input."""
 TYPES = ("float32", "float16", "int64", "int32", "bool")
 """Of inputs that the command line describes."""
 
@@ -108,8 +111,8 @@ def parse_inputs(
                 f"--input {text} is one too many: forward takes {', '.join(parameters) or 'none'}"
             )
         sizes = [int(size) for size in match["sizes"].split("x")]
-        if 0 in sizes:
-            raise UsageError(f"--input {text} is empty; give every axis a size of at least 1")
+        if 0 in sizes or math.prod(sizes) > _MOST:
+            raise UsageError(f"--input {text} has {math.prod(sizes)} elements; give 1 to {_MOST:,}")
         dtype = getattr(torch, match["type"] or "float32")
         values = torch.rand(sizes, generator=generator)
         tensors[name] = values.to(dtype) if dtype.is_floating_point else (values < 0.5).to(dtype)

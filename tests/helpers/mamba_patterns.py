@@ -127,6 +127,37 @@ class Picky(nn.Module):
         return F.pixel_shuffle(F.pixel_unshuffle(x, 8), 8)
 
 
+class Padded(nn.Module):
+    """Pads to multiples of 8 where that is needed, as many networks with windows do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        missing = -x.shape[2] % 8
+        return F.pad(x, (0, 0, 0, missing)) if missing else x
+
+
+class NotFinite(nn.Module):
+    """Divides by zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (x * 0)
+
+
+class Limited(nn.Module):
+    """Takes another branch beyond a size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[2] > 300 else x
+
+
+class Odd(nn.Module):
+    """Gives one of its inputs and a constant, and changes the input in place."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        doubled = x.clone()
+        x.add_(1)
+        return [doubled, torch.ones(3), doubled * 2]
+
+
 def ss2d() -> nn.Module:
     torch.manual_seed(0)
     return SS2D()

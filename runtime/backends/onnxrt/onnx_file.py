@@ -86,7 +86,7 @@ def read_header(path: Path) -> OnnxHeader:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
-    if former:
+    if former and "dvmsr.config" in metadata:
         raise IncompatibleModelError(
             f"{path} has dvmsr's operators in their former form, without groups; export it again: "
             f"{_export_command(path, metadata)}"

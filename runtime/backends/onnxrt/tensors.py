@@ -1,5 +1,6 @@
 """Any ONNX network: arrays in, arrays out, by name."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from dvmsr.errors import UsageError
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for, run_session
+from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError, read_header
 from dvmsr.utils.paths import check_input
 from dvmsr.utils.threads import bounded
 
@@ -59,6 +61,8 @@ class TensorModel:
         check_input(path)
         if backend not in BACKENDS:
             raise UsageError(f"there is no backend {backend}; choose {', '.join(BACKENDS)}")
+        with contextlib.suppress(ForeignFileError):
+            read_header(path)  # refuses operators in their former form
         self.path, self.backend = path, backend
         options = options_for(backend, bounded(threads))
         self._session = open_on(backend, os.fspath(path), options, path)

@@ -94,6 +94,14 @@ def test_windows(tmp_path: Path) -> None:
 
 REFUSED: list[tuple[str, nn.Module, tuple[int, ...], dict[int, str], str]] = [
     ("fixed", networks.Windows(True), (1, 6, 16, 16), IMAGE["x"], "a size is fixed|fixes the size"),
+    (
+        "padded",
+        networks.Padded(),
+        (1, 3, 16, 4),
+        {2: "height"},
+        "outputs of other shapes .* height 17",
+    ),
+    ("nan", networks.NotFinite(), (1, 4), {}, "output for the example is not finite"),
     ("random", networks.Noise(), (1, 3, 8, 8), {}, "draws random numbers"),
     (
         "data",
@@ -132,10 +140,37 @@ def test_sizes_that_pytorch_refuses_are_left_out_and_named(tmp_path: Path) -> No
     path, x, axes = tmp_path / "m.onnx", torch.rand(1, 3, 16, 16), {"x": {2: "height"}}
     report = export_network(networks.Picky(64), (x,), path, axes, progress=lines.append)
     assert sorted({check.sizes["height"] for check in report.checks}) == [8, 16, 32]
+    assert any(line.startswith("left out height 17: PyTorch fails there") for line in lines)
     with pytest.raises(IncompatibleModelError, match="PyTorch itself takes only 16, 8 of the"):
         export_network(networks.Picky(16), (x,), tmp_path / "n.onnx", axes, progress=lines.append)
     assert any(line.startswith("left out height 32: PyTorch fails there") for line in lines)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_branch_that_the_file_lacks_is_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    export_network(
+        networks.Limited(), (torch.rand(1, 3, 16, 4),), tmp_path / "l.onnx", {"x": {2: "height"}},
+        progress=lines.append,
+    )  # fmt: skip
+    assert "the file is right where height is at most 300 alone" in " ".join(lines)
+
+
+def test_outputs_that_are_inputs_or_constants(tmp_path: Path) -> None:
+    x = torch.rand(2, 4)
+    before = x.clone()
+    report = export_network(networks.Odd(), (x,), tmp_path / "o.onnx", **SILENT)
+    assert torch.equal(x, before)
+    assert list(report.outputs) == ["output_0", "output_1", "output_2"]
+    same, ones, twice = session(tmp_path / "o.onnx").run(None, {"x": x.numpy()})
+    np.testing.assert_array_equal(same, x.numpy())
+    np.testing.assert_array_equal(ones, np.ones(3))
+    np.testing.assert_array_equal(twice, 2 * x.numpy())
+
+
+def test_a_network_that_fails_on_its_example(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"fails on its example inputs .*RuntimeError"):
+        export_network(networks.ss2d(), (torch.rand(1, 5, 8, 8),), tmp_path / "n.onnx", **SILENT)
 
 
 def test_a_difference_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +184,8 @@ def test_a_difference_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("inputs", "dynamic", "message"),
     [
+        (torch.rand(1, 6, 8, 8), None, "example_inputs is a tensor; give a tuple"),
+        ({"x": np.zeros(3)}, None, "the example input x is a ndarray, no tensor"),
         ((torch.rand(1, 6, 8, 8),) * 2, None, "2 example inputs are too many: forward takes x"),
         ({"y": torch.rand(1, 6, 8, 8)}, None, "forward has no parameter y; it takes x"),
         ((torch.rand(1, 6, 8, 8),), {"x": {4: "depth"}}, "x has 4 axes, so none with number 4"),
