@@ -85,7 +85,9 @@ def onnx_command(
         ),
     ] = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="A graph typed in half precision.")] = False,
-    opset: Annotated[int, typer.Option(help="ONNX opset, 17 to 24.")] = DEFAULT_OPSET,
+    opset: Annotated[
+        int, typer.Option(help="ONNX opset, 17 to 24; of a factory's network, 18 to 24.")
+    ] = DEFAULT_OPSET,
     static: Annotated[
         str | None, typer.Option(metavar="BxHxW", help="Take inputs of this size only.")
     ] = None,

@@ -48,9 +48,18 @@ def _roles(node: Node) -> tuple[Operand, Operand, str, str] | None:
             and set(left[1]) | set(right[1]) == set(out) | summed
             and isinstance(left[0], Node)
             and isinstance(right[0], Node)
+            and _sizes_agree((left[0], left[1]), (right[0], right[1]))
         ):
             return (left[0], left[1]), (right[0], right[1]), out, summed.pop()
     return None
+
+
+def _sizes_agree(one: Operand, other: Operand) -> bool:
+    """Whether each letter has one size, as it is written; Einsum broadcasts sizes of 1, too."""
+    sizes = [
+        dict(zip(letters, node.meta["val"].shape, strict=True)) for node, letters in (one, other)
+    ]
+    return all(str(sizes[0][k]) == str(sizes[1][k]) for k in sizes[0].keys() & sizes[1].keys())
 
 
 def _product(graph: Graph, left: Operand, right: Operand, out: str, k: str) -> Node:

@@ -106,6 +106,8 @@ def parse_inputs(
                 f"mask=1x64:int64, with a TYPE of {', '.join(TYPES)}"
             )
         name = match["name"] or next((p for p in parameters if p not in tensors), None)
+        if name in tensors:
+            raise UsageError(f"--input {text} gives {name} once more; give every input once")
         if name is None:
             raise UsageError(
                 f"--input {text} is one too many: forward takes {', '.join(parameters) or 'none'}"
@@ -159,6 +161,8 @@ def _dynamic(texts: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, 
                     f"--dynamic {text} is not [NAME=]AXIS[:LABEL],…, such as 0:batch,2:height"
                 )
             axis = int(match["axis"])
+            if axis in found.get(name, {}):
+                raise UsageError(f"--dynamic {text} names axis {axis} of {name} once more")
             label = match["name"] or ("batch" if axis == 0 else f"{name}_{axis}")
             found.setdefault(name, {})[axis] = label
     yield from found.items()

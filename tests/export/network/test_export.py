@@ -168,6 +168,16 @@ def test_outputs_that_are_inputs_or_constants(tmp_path: Path) -> None:
     np.testing.assert_array_equal(twice, 2 * x.numpy())
 
 
+def test_an_einsum_that_broadcasts_stays_one(tmp_path: Path) -> None:
+    class Broadcast(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return torch.einsum("bik,bkj->bij", x, y)
+
+    inputs = torch.rand(2, 3, 1), torch.rand(2, 4, 5)
+    report = export_network(Broadcast(), inputs, tmp_path / "e.onnx", **SILENT)
+    assert report.nodes["Einsum"] == 1
+
+
 def test_a_network_that_fails_on_its_example(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"fails on its example inputs .*RuntimeError"):
         export_network(networks.ss2d(), (torch.rand(1, 5, 8, 8),), tmp_path / "n.onnx", **SILENT)
