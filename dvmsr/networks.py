@@ -6,7 +6,6 @@ such a module itself.
 """
 
 import importlib
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ from dvmsr.errors import (
     UsageError,
     summary,
 )
+from dvmsr.utils.paths import IMPORT_PATH
 from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
-
-_IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
 def load(model: str) -> nn.Module:
@@ -44,7 +42,7 @@ def load(model: str) -> nn.Module:
         module: nn.Module = checkpoint.load(path)
     elif model in BUNDLED_CHECKPOINTS:
         module = checkpoint.load(find_checkpoint(model))
-    elif match := _IMPORT_PATH.fullmatch(model):
+    elif match := IMPORT_PATH.fullmatch(model):
         module = _make(model, _find(*match.groups()))
     else:
         raise UsageError(
@@ -60,6 +58,8 @@ def _find(module: str, attribute: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
+        if not str(error).startswith("No module named"):  # a stand-in says what it lacks
+            raise IncompatibleModelError(f"{module} cannot be imported: {error}") from None
         if f"{module}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"there is no module {error.name}, neither installed nor in the current folder; "
@@ -98,6 +98,3 @@ def _make(name: str, factory: Any) -> nn.Module:
             f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
         )
     return module
-
-
-_IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")

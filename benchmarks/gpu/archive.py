@@ -1,9 +1,19 @@
-"""All results of a run in one archive. Needs Python alone."""
+"""All results of a run in one archive, and what they are called. Needs Python alone."""
 
 from __future__ import annotations
 
+import datetime
+import os
+import re
 import tarfile
 from pathlib import Path
+
+
+def run_name(gpu: str) -> str:
+    """`<gpu>-<date>`, as all results of one run are called, or what `DVMSR_RUN` says."""
+    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
+    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+    return os.environ.get("DVMSR_RUN") or f"{slug}-{today}"
 
 
 def renew(target: Path, folder: Path, run: str) -> None:

@@ -95,7 +95,7 @@ class Environment:
         return call([str(self.python), "-c", code])
 
     def _pip(self, call: Call, package: str) -> int:
-        found = ["install", "--no-index", "--find-links", str(self.wheels), package]
+        found = ["install", "--no-index", "-f", str(self.wheels), package]  # from there alone
         return call([str(self.python), "-m", "pip", *found])
 
     def _site_packages(self) -> Path:

@@ -10,24 +10,23 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import datetime
 import json
 import math
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from archive import run_name
 from predictions import PREDICTIONS
 
 from dvmsr.errors import DvmsrError
 from dvmsr.kernels import cuda
 from dvmsr.runtime.bench import machine
 
-FOLDER, RUN = "DVMSR_GPU_RESULTS", "DVMSR_RUN"
+FOLDER = "DVMSR_GPU_RESULTS"
 OFF = 3
 """Exit code of a step whose results are off."""
 MISSING = 4
@@ -37,13 +36,6 @@ MISSING = 4
 def folder() -> Path:
     """Where results are written."""
     return Path(os.environ.get(FOLDER) or Path(__file__).resolve().parents[1] / "results")
-
-
-def run_name(gpu: str) -> str:
-    """`<gpu>-<date>`, as all results of one run are called."""
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
-    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
-    return os.environ.get(RUN) or f"{slug}-{today}"
 
 
 def read(step: str, gpu: str) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ end it; 2 usage; 3 results are off; 4 no GPU, or dvmsr cannot be installed.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import math
 import os
@@ -130,15 +129,6 @@ def this_gpu() -> tuple[str, str]:
     return name.strip(), capability.strip()
 
 
-def run_name(gpu: str) -> str:
-    """As `results.py` has it."""
-    today = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d")
-    return (
-        os.environ.get("DVMSR_RUN")
-        or f"{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}-{today}"
-    )
-
-
 class Run:
     """One run: its time, its processes, its results."""
 
@@ -148,7 +138,7 @@ class Run:
         self._end = time.monotonic() + 60 * minutes - GRACE
         self._small = arguments.small
         self.work = work.resolve()
-        self.name = run_name(gpu[0])
+        self.name = archive.run_name(gpu[0])
         self.folder = self.work / "results"
         results: Path = arguments.results
         self.archive = results.resolve() / f"{self.name}.tar.gz"

@@ -1,11 +1,13 @@
 """`mamba_ssm.utils.generation`: the states between tokens; generating text is refused."""
 
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor
 
-from dvmsr.compat.refusals import NotSupportedError
+from dvmsr.compat.refusals import refused_function
+
+TEXT = "language models and the generation of text are not supported"
 
 
 @dataclass
@@ -30,8 +32,7 @@ class InferenceParams:
 class GenerationMixin:
     """A base class of vision networks, too, which never generate."""
 
-    def allocate_inference_cache(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
-
-    def generate(self, *_: Any, **__: Any) -> NoReturn:
-        raise NotSupportedError("GenerationMixin.generate: generating text is not supported")
+    generate = refused_function("mamba_ssm.utils.generation.GenerationMixin.generate", TEXT)
+    allocate_inference_cache = refused_function(
+        "mamba_ssm.utils.generation.GenerationMixin.allocate_inference_cache", TEXT
+    )

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from dvmsr.errors import IncompatibleModelError
 
 
-class NotSupportedError(IncompatibleModelError, NotImplementedError):
+class NotSupportedError(IncompatibleModelError):
     """A function, or a form of one, that the two operators do not cover."""
 
 

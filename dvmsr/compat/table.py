@@ -25,7 +25,7 @@ _CONVS = {
 }
 _SSD = "Mamba-2 (one scalar A per head, chunked scan) is another operator than the selective scan"
 _MAMBA3 = "Mamba-3 is another operator than the selective scan"
-_TEXT = "language models and the generation of text are not supported"
+_TEXT = generation.TEXT
 _HUB = "it downloads; give torch.load or safetensors the file"
 
 

@@ -5,10 +5,14 @@ answered: pathlib's raise below a folder that may not be entered or for a name t
 """
 
 import os
+import re
 import stat
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
+
+IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]\w*)*)")
+"""`package.module:factory`, which names an object in place of a file."""
 
 
 def exists(path: Path) -> bool:

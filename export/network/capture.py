@@ -18,7 +18,9 @@ from dvmsr.export.network.inputs import Inputs
 from dvmsr.export.network.operators import translations
 from dvmsr.export.network.slices import join_assignments
 
-_SPECIALISED = re.compile(r"specialized it to be a constant \((\d+)\)|inferred to be a constant")
+_SPECIALISED = re.compile(
+    "specialized it to be a constant|inferred to be a constant|inferred ranges from model tracing"
+)
 _NO_TRANSLATION = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.:]+)'")
 _NOT_THE_USER = ("/torch/", "/onnxscript/", "/onnx_ir/", "/dvmsr/", "/contextlib.py")
 
@@ -140,7 +142,7 @@ def _untraceable(error: Exception, inputs: Inputs) -> IncompatibleModelError:
             label
             for name, named in inputs.dynamic.items()
             for axis, label in named.items()
-            if re.search(rf"L\['{name}'\]\.size\(\)\[{axis}\]|{name}.*{axis}", text)
+            if f"L['{name}'].size()[{axis}]" in text
         )
         return IncompatibleModelError(
             f"the network fixes the size of {axes or 'a dynamic axis'} by its own arithmetic "

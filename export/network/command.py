@@ -1,19 +1,17 @@
 """`dvmsr-export onnx package.module:factory`: what the command does with a network of others."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from dvmsr.errors import UsageError
-from dvmsr.export.network.export import NetworkReport, check, export_network, require
-from dvmsr.utils.paths import exists
-
-_IMPORT_PATH = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+from dvmsr.export.network.export import NEEDED, NetworkReport, check, export_network
+from dvmsr.export.onnx.export import require
+from dvmsr.utils.paths import IMPORT_PATH, exists
 
 
 def is_import_path(source: str) -> bool:
     """Whether it names a factory rather than a file."""
-    return bool(_IMPORT_PATH.fullmatch(source)) and not exists(Path(source))
+    return bool(IMPORT_PATH.fullmatch(source)) and not exists(Path(source))
 
 
 def export_named(
@@ -36,7 +34,7 @@ def export_named(
     if not shapes and file is None:
         raise UsageError(f"{name} needs an example input; give its size, as in --input 1x3x64x64")
     check(path, opset, overwrite)
-    require()
+    require(*NEEDED)
 
     from dvmsr import compat, networks
     from dvmsr.export.network.inputs import parse_inputs

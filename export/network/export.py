@@ -1,17 +1,16 @@
 """`export_network`: somebody's network in PyTorch -> a verified ONNX file."""
 
 import hashlib
-import importlib.util
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dvmsr
-from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.errors import UsageError
+from dvmsr.export.onnx.export import DEFAULT_OPSET, count_nodes, require
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import check_encodable
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from dvmsr.export.network.inputs import Inputs
     from dvmsr.export.network.verify import Check
 
-DEFAULT_OPSET = 18
 OPSETS = range(18, 25)
 """PyTorch's exporter writes no older ones."""
 NEEDED = ("torch", "onnx", "onnxscript")
@@ -36,7 +34,6 @@ class NetworkReport:
     path: str
     sha256: str
     bytes: int
-    precision: str
     opset: int
     inputs: dict[str, list[int | str]]
     """Shape of each input; a name stands for a size that may change."""
@@ -85,7 +82,7 @@ def export_network(
         ParityError: if the outputs differ by more than 1e-5 of the largest value.
         DvmsrError: if the file cannot be written.
     """
-    require()
+    require(*NEEDED)
 
     import torch
 
@@ -109,6 +106,12 @@ def export_network(
             raise UsageError(f"the example input {name} is a {type(tensor).__name__}, no tensor")
     inputs = Inputs(dict(example_inputs), described)
     check_names(module, inputs)
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            raise UsageError(
+                f"the network's {name} is {weight.dtype}; networks are exported in FP32: call "
+                ".float() on it first"
+            )
     return _write(module.eval(), inputs, path, opset, verify, overwrite, progress, source)
 
 
@@ -147,16 +150,15 @@ def _write(
         progress(f"writing {path}: opset {opset}, {len(data):,} bytes")
         temporary.write_bytes(data)
         if verify:
-            checks = verify_file(temporary, str(path), annotated, truths, "fp32", progress)
+            checks = verify_file(temporary, str(path), annotated, truths, progress)
     return NetworkReport(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
-        precision="fp32",
         opset=opset,
         inputs=_shapes(model.graph.input),
         outputs=_shapes(model.graph.output),
-        nodes=dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        nodes=count_nodes(model),
         checks=tuple(checks),
     )
 
@@ -176,19 +178,6 @@ def check(path: Path, opset: int, overwrite: bool) -> None:
         )
     check_encodable(path)
     check_target(path, overwrite)
-
-
-def require() -> None:
-    """Whether what an export needs is installed.
-
-    Raises:
-        MissingComponentError: if not.
-    """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingComponentError(
-            f"exporting needs {' and '.join(missing)}; pip install 'dvmsr[export]'"
-        )
 
 
 def _strip(model: "onnx.ModelProto") -> None:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -180,8 +179,3 @@ def _arrays(file: Path) -> dict[str, Tensor]:
         raise IncompatibleModelError(
             f"{file} is no .npz file with arrays; write one with numpy.savez"
         ) from None
-
-
-def as_numpy(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """For ONNX Runtime."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}

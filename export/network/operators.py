@@ -9,18 +9,19 @@ from onnx.defs import OpSchema
 from onnxscript import values
 
 from dvmsr.export.onnx.bodies import ATTRIBUTES
+from dvmsr.kernels.cpu import CONV_ARGUMENTS, SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu  # noqa: F401  registers them with PyTorch
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
 
 _ACTIVATIONS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 _SCAN = {
-    "inputs": "u delta A B C D delta_bias h0 z",
+    "inputs": SCAN_ARGUMENTS,
     "outputs": "y h_last",
     "activations": "u delta B C z y",
     "attribute": "delta_softplus",
 }
 _CONV = {
-    "inputs": "x weight bias tail",
+    "inputs": CONV_ARGUMENTS,
     "outputs": "y new_tail",
     "activations": "x tail y new_tail",
     "attribute": "activation",

@@ -25,11 +25,10 @@ def test_nothing_changes_without_install() -> None:
         "assert (list(sys.meta_path), torch.cuda.device) == before\n"
         "assert 'mamba_ssm' not in sys.modules\n"
         "import importlib.util as u\n"
-        "assert u.find_spec('mamba_ssm') is None, 'installed here'\n"
+        "spec = u.find_spec('mamba_ssm')\n"
+        "assert spec is None or spec.origin != 'dvmsr.compat'\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    if "installed here" in done.stderr:
-        pytest.skip("mamba-ssm is installed here")
     assert done.returncode == 0, done.stderr
 
 
@@ -90,7 +89,7 @@ def test_what_cannot_be_is_refused_when_called() -> None:
 
     with pytest.raises(compat.NotSupportedError, match=r"modules\.mamba2\.Mamba2 is not part"):
         mamba_ssm.Mamba2(64)
-    with pytest.raises(NotImplementedError, match="mamba_chunk_scan_combined is not part"):
+    with pytest.raises(compat.NotSupportedError, match="mamba_chunk_scan_combined is not part"):
         mamba_chunk_scan_combined(1, 2, chunk_size=3)
     with pytest.raises(compat.NotSupportedError, match="load_config_hf is not part"):
         load_config_hf("name")
@@ -98,7 +97,7 @@ def test_what_cannot_be_is_refused_when_called() -> None:
     class Network(torch.nn.Module, GenerationMixin):
         pass
 
-    with pytest.raises(compat.NotSupportedError, match="generating text"):
+    with pytest.raises(compat.NotSupportedError, match="generation of text"):
         Network().generate()
     assert not isinstance(Network(), mamba_ssm.Mamba2)
 
