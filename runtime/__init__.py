@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvmsr.runtime.backends.onnxrt.tensors import open_model
+    from dvmsr.runtime.tensors import open_model
     from dvmsr.runtime.upscaler import Upscaler
 
 __all__ = ["Upscaler", "open_model"]
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return Upscaler
     if name == "open_model":
-        from dvmsr.runtime.backends.onnxrt.tensors import open_model
+        from dvmsr.runtime.tensors import open_model
 
         return open_model
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
