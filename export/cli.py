@@ -27,6 +27,7 @@ Examples:
   dvmsr-export onnx official.pth --static 1x270x480 --json
   dvmsr-export onnx student --inline
   dvmsr-export onnx networks:mambair --input 1x3x64x64 --dynamic 0:batch,2:height,3:width
+  dvmsr-export onnx networks:vim --input 1x3x224x224 --dynamic 0 --fp16
 """
 
 
@@ -117,12 +118,13 @@ def onnx_command(
     agrees to less than 60 dB (FP16), the exit code is 3 and no file is left.
 
     A network of others is compared at several sizes of each dynamic axis, to 1e-5 of the largest
-    value; what it calls of mamba-ssm and causal-conv1d becomes dvmsr's operators.
+    value (FP16: 1e-2); what it calls of mamba-ssm and causal-conv1d becomes dvmsr's operators.
     """
     if is_import_path(source):
-        refuse(source, fp16=fp16, static=static, streaming=streaming, inline=inline)
+        refuse(source, static=static, streaming=streaming, inline=inline)
         network = export_named(
-            source, output, inputs or (), inputs_file, dynamic or (), opset, verify, overwrite
+            *(source, output, inputs or (), inputs_file, dynamic or (), opset, verify, overwrite),
+            precision="fp16" if fp16 else "fp32",
         )
         _print(network, as_json)
         return

@@ -23,6 +23,7 @@ def export_named(
     opset: int,
     verify: bool,
     overwrite: bool,
+    precision: str = "fp32",
 ) -> NetworkReport:
     """Export what `package.module:factory` returns, with the stand-ins for mamba-ssm in place.
 
@@ -30,7 +31,8 @@ def export_named(
         UsageError: if an option makes no sense; otherwise as `dvmsr.networks.load` and
             `export_network`.
     """
-    path = output or Path(f"{name.rpartition(':')[2].rpartition('.')[2]}.onnx")
+    kind = "" if precision == "fp32" else f".{precision}"
+    path = output or Path(f"{name.rpartition(':')[2].rpartition('.')[2]}{kind}.onnx")
     if not shapes and file is None:
         raise UsageError(f"{name} needs an example input; give its size, as in --input 1x3x64x64")
     check(path, opset, overwrite)
@@ -43,5 +45,7 @@ def export_named(
         module = networks.load(name)
     inputs = parse_inputs(module, shapes, file, dynamic)
     return export_network(
-        module, inputs.tensors, path, inputs.dynamic, opset, verify, overwrite, source=name
+        *(module, inputs.tensors, path, inputs.dynamic, opset, verify, overwrite),
+        source=name,
+        precision=precision,
     )

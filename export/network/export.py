@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dvmsr
 from dvmsr.errors import UsageError
-from dvmsr.export.onnx.export import DEFAULT_OPSET, count_nodes, require
+from dvmsr.export.onnx.export import DEFAULT_OPSET, PRECISIONS, count_nodes, require
 from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import check_encodable
@@ -34,6 +34,7 @@ class NetworkReport:
     path: str
     sha256: str
     bytes: int
+    precision: str
     opset: int
     inputs: dict[str, list[int | str]]
     """Shape of each input; a name stands for a size that may change."""
@@ -58,6 +59,7 @@ def export_network(
     overwrite: bool = False,
     progress: Callable[[str], None] = notice,
     source: str = "",
+    precision: str = "fp32",
 ) -> NetworkReport:
     """Write a PyTorch network as an ONNX file, and compare what ONNX Runtime makes of it with
     PyTorch at several sizes of each dynamic axis.
@@ -73,13 +75,16 @@ def export_network(
             change together.
         opset: of the standard operators, 18 to 24.
         source: what the file says it came from.
+        precision: `fp32`, or `fp16` for a graph typed in half precision (see
+            `dvmsr.export.network.half`).
 
     Raises:
         UsageError: for a bad argument, or if the file exists and is not to be replaced.
         MissingComponentError: if torch, onnx or onnxscript is not installed.
         IncompatibleModelError: if the network cannot be traced, translated or verified; the
             message names the line or node and what to change.
-        ParityError: if the outputs differ by more than 1e-5 of the largest value.
+        ParityError: if the outputs differ by more than 1e-5 (FP32) or 1e-2 (FP16) of the largest
+            value.
         DvmsrError: if the file cannot be written.
     """
     require(*NEEDED)
@@ -90,6 +95,8 @@ def export_network(
 
     path = Path(path)
     check(path, opset, overwrite)
+    if precision not in PRECISIONS:
+        raise UsageError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if isinstance(example_inputs, torch.Tensor):
         raise UsageError("example_inputs is a tensor; give a tuple of tensors, or them by name")
     if not isinstance(example_inputs, Mapping):
@@ -112,7 +119,9 @@ def export_network(
                 f"the network's {name} is {weight.dtype}; networks are exported in FP32: call "
                 ".float() on it first"
             )
-    return _write(module.eval(), inputs, path, opset, verify, overwrite, progress, source)
+    return _write(
+        module.eval(), inputs, path, opset, verify, overwrite, progress, source, precision
+    )
 
 
 def _write(
@@ -124,11 +133,13 @@ def _write(
     overwrite: bool,
     progress: Callable[[str], None],
     source: str,
+    precision: str,
 ) -> NetworkReport:
     import onnx
     import torch
 
     from dvmsr.export.network.capture import capture
+    from dvmsr.export.network.half import to_half
     from dvmsr.export.network.outputs import flatten
     from dvmsr.export.network.verify import find_truths
     from dvmsr.export.network.verify import verify as verify_file
@@ -139,22 +150,25 @@ def _write(
         copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
         names = list(flatten(module(**copies)))
     annotated = capture(module, inputs, names, opset, progress)
+    if precision == "fp16":
+        to_half(annotated)
     bodies.attach(annotated)
     model = onnx.ModelProto()
     model.CopyFrom(annotated)
     _strip(model)
-    _describe(model, inputs, source)
+    _describe(model, inputs, source, precision)
     data = model.SerializeToString()
     checks: list[Check] = []
     with replacing(path, overwrite) as temporary:
-        progress(f"writing {path}: opset {opset}, {len(data):,} bytes")
+        progress(f"writing {path}: {precision}, opset {opset}, {len(data):,} bytes")
         temporary.write_bytes(data)
         if verify:
-            checks = verify_file(temporary, str(path), annotated, truths, progress)
+            checks = verify_file(temporary, str(path), annotated, truths, progress, precision)
     return NetworkReport(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
+        precision=precision,
         opset=opset,
         inputs=_shapes(model.graph.input),
         outputs=_shapes(model.graph.output),
@@ -189,7 +203,7 @@ def _strip(model: "onnx.ModelProto") -> None:
             item.doc_string = ""
 
 
-def _describe(model: "onnx.ModelProto", inputs: "Inputs", source: str) -> None:
+def _describe(model: "onnx.ModelProto", inputs: "Inputs", source: str, precision: str) -> None:
     import onnx
 
     model.producer_name, model.producer_version = "dvmsr", dvmsr.__version__
@@ -198,7 +212,7 @@ def _describe(model: "onnx.ModelProto", inputs: "Inputs", source: str) -> None:
     }
     properties = {
         "dvmsr.network": source or "unknown",
-        "dvmsr.precision": "fp32",
+        "dvmsr.precision": precision,
         "dvmsr.version": dvmsr.__version__,
         "dvmsr.dynamic": json.dumps(inputs.dynamic),
         "dvmsr.example": json.dumps({n: list(t.shape) for n, t in inputs.tensors.items()}),

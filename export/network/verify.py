@@ -26,8 +26,8 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for
 from dvmsr.utils.threads import bounded
 
-LIMIT = 1e-5
-"""Largest difference relative to the largest magnitude of an output."""
+LIMITS = {"fp32": 1e-5, "fp16": 1e-2}
+"""Largest difference relative to the largest magnitude of an output, by the file's precision."""
 SIZES = 3
 """So many sizes of each dynamic axis are tried, and two of one that is called batch."""
 _CANDIDATES = (2.0, 0.5, 1.5, 0.75, 1.25, 3.0, 0.25, 4.0)
@@ -64,6 +64,7 @@ def verify(
     annotated: onnx.ModelProto,
     truths: Truths,
     progress: Callable[[str], None],
+    precision: str = "fp32",
 ) -> list[Check]:
     """Compare a file with the network that it was made from: natively at every size, with the
     portable bodies at the smallest.
@@ -73,7 +74,7 @@ def verify(
         annotated: the same graph whose nodes still tell the line that they came from.
 
     Raises:
-        ParityError: if an output differs by more than `LIMIT`.
+        ParityError: if an output differs by more than `LIMITS` allow.
         IncompatibleModelError: if the file fails at a size that PyTorch takes.
         DvmsrError: if dvmsr was built without its native operators.
     """
@@ -81,6 +82,7 @@ def verify(
         raise DvmsrError(f"an export is verified with dvmsr's native operators; {cpu.REMEDY}")
     smallest = min(truths, key=lambda sizes: math.prod(dict(sizes).values()))
     found = []
+    limit = LIMITS[precision]
     for backend in ("native", "portable"):
         session = _session(path, backend)
         for sizes, (given, expected) in truths.items():
@@ -95,11 +97,14 @@ def verify(
                     "size is fixed in the network, as int(a / b) and branches on sizes do it; "
                     "compute with // and tensor sizes"
                 )
-            if not check.difference <= LIMIT:
+            if not check.difference <= limit:
+                cause = "a branch on sizes may be fixed in it"
+                if precision == "fp16":
+                    cause = "half precision may not hold its values: export it in FP32"
                 raise ParityError(
                     f"{name} differs from PyTorch by {check.difference:.1e} of the largest value "
-                    f"({backend}, {_words(sizes)}) where {LIMIT:g} is allowed; it was "
-                    "not written: a branch on sizes may be fixed in it"
+                    f"({backend}, {_words(sizes)}) where {limit:g} is allowed; it was "
+                    f"not written: {cause}"
                 )
             found.append(check)
     return found
@@ -213,8 +218,12 @@ def _run(
     given: Mapping[str, Tensor],
     sizes: Mapping[str, int],
 ) -> Arrays:
-    taken = {value.name for value in session.get_inputs()}  # none that the network does not use
-    feeds = {name: tensor.numpy() for name, tensor in given.items() if name in taken}
+    halves = {value.name: value.type == "tensor(float16)" for value in session.get_inputs()}
+    feeds = {  # none that the network does not use
+        name: tensor.half().numpy() if halves[name] else tensor.numpy()
+        for name, tensor in given.items()
+        if name in halves
+    }
     try:
         return list(session.run(None, feeds))
     except Exception as error:

@@ -57,6 +57,18 @@ def test_the_bundled_model_goes_by_its_name(
     assert "no checkpoint named teacher; there is student" in capsys.readouterr().err
 
 
+def test_a_network_of_others_in_half_precision(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["onnx", "mamba_patterns:ss2d", "--input", "1x6x8x8", "--fp16", "--no-verify"]
+    assert run(monkeypatch, *words) == 0
+    assert capsys.readouterr().out == "ss2d.fp16.onnx\n"
+    said = {entry.key: entry.value for entry in onnx.load("ss2d.fp16.onnx").metadata_props}
+    assert said["dvmsr.precision"] == "fp16"
+    assert run(monkeypatch, *words, "--static", "1x8x8") == 2
+    assert "--static does not go with mamba_patterns:ss2d" in capsys.readouterr().err
+
+
 def test_json(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
