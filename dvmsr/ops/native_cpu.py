@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dvmsr.kernels import cpu
-from dvmsr.ops.layout import channels_first, tokens_first
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,7 @@ def selective_scan_backward(
     channel_major: bool,
 ) -> list[Tensor]:
     """Gradients of the inputs: nine with z, else eight."""
-    if channel_major:  # the kernel is token-major alone
-        gradients = _SCAN.backward(
-            tokens_first(inputs), (y_grad.mT, h_last_grad), delta_softplus, False
-        )
-        return list(_dense(channels_first(gradients)))
-    return _SCAN.backward(inputs, (y_grad, h_last_grad), delta_softplus, False)
+    return _SCAN.backward(inputs, (y_grad, h_last_grad), delta_softplus, channel_major)
 
 
 @torch.library.custom_op("dvmsr::causal_conv1d", mutates_args=(), device_types="cpu")

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "conv_tiles.h"
+#include "scan_backward.h"
 #include "scan_layouts.h"
 #include "scan_tiles.h"
 

@@ -28,13 +28,13 @@ struct ScanTile {
 struct ScanBackwardTile {
   int64_t length, channels, state;  // L, D, N: a tile spans all tokens
   int64_t row_stride;
-  bool delta_softplus;
+  bool delta_softplus, channel_major;
   int64_t first_channel, end_channel;
   const void *u, *delta, *A, *B, *C, *D, *delta_bias, *h0, *z;
   const void *y_grad, *h_last_grad;
   void *u_grad, *delta_grad, *h0_grad, *z_grad;
   void *A_grad, *D_grad, *delta_bias_grad;  // of this batch element alone
-  void *B_grad, *C_grad;                    // (L, N) of these channels alone
+  void *B_grad, *C_grad;                    // (L, N) of these channels alone; channel-major: (N, L)
   void *scratch;                            // scan_backward_scratch() elements
 };
 
@@ -63,7 +63,8 @@ struct Kernels {
   int64_t lanes;  // channels per vector
 
   int64_t (*scan_forward_scratch)(int64_t tile_channels, int64_t state, bool channel_major);
-  int64_t (*scan_backward_scratch)(int64_t length, int64_t tile_channels, int64_t state);
+  int64_t (*scan_backward_scratch)(int64_t length, int64_t tile_channels, int64_t state,
+                                   bool channel_major);
   int64_t (*conv_forward_scratch)(int64_t channels, int64_t width);
   int64_t (*conv_backward_scratch)(int64_t tile_channels, int64_t width);
 

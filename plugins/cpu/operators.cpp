@@ -217,13 +217,12 @@ void sum_rows(dvmsr_dtype dtype, const void *parts, int64_t number, int64_t rows
 dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, const void *h_last_grad,
                            const dvmsr_scan_gradients &out, const dvmsr_executor *executor) {
   const Kernels &k = kernels();
-  if (!valid(in) || in.channel_major || !k.scan_backward[in.dtype])
-    return DVMSR_INVALID_ARGUMENT;
+  if (!valid(in) || !k.scan_backward[in.dtype]) return DVMSR_INVALID_ARGUMENT;
   const int64_t size = act_size(in.dtype);
   const int64_t batch = in.batch, L = in.length, D = in.channels, G = in.groups, N = in.state;
   const Blocks blocks(D, G, ceil_div(threads_of(executor), std::max<int64_t>(1, batch)), k.lanes);
   const int64_t tiles = batch * blocks.count;
-  const int64_t per_tile = k.scan_backward_scratch(L, blocks.width, N);
+  const int64_t per_tile = k.scan_backward_scratch(L, blocks.width, N, in.channel_major);
 
   // Partial sums are kept apart and added in a fixed order: results do not depend on scheduling.
   const int64_t partial = D * N + 2 * D;
@@ -236,13 +235,14 @@ dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, cons
 
   parallel_for(executor, static_cast<size_t>(tiles), [&](size_t index) {
     const int64_t i = static_cast<int64_t>(index), b = i / blocks.count, block = i % blocks.count;
-    const int64_t first_row = b * L * G * N + blocks.group(block) * N;
+    const int64_t first_row = b * L * G * N + blocks.group(block) * N * (in.channel_major ? L : 1);
     ScanBackwardTile tile{};
     tile.length = L;
     tile.channels = D;
     tile.state = N;
     tile.row_stride = G * N;
     tile.delta_softplus = in.delta_softplus;
+    tile.channel_major = in.channel_major;
     tile.first_channel = blocks.first(block);
     tile.end_channel = blocks.end(block);
     tile.u = at(in.u, b * L * D, size);
@@ -274,9 +274,11 @@ dvmsr_status scan_backward(const dvmsr_scan_inputs &in, const void *y_grad, cons
   sum_parts(in.dtype, bias_parts, batch, D, out.delta_bias);
   for (int64_t i = 0; i < batch * G; ++i) {
     const int64_t parts = i * blocks.in_group * L * N;
-    const int64_t to = (i / G * L * G + i % G) * N;  // the group's row of the first token
-    sum_rows(in.dtype, at(B_parts, parts, size), blocks.in_group, L, N, at(out.B, to, size), G * N);
-    sum_rows(in.dtype, at(C_parts, parts, size), blocks.in_group, L, N, at(out.C, to, size), G * N);
+    // Of the group: its row of the first token, or all of it.
+    const int64_t to = in.channel_major ? i * L * N : (i / G * L * G + i % G) * N;
+    const int64_t rows = in.channel_major ? 1 : L, width = in.channel_major ? L * N : N;
+    sum_rows(in.dtype, at(B_parts, parts, size), blocks.in_group, rows, width, at(out.B, to, size), G * N);
+    sum_rows(in.dtype, at(C_parts, parts, size), blocks.in_group, rows, width, at(out.C, to, size), G * N);
   }
   return DVMSR_OK;
 }

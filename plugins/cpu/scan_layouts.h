@@ -111,53 +111,21 @@ struct ChannelMajorScan {
     for (int64_t block = 0; block < count && c + block < width; block += W) {
       const int64_t channels = lanes_at(c + block, width);
       const Act *first = static_cast<const Act *>(from) + (t.first_channel + c + block) * t.length + token;
-      // What is transposed next is asked for: processors do not foresee it.
       const Act *next = first + (c + columns < width ? columns * t.length : run_of_tokens - c * t.length);
-      for (int64_t i = 0; i < tokens; i += W) {
-        V v[W];
-        const int64_t seen = lanes_at(i, tokens);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j) __builtin_prefetch(next + j * t.length + i);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j) v[j] = j < channels ? load(first + j * t.length + i, seen) : V{};
-        transpose(v);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j) store(to + (i + j) * columns + block, v[j]);
-      }
+      to_tokens(first, t.length, channels, tokens, next, to + block, columns);
     }
   }
 
   // The same way back to y.
   void give(const R *from, int64_t c, int64_t count, int64_t token, int64_t tokens) const {
     for (int64_t block = 0; block < count && c + block < width; block += W) {
-      const int64_t channels = lanes_at(c + block, width);
       Act *first = static_cast<Act *>(t.y) + (t.first_channel + c + block) * t.length + token;
-      for (int64_t i = 0; i < tokens; i += W) {
-        V v[W];
-        const int64_t seen = lanes_at(i, tokens);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j) v[j] = load(from + (i + j) * columns + block);
-        transpose(v);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j)
-          if (j < channels) store(first + j * t.length + i, v[j], seen);
-      }
+      to_channels(from + block, columns, first, t.length, lanes_at(c + block, width), tokens);
     }
   }
 
-  // B or C, (N, L) of the group, to rows of N.
   void take_rows(const void *from, int64_t token, int64_t tokens, R *to) const {
-    const Act *first = static_cast<const Act *>(from) + token;
-    for (int64_t i = 0; i < tokens; i += W) {
-      const int64_t seen = lanes_at(i, tokens);
-      if (N == 1) {
-        store(to + i, load(first + i, seen));
-        continue;
-      }
-      for (int64_t n = 0; n < N; n += W) {
-        V v[W];
-        const int64_t states = lanes_at(n, N);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j)
-          v[j] = j < states ? load(first + (n + j) * t.length + i, seen) : V{};
-        transpose(v);
-        DVMSR_UNROLL for (int j = 0; j < W; ++j) store(to + (i + j) * N + n, v[j], states);
-      }
-    }
+    rows_to_tokens(static_cast<const Act *>(from) + token, t.length, N, tokens, to);
   }
 
   const ScanTile &t;

@@ -69,5 +69,56 @@ DVMSR_INLINE void transpose(V (&v)[W]) {
       if (i % 16 < 8) exchange<Eights>(v[i], v[i + 8]);
 }
 
+// Tokens of up to W channels, whose rows lie `length` apart, to rows of `stride` values for each token;
+// lanes beyond are zero, and rows are written in runs of W tokens. What will be transposed after them is
+// asked for at `next`: processors do not foresee it.
+template <class R, class Act>
+DVMSR_INLINE void to_tokens(const Act *from, int64_t length, int64_t channels, int64_t tokens, const Act *next,
+                            R *to, int64_t stride) {
+  for (int64_t i = 0; i < tokens; i += W) {
+    Vector<R> v[W];
+    const int64_t seen = lanes_at(i, tokens);
+    DVMSR_UNROLL for (int j = 0; j < W; ++j) __builtin_prefetch(next + j * length + i);
+    DVMSR_UNROLL for (int j = 0; j < W; ++j)
+      v[j] = j < channels ? load(from + j * length + i, seen) : Vector<R>{};
+    transpose(v);
+    DVMSR_UNROLL for (int j = 0; j < W; ++j) store(to + (i + j) * stride, v[j]);
+  }
+}
+
+// The same way back.
+template <class R, class Act>
+DVMSR_INLINE void to_channels(const R *from, int64_t stride, Act *to, int64_t length, int64_t channels,
+                              int64_t tokens) {
+  for (int64_t i = 0; i < tokens; i += W) {
+    Vector<R> v[W];
+    const int64_t seen = lanes_at(i, tokens);
+    DVMSR_UNROLL for (int j = 0; j < W; ++j) v[j] = load(from + (i + j) * stride);
+    transpose(v);
+    DVMSR_UNROLL for (int j = 0; j < W; ++j)
+      if (j < channels) store(to + j * length + i, v[j], seen);
+  }
+}
+
+// B or C, (N, L) of a group, to rows of N for each token.
+template <class R, class Act>
+DVMSR_INLINE void rows_to_tokens(const Act *from, int64_t length, int64_t N, int64_t tokens, R *to) {
+  for (int64_t i = 0; i < tokens; i += W) {
+    const int64_t seen = lanes_at(i, tokens);
+    if (N == 1) {
+      store(to + i, load(from + i, seen));
+      continue;
+    }
+    for (int64_t n = 0; n < N; n += W) {
+      Vector<R> v[W];
+      const int64_t states = lanes_at(n, N);
+      DVMSR_UNROLL for (int j = 0; j < W; ++j)
+        v[j] = j < states ? load(from + (n + j) * length + i, seen) : Vector<R>{};
+      transpose(v);
+      DVMSR_UNROLL for (int j = 0; j < W; ++j) store(to + (i + j) * N + n, v[j], states);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace dvmsr

@@ -53,7 +53,7 @@ typedef struct {
 typedef struct {
   dvmsr_dtype dtype;
   int32_t delta_softplus;                         /* 0: delta + delta_bias is the step itself */
-  int32_t channel_major; /* 1: u, delta, z and y are (B, D, L), B and C (B, G, N, L); forward only */
+  int32_t channel_major; /* 1: u, delta, z and y are (B, D, L), B and C (B, G, N, L) */
   int64_t batch, length, channels, groups, state; /* B, L, D, G, N; channel d uses group d / (D / G) */
   const void *u;                                  /* act (B, L, D) */
   const void *delta;                              /* act (B, L, D), before bias and softplus */
@@ -105,7 +105,7 @@ DVMSR_API dvmsr_status dvmsr_selective_scan_forward(const dvmsr_scan_inputs *in,
                                                     const dvmsr_scan_outputs *out,
                                                     const dvmsr_executor *executor);
 
-/* Gradients from y_grad (B, L, D) and h_last_grad (B, D, N); all of `out` is overwritten. */
+/* Gradients from y_grad, of the shape of u, and h_last_grad (B, D, N); all of `out` is overwritten. */
 DVMSR_API dvmsr_status dvmsr_selective_scan_backward(const dvmsr_scan_inputs *in, const void *y_grad,
                                                      const void *h_last_grad,
                                                      const dvmsr_scan_gradients *out,

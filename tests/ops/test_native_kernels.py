@@ -252,18 +252,6 @@ def test_bad_sizes_are_refused(sizes: tuple[int, ...]) -> None:
         )
 
 
-def test_channel_major_has_no_backward() -> None:
-    with pytest.raises(DvmsrError, match="invalid argument"):
-        cpu.call(
-            "selective_scan_backward",
-            cpu.ScanInputs(0, 1, 1, 1, 1, 1, 1, 1),
-            None,
-            None,
-            cpu.ScanGradients(),
-            threads=1,
-        )
-
-
 def test_half_has_no_backward() -> None:
     with pytest.raises(DvmsrError, match="invalid argument"):
         cpu.call(

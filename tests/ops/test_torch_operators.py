@@ -171,16 +171,6 @@ GRADIENTS = [
 ]
 
 
-GRADIENTS = [
-    ScanCase(2, 5, 3, 2, "slow decay"),
-    ScanCase(1, 40, 2, 3, "slow decay"),
-    ScanCase(1, 3, 5, 16, "slow decay"),
-    ScanCase(2, 5, 6, 2, "slow decay", groups=3),
-    ScanCase(1, 5, 4, 1, "slow decay", groups=2, gate=False),
-    ScanCase(1, 6, 4, 2, "slow decay", groups=2, softplus=False),
-]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "chunked"])
 @pytest.mark.parametrize("case", GRADIENTS, ids=str)
@@ -207,6 +197,9 @@ FP32_GRADIENTS = [
     ScanCase(1, 20, 6, 256, groups=2, gate=False),
     ScanCase(2, 100, 20, 16, channel_major=True),
     ScanCase(2, 70, 40, 1, groups=4, gate=False, channel_major=True),
+    ScanCase(1, 31, 17, 3, channel_major=True),
+    ScanCase(1, 65, 66, 16, groups=2, gate=False, channel_major=True),
+    ScanCase(2, 64, 24, 2, groups=4, softplus=False, channel_major=True),
 ]
 
 
