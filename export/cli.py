@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dvmsr.errors import UsageError
-from dvmsr.export.network.command import export_named, is_import_path
+from dvmsr.export.network.command import export_named
 from dvmsr.export.network.export import NetworkReport
 from dvmsr.export.onnx.export import DEFAULT_OPSET, ExportReport, export_onnx
 from dvmsr.export.plugin import command as plugin_command
@@ -16,6 +16,7 @@ from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
 from dvmsr.utils.console import data
+from dvmsr.utils.paths import is_import_path
 from dvmsr.utils.sizes import parse_shape
 from dvmsr.weights.registry import BUNDLED_CHECKPOINTS
 

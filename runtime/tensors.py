@@ -1,30 +1,57 @@
 """Any network by its name or file, for arrays."""
 
 import os
-import warnings
 from pathlib import Path
 
-from dvmsr.kernels import cpu
+from dvmsr.errors import UsageError
+from dvmsr.runtime.backends import table
 from dvmsr.runtime.backends.tensors import TensorNetwork
+from dvmsr.utils.paths import is_import_path
+from dvmsr.utils.threads import bounded
+from dvmsr.weights import registry
 
 
 def open_model(
-    path: str | os.PathLike[str], backend: str | None = None, threads: int | None = None
+    model: str | os.PathLike[str],
+    backend: str | None = None,
+    threads: int | None = None,
+    trust_engine: bool = False,
 ) -> TensorNetwork:
-    """Open an ONNX network for arrays; by default with the native operators where dvmsr has them,
-    else, as a warning says, with the bodies in the file.
+    """Open a network of any kind for arrays.
 
-    Raises: as `OnnxTensors`.
+    Args:
+        model: an `.onnx` file, `package.module:factory` (a function without arguments that returns
+            a `torch.nn.Module`, run on the CPU as the code that it is), a TensorRT `.engine`, or
+            of DVMSR a checkpoint or the name of a bundled model.
+        backend: `native` (ONNX Runtime with dvmsr's own operators), `portable` (ONNX Runtime
+            alone), `cuda` (ONNX Runtime on a GPU), `torch` or `tensorrt`. None or `auto` takes
+            what fits: for an `.onnx` file `native`, or `portable` where it has no such operators
+            or, with a warning, dvmsr was built without them.
+        threads: how many to compute with, at most one per processor; None leaves it to the
+            backend.
+        trust_engine: as of `Upscaler.from_file`.
+
+    Raises:
+        UsageError: if there is no such model or backend, or they do not fit.
+        DvmsrError: if it cannot be read, or the factory fails.
+        IncompatibleModelError: if it is no network that the backend runs.
+        MissingComponentError: if the backend, its GPU or a package is missing.
     """
-    from dvmsr.runtime.backends.onnxrt.tensors import OnnxTensors
+    name, backend = os.fspath(model), backend or "auto"
+    path = _path(name, backend)
+    chosen = table.choose(backend, name, path)
+    return chosen.open(table.Request(name, path, chosen.name, bounded(threads), trust_engine))
 
-    if backend is None:
-        backend = "native"
-        if cpu.library_path() is None:
-            backend = "portable"
-            warnings.warn(
-                "dvmsr was built without its native operators and uses the portable ones, which "
-                f"are several times slower; {cpu.REMEDY}",
-                stacklevel=2,
-            )
-    return OnnxTensors(Path(path), backend, threads)
+
+def _path(name: str, backend: str) -> Path:
+    """The model's file, or the import path of a factory in place of it."""
+    if is_import_path(name):
+        return Path(name)
+    if backend == "torch" and name in registry.BUNDLED_CHECKPOINTS:
+        return registry.find_checkpoint(name)
+    try:
+        return registry.find_model(name)
+    except UsageError as error:
+        if Path(name).suffix.lower() in registry.SUFFIXES:
+            raise
+        raise UsageError(f"{error}, or a package.module:factory") from None

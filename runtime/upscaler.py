@@ -116,7 +116,7 @@ class Upscaler:
         chosen = table.choose(backend, name, path)
         if not chosen.on_gpu and not weights:
             path = registry.find_model(name, streaming=True)
-        network = chosen.load(path, chosen.name, threads, trust_engine)
+        network = chosen.load(table.Request(name, path, chosen.name, threads, trust_engine))
         upscaler = cls(network, chosen.name, str(path), strip, memory_limit)
         upscaler._asked = (asked, backend, threads), trust_engine
         return upscaler

@@ -40,14 +40,14 @@ MAY_IMPORT = {
     "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images runtime/memory",
     "cli": "utils eval info lam runtime/commands train/command",
     "runtime": "runtime/upscaler runtime/tensors",
-    "runtime/tensors": "errors utils kernels runtime/backends",
+    "runtime/tensors": "errors utils weights runtime/backends",
     "runtime/images": "errors utils",
     "runtime/video": "errors utils runtime/upscaler",
     "runtime/storage": "errors utils runtime/images runtime/video/containers",
     "runtime/backends": f"{LOW} runtime/images/arrays",
-    "runtime/backends/table": "errors kernels weights runtime/backends",
-    "runtime/backends/pytorch": f"{LOW} model checkpoint streaming networks "
-    "runtime/images/arrays runtime/backends/base",
+    "runtime/backends/table": "errors utils kernels weights runtime/backends",
+    "runtime/backends/pytorch": f"{LOW} model checkpoint streaming networks compat "
+    "runtime/images/arrays runtime/backends/base runtime/backends/tensors",
     "runtime/backends/onnxrt/foreign": f"{LOW} data/natural_image runtime/images/arrays "
     "runtime/backends",
     "runtime/memory": f"{LOW}",
@@ -68,7 +68,7 @@ MAY_IMPORT = {
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
     "runtime/memory runtime/parity",
     "export/network": "errors utils kernels ops networks compat export/onnx "
-    "runtime/backends/onnxrt",
+    "runtime/backends/onnxrt runtime/backends/pytorch/ports",
     "export/plugin": "errors utils kernels runtime/backends/trt",
     "export/trt": f"{LOW} weights data/natural_image export/onnx export/plugin runtime/backends "
     "runtime/memory runtime/parity runtime/upscaler",

@@ -15,6 +15,11 @@ IMPORT_PATH = re.compile(r"([^\W\d]\w*(?:\.[^\W\d]\w*)*):([^\W\d]\w*(?:\.[^\W\d]
 """`package.module:factory`, which names an object in place of a file."""
 
 
+def is_import_path(name: str) -> bool:
+    """Whether it names a factory rather than a file."""
+    return bool(IMPORT_PATH.fullmatch(name)) and not exists(Path(name))
+
+
 def exists(path: Path) -> bool:
     """Whether there is something of that name, links followed."""
     return os.path.exists(path)  # noqa: PTH110

@@ -6,12 +6,6 @@ from pathlib import Path
 from dvmsr.errors import UsageError
 from dvmsr.export.network.export import NEEDED, NetworkReport, check, export_network
 from dvmsr.export.onnx.export import require
-from dvmsr.utils.paths import IMPORT_PATH, exists
-
-
-def is_import_path(source: str) -> bool:
-    """Whether it names a factory rather than a file."""
-    return bool(IMPORT_PATH.fullmatch(source)) and not exists(Path(source))
 
 
 def export_named(

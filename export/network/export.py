@@ -91,7 +91,8 @@ def export_network(
 
     import torch
 
-    from dvmsr.export.network.inputs import Inputs, check_names, positional
+    from dvmsr.export.network.inputs import Inputs, check_names
+    from dvmsr.runtime.backends.pytorch.ports import parameters
 
     path = Path(path)
     check(path, opset, overwrite)
@@ -100,7 +101,7 @@ def export_network(
     if isinstance(example_inputs, torch.Tensor):
         raise UsageError("example_inputs is a tensor; give a tuple of tensors, or them by name")
     if not isinstance(example_inputs, Mapping):
-        names = positional(module)
+        names = list(parameters(module))
         if len(example_inputs) > len(names):
             raise UsageError(
                 f"{len(example_inputs)} example inputs are too many: forward takes "
@@ -140,10 +141,10 @@ def _write(
 
     from dvmsr.export.network.capture import capture
     from dvmsr.export.network.half import to_half
-    from dvmsr.export.network.outputs import flatten
     from dvmsr.export.network.verify import find_truths
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
+    from dvmsr.runtime.backends.pytorch.ports import flatten
 
     truths = find_truths(module, inputs, progress, several=verify)
     with torch.inference_mode():

@@ -1,25 +1,18 @@
 """What a network is exported with: example inputs, and which of their axes may change."""
 
-import inspect
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.utils.paths import unreadable
+from dvmsr.errors import UsageError
+from dvmsr.runtime.backends.pytorch.ports import parameters, takes_any_name
+from dvmsr.utils.arrays import parse_arrays
 
-_SHAPE = re.compile(r"(?:(?P<name>[^\W\d]\w*)=)?(?P<sizes>\d+(?:x\d+)*)(?::(?P<type>\w+))?")
 _AXIS = re.compile(r"(?P<axis>\d+)(?::(?P<name>[^\W\d]\w*))?")
-_MOST = 2**31
-"""Elements of an example input."""
-TYPES = ("float32", "float16", "int64", "int32", "bool")
-"""Of inputs that the command line describes."""
 
 
 @dataclass(frozen=True)
@@ -94,41 +87,13 @@ def parse_inputs(
         UsageError: if one of them makes no sense.
         DvmsrError: if the file cannot be read.
     """
-    parameters = positional(module)
-    tensors = _arrays(file) if file is not None else {}
-    generator = torch.Generator().manual_seed(0)
-    for text in shapes:
-        match = _SHAPE.fullmatch(text)
-        if match is None or (match["type"] or "float32") not in TYPES:
-            raise UsageError(
-                f"--input {text} is not [NAME=]SIZES[:TYPE], such as 1x3x64x64 or "
-                f"mask=1x64:int64, with a TYPE of {', '.join(TYPES)}"
-            )
-        name = match["name"] or next((p for p in parameters if p not in tensors), None)
-        if name in tensors:
-            raise UsageError(f"--input {text} gives {name} once more; give every input once")
-        if name is None:
-            raise UsageError(
-                f"--input {text} is one too many: forward takes {', '.join(parameters) or 'none'}"
-            )
-        sizes = [int(size) for size in match["sizes"].split("x")]
-        if 0 in sizes or math.prod(sizes) > _MOST:
-            raise UsageError(f"--input {text} has {math.prod(sizes)} elements; give 1 to {_MOST:,}")
-        dtype = getattr(torch, match["type"] or "float32")
-        values = torch.rand(sizes, generator=generator)
-        tensors[name] = values.to(dtype) if dtype.is_floating_point else (values < 0.5).to(dtype)
+    arrays = parse_arrays(shapes, file, list(parameters(module)))
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if not tensors:
         raise UsageError(
             "a network needs example inputs; give their sizes, as in --input 1x3x64x64"
         )
     return Inputs(tensors, dict(_dynamic(dynamic, tuple(tensors))))
-
-
-def positional(module: nn.Module) -> list[str]:
-    """The names of the parameters of `forward` that may be given by name."""
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = inspect.signature(module.forward).parameters.values()
-    return [parameter.name for parameter in parameters if parameter.kind in kinds]
 
 
 def check_names(module: nn.Module, inputs: Inputs) -> None:
@@ -137,10 +102,9 @@ def check_names(module: nn.Module, inputs: Inputs) -> None:
     Raises:
         UsageError: if it does not.
     """
-    parameters = inspect.signature(module.forward).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+    if takes_any_name(module):
         return
-    known = positional(module)
+    known = parameters(module)
     for name in inputs.tensors:
         if name not in known:
             raise UsageError(
@@ -165,17 +129,3 @@ def _dynamic(texts: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, 
             label = match["name"] or ("batch" if axis == 0 else f"{name}_{axis}")
             found.setdefault(name, {})[axis] = label
     yield from found.items()
-
-
-def _arrays(file: Path) -> dict[str, Tensor]:
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
-    except FileNotFoundError:
-        raise UsageError(f"{file} does not exist; check the path") from None
-    except OSError as error:
-        raise unreadable(file, error) from None
-    except Exception:  # what zipfile, pickle and NumPy make of other files
-        raise IncompatibleModelError(
-            f"{file} is no .npz file with arrays; write one with numpy.savez"
-        ) from None

@@ -1,4 +1,4 @@
-"""The backends: which files each takes and how it loads them.
+"""The backends: which models each takes, and how it loads them, for pictures or for arrays.
 
 Imports the library of none: that comes with the first file.
 """
@@ -13,10 +13,30 @@ from typing import TYPE_CHECKING
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import cpu, driver
-from dvmsr.weights.registry import CHECKPOINTS, ENGINE
+from dvmsr.utils.paths import IMPORT_PATH
+from dvmsr.weights.registry import CHECKPOINTS, ENGINE, SUFFIXES
 
 if TYPE_CHECKING:
     from dvmsr.runtime.backends.base import Network
+    from dvmsr.runtime.backends.tensors import TensorNetwork
+
+
+FACTORY = ":"
+"""In place of a suffix: `package.module:factory`."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A model that is to be loaded."""
+
+    model: str
+    """As its user named it."""
+    path: Path
+    """Its file."""
+    backend: str
+    threads: int | None = None
+    trust_engine: bool = False
+    """Whether code in an engine may run."""
 
 
 @dataclass(frozen=True)
@@ -26,42 +46,53 @@ class Backend:
     name: str
     suffixes: tuple[str, ...]
     """Of the files that it takes."""
-    load: Callable[[Path, str, int | None, bool], Network]
-    """A file, the backend's name, a number of threads, or None, and whether code in an engine may
-    run -> the network in the file."""
+    load: Callable[[Request], Network]
+    """DVMSR, for pictures."""
+    open: Callable[[Request], TensorNetwork]
+    """Any network, for arrays."""
     misfit: Callable[[str, str, Path], DvmsrError]
     """What to raise for another file: the backend's name, that of the model and its file."""
     on_gpu: bool = False
     usable: Callable[[Path], bool] = lambda path: True
     """Whether `auto` may take it for a file."""
-    drawback: Callable[[Path], str] | None = None
+    drawback: Callable[[Path], str | None] = lambda path: None
     """What the user is told when `auto` takes it for a file."""
 
 
-def _load_onnx(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
+def _load_onnx(asked: Request) -> Network:
     from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
-    return open_onnx(path, name, threads)
+    return open_onnx(asked.path, asked.backend, asked.threads)
+
+
+def _open_onnx(asked: Request) -> TensorNetwork:
+    from dvmsr.runtime.backends.onnxrt.tensors import OnnxTensors
+
+    return OnnxTensors(asked.path, asked.backend, asked.threads)
 
 
 def _has_operators(path: Path) -> bool:
-    from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
+    from dvmsr.runtime.backends.onnxrt.onnx_file import read_facts
 
     try:
-        return read_header(path).has_operators
+        return read_facts(path).has_operators
     except DvmsrError:  # which loading it tells
         return True
 
 
-def _why_portable(path: Path) -> str:
-    if not _has_operators(path):
+def _why_portable(path: Path) -> str | None:
+    from dvmsr.runtime.backends.onnxrt.onnx_file import is_foreign, read_facts
+
+    if _has_operators(path):
         return (
-            f"{path} has its operators written out in standard ones, which are several times "
-            "slower than the native ones; export it without --inline to have those"
+            "dvmsr was built without its native operators and uses the portable ones, "
+            f"which are several times slower; {cpu.REMEDY}"
         )
+    if is_foreign(read_facts(path).metadata):
+        return None  # there is nothing that would be faster
     return (
-        "dvmsr was built without its native operators and uses the portable ones, "
-        f"which are several times slower; {cpu.REMEDY}"
+        f"{path} has its operators written out in standard ones, which are several times "
+        "slower than the native ones; export it without --inline to have those"
     )
 
 
@@ -69,20 +100,32 @@ def _no_onnx(name: str, model: str, path: Path) -> DvmsrError:
     return UsageError(f"backend {name} runs ONNX files; make one with `dvmsr-export onnx {path}`")
 
 
-def _load_checkpoint(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
+def _load_checkpoint(asked: Request) -> Network:
     from dvmsr.runtime.backends.pytorch.network import TorchNetwork
 
-    return TorchNetwork(path, threads)
+    return TorchNetwork(asked.path, asked.threads)
+
+
+def _open_module(asked: Request) -> TensorNetwork:
+    from dvmsr.runtime.backends.pytorch.tensors import TorchTensors
+
+    return TorchTensors(asked.model, asked.threads)
 
 
 def _no_checkpoint(name: str, model: str, path: Path) -> DvmsrError:
     return UsageError(f"backend {name} runs checkpoints, not {path}; leave out the backend")
 
 
-def _load_engine(path: Path, name: str, threads: int | None, trust_engine: bool) -> Network:
+def _load_engine(asked: Request) -> Network:
     from dvmsr.runtime.backends.trt.engine import EngineNetwork
 
-    return EngineNetwork(path, trust_engine)
+    return EngineNetwork(asked.path, asked.trust_engine)
+
+
+def _open_engine(asked: Request) -> TensorNetwork:
+    from dvmsr.runtime.backends.trt.tensors import EngineTensors
+
+    return EngineTensors(asked.path, asked.trust_engine)
 
 
 def _no_engine(name: str, model: str, path: Path) -> DvmsrError:
@@ -98,6 +141,12 @@ def _no_engine(name: str, model: str, path: Path) -> DvmsrError:
             f"the backend {name} cannot be used: there is no NVIDIA GPU that CUDA can use; "
             "install the driver for one"
         )
+    if _kind(path) == FACTORY:
+        return UsageError(
+            f"the backend {name} runs engines, not {model}; make an ONNX file of it with "
+            f"`dvmsr-export onnx {model}`, an engine of that with `dvmsr-export trt`, and name the "
+            "engine"
+        )
     half = " --fp16" if path.suffix.lower() in CHECKPOINTS else ""
     return UsageError(
         f"the backend {name} runs engines, not {model}; make one with "
@@ -107,13 +156,13 @@ def _no_engine(name: str, model: str, path: Path) -> DvmsrError:
 
 _ROWS = (
     Backend(
-        *("native", (".onnx",), _load_onnx, _no_onnx),
+        *("native", (".onnx",), _load_onnx, _open_onnx, _no_onnx),
         usable=lambda path: cpu.library_path() is not None and _has_operators(path),
     ),
-    Backend(*("portable", (".onnx",), _load_onnx, _no_onnx), drawback=_why_portable),
-    Backend("torch", CHECKPOINTS, _load_checkpoint, _no_checkpoint),
-    Backend("cuda", (".onnx",), _load_onnx, _no_onnx, on_gpu=True),
-    Backend("tensorrt", (ENGINE,), _load_engine, _no_engine, on_gpu=True),
+    Backend(*("portable", (".onnx",), _load_onnx, _open_onnx, _no_onnx), drawback=_why_portable),
+    Backend("torch", (*CHECKPOINTS, FACTORY), _load_checkpoint, _open_module, _no_checkpoint),
+    Backend("cuda", (".onnx",), _load_onnx, _open_onnx, _no_onnx, on_gpu=True),
+    Backend("tensorrt", (ENGINE,), _load_engine, _open_engine, _no_engine, on_gpu=True),
 )
 """`auto` takes the first that is usable and takes the file."""
 BACKENDS = {backend.name: backend for backend in _ROWS}
@@ -125,7 +174,7 @@ def choose(name: str, model: str, path: Path) -> Backend:
 
     Args:
         model: as the user names it.
-        path: its file, of one of `registry.SUFFIXES`.
+        path: its file, of one of `registry.SUFFIXES`, or the import path of a factory.
 
     Raises:
         UsageError: if there is no such backend, or it does not take the file.
@@ -133,17 +182,23 @@ def choose(name: str, model: str, path: Path) -> Backend:
     """
     if name not in NAMES:
         raise UsageError(f"no backend {name}; there are {', '.join(NAMES)}")
-    suffix = path.suffix.lower()
+    kind = _kind(path)
     if name == "auto":
-        found = next(b for b in _ROWS if suffix in b.suffixes and b.usable(path))
-        if found.drawback:
-            warnings.warn(found.drawback(path), stacklevel=3)
+        found = next(b for b in _ROWS if kind in b.suffixes and b.usable(path))
+        if drawback := found.drawback(path):
+            warnings.warn(drawback, stacklevel=3)
         return found
-    if suffix in BACKENDS[name].suffixes:
+    if kind in BACKENDS[name].suffixes:
         return BACKENDS[name]
-    if suffix == ENGINE:
+    if kind == ENGINE:
         raise UsageError(f"{path} is a TensorRT engine; leave out the backend {name}")
     raise BACKENDS[name].misfit(name, model, path)
+
+
+def _kind(path: Path) -> str:
+    """Its suffix, or `FACTORY`."""
+    suffix = path.suffix.lower()
+    return FACTORY if suffix not in SUFFIXES and IMPORT_PATH.fullmatch(str(path)) else suffix
 
 
 def needs_gpu(name: str, model: str) -> bool:

@@ -23,6 +23,8 @@ class Port:
     """A name stands for a size that may change; None where nothing is known."""
     dtype: str | None
     """NumPy's name of its type (`bfloat16` for that); None where nothing is known."""
+    optional: bool = False
+    """Whether an input may be left out."""
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -51,7 +53,7 @@ class TensorNetwork(ABC):
     backend: str
     """`native`, `portable`, `cuda`, `torch` or `tensorrt`."""
     precision: str
-    """Type of the activations: `fp32`, `fp16` or `bf16`."""
+    """Type of the activations: `fp32`, `fp16`, `bf16` or `fp64`."""
     inputs: dict[str, Port]
     outputs: dict[str, Port]
     """Empty where they are not known before the first call."""
@@ -98,9 +100,14 @@ class TensorNetwork(ABC):
         for name in arrays:
             if name not in self.inputs:
                 raise UsageError(
-                    f"{self.model} has no input {name}; it takes {', '.join(self.inputs)}"
+                    f"{self.model} has no input {name}; it takes "
+                    f"{', '.join(self.inputs) or 'none by name'}"
                 )
-        return {name: self._feed(name, port, arrays) for name, port in self.inputs.items()}
+        return {
+            name: self._feed(name, port, arrays)
+            for name, port in self.inputs.items()
+            if name in arrays or not port.optional
+        }
 
     def _feed(self, name: str, port: Port, arrays: Mapping[str, Any]) -> NDArray[Any]:
         if name not in arrays:

@@ -16,7 +16,7 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentErr
 from dvmsr.kernels import cpu, cuda
 from dvmsr.runtime.backends.base import Network
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, read_header
+from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, check_bodies, read_header
 from dvmsr.utils import signals
 from dvmsr.utils import time_limit as time_limits
 from dvmsr.utils.threads import NO_MORE, starting
@@ -57,10 +57,8 @@ class OnnxNetwork(Network):
                 f"{path} has its operators written out in standard ones, so the backend {backend} "
                 "has nothing to run; use the backend portable, or export it without --inline"
             )
-        if backend == "portable" and self.header.has_operators and not self.header.has_bodies:
-            raise IncompatibleModelError(
-                f"{path} has no portable operator bodies; export it again or use the backend native"
-            )
+        if backend == "portable":
+            check_bodies(path, self.header)
         self._options = options_for(backend, threads)
         self._session = self._open(os.fspath(path))
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -207,11 +205,13 @@ def run_session(
     feeds: dict[str, NDArray[Any]],
     path: Path,
     time_limit: float | None = None,
+    remedy: str = "try a smaller image",
 ) -> list[NDArray[Any]]:
     """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt.
 
     Args:
         time_limit: most seconds that it may take.
+        remedy: what to advise where it fails.
 
     Raises:
         DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, or takes longer,
@@ -249,9 +249,7 @@ def run_session(
         raise
     result = outcome[0]
     if isinstance(result, Exception):
-        raise DvmsrError(
-            f"ONNX Runtime failed on {path} ({first_line(result)}); try a smaller image"
-        )
+        raise DvmsrError(f"ONNX Runtime failed on {path} ({first_line(result)}); {remedy}")
     if isinstance(result, BaseException):
         raise result
     return result

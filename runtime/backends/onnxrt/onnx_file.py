@@ -35,6 +35,21 @@ class ForeignFileError(IncompatibleModelError):
 
 
 @dataclass(frozen=True)
+class OnnxFacts:
+    """What any ONNX file says of itself."""
+
+    metadata: dict[str, str]
+    opsets: dict[str, int]
+    """Version by domain; that of the standard operators is empty."""
+    has_operators: bool
+    """Whether it holds dvmsr's operators."""
+    has_bodies: bool
+    """Whether operators are also there as functions in standard operators."""
+    former: bool
+    """Whether a scan is in the operator's former form, without groups."""
+
+
+@dataclass(frozen=True)
 class OnnxHeader:
     """What the runtime needs to know of a file before it loads it."""
 
@@ -50,15 +65,13 @@ class OnnxHeader:
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> OnnxHeader:
-    """Read and check the metadata of an exported file.
+def read_facts(path: Path) -> OnnxFacts:
+    """What an ONNX file of any program says of itself.
 
     Raises:
         UsageError: if there is no such file.
         DvmsrError: if it cannot be read.
-        ForeignFileError: if it is an ONNX file, but not ours.
-        IncompatibleModelError: if it is no ONNX file, of a newer version, or its operators are in
-            their former form.
+        IncompatibleModelError: if it is no ONNX file.
     """
     check_input(path)
     metadata: dict[str, str] = {}
@@ -86,26 +99,67 @@ def read_header(path: Path) -> OnnxHeader:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
-    if former and "dvmsr.config" in metadata:
-        raise IncompatibleModelError(
-            f"{path} has dvmsr's operators in their former form, without groups; export it again: "
-            f"{_export_command(path, metadata)}"
-        )
-    if "dvmsr.config" not in metadata and "dvmsr.network" in metadata:
+    return OnnxFacts(metadata, opsets, has_operators, has_bodies, former)
+
+
+def is_foreign(metadata: dict[str, str]) -> bool:
+    """Whether a file with that metadata holds another network than DVMSR."""
+    return "dvmsr.config" not in metadata
+
+
+def read_header(path: Path) -> OnnxHeader:
+    """Read and check the metadata of an exported file.
+
+    Raises:
+        UsageError: if there is no such file.
+        DvmsrError: if it cannot be read.
+        ForeignFileError: if it is an ONNX file, but not ours.
+        IncompatibleModelError: if it is no ONNX file, of a newer version, or its operators are in
+            their former form.
+    """
+    facts = read_facts(path)
+    metadata = facts.metadata
+    if is_foreign(metadata) and "dvmsr.network" in metadata:
         raise ForeignFileError(
             f"{path} holds another network than DVMSR, {metadata['dvmsr.network']}; run it with "
             "dvmsr.runtime.open_model"
         )
-    if "dvmsr.config" not in metadata:
+    if is_foreign(metadata):
         raise ForeignFileError(f"{path} is an ONNX file of another program; {_REMEDY}")
-    if has_operators and opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
-        raise IncompatibleModelError(f"{path} was made by a newer dvmsr; upgrade dvmsr")
+    check_operators(path, facts)
     try:
         config = DVMSRConfig.from_json(metadata["dvmsr.config"])
     except UsageError as error:
         raise IncompatibleModelError(f"{path} cannot be used: {error}; {_REMEDY}") from None
     precision, streaming = metadata.get("dvmsr.precision", "fp32"), "dvmsr.streaming" in metadata
-    return OnnxHeader(config, precision, has_operators, has_bodies, streaming, metadata)
+    return OnnxHeader(config, precision, facts.has_operators, facts.has_bodies, streaming, metadata)
+
+
+def check_operators(path: Path, facts: OnnxFacts) -> None:
+    """Whether dvmsr's operators in a file are those that this version knows.
+
+    Raises:
+        IncompatibleModelError: if not.
+    """
+    if facts.former and not is_foreign(facts.metadata):
+        raise IncompatibleModelError(
+            f"{path} has dvmsr's operators in their former form, without groups; export it again: "
+            f"{_export_command(path, facts.metadata)}"
+        )
+    if facts.has_operators and facts.opsets.get(DOMAIN, 0) > DOMAIN_VERSION:
+        raise IncompatibleModelError(f"{path} was made by a newer dvmsr; upgrade dvmsr")
+
+
+def check_bodies(path: Path, facts: OnnxFacts | OnnxHeader) -> None:
+    """Whether ONNX Runtime alone runs a file.
+
+    Raises:
+        IncompatibleModelError: if not.
+    """
+    if facts.has_operators and not facts.has_bodies:
+        raise IncompatibleModelError(
+            f"{path} has no portable operator bodies; export it again or use the backend native"
+        )
 
 
 def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[int, int | bytes]]:

@@ -1,19 +1,14 @@
 """Any ONNX network: arrays in, arrays out, by name."""
 
-import contextlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from dvmsr.errors import UsageError
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for, run_session
-from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError, read_header
+from dvmsr.runtime.backends.onnxrt.onnx_file import check_bodies, check_operators, read_facts
 from dvmsr.runtime.backends.tensors import Arrays, Example, Port, TensorNetwork
-from dvmsr.utils.paths import check_input
 from dvmsr.utils.threads import bounded
-
-BACKENDS = ("native", "portable", "cuda")
 
 _TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
@@ -33,18 +28,17 @@ class OnnxTensors(TensorNetwork):
         threads: how many ONNX Runtime uses; None leaves it to ONNX Runtime.
 
     Raises:
-        UsageError: if there is no such file or backend.
+        UsageError: if there is no such file.
         DvmsrError: if it cannot be read.
         IncompatibleModelError: if it is no ONNX file that ONNX Runtime runs.
         MissingComponentError: if the library or the GPU is missing or does not load.
     """
 
     def __init__(self, path: Path, backend: str, threads: int | None) -> None:
-        check_input(path)
-        if backend not in BACKENDS:
-            raise UsageError(f"there is no backend {backend}; choose {', '.join(BACKENDS)}")
-        with contextlib.suppress(ForeignFileError):
-            read_header(path)  # refuses operators in their former form
+        facts = read_facts(path)
+        check_operators(path, facts)
+        if backend == "portable":
+            check_bodies(path, facts)
         self.path, self.model, self.backend = path, str(path), backend
         options = options_for(backend, bounded(threads))
         self._session = open_on(backend, os.fspath(path), options, path)
@@ -58,7 +52,10 @@ class OnnxTensors(TensorNetwork):
 
     def _run(self, feeds: Arrays) -> Arrays:
         names = list(self.outputs)
-        values = run_session(self._session, names, feeds, self.path, self.time_limit)
+        values = run_session(
+            *(self._session, names, feeds, self.path, self.time_limit),
+            remedy="give inputs of the sizes that it takes, or smaller ones",
+        )
         return dict(zip(names, values, strict=True))
 
 

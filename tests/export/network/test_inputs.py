@@ -34,7 +34,7 @@ def test_shapes_types_names_and_axes(tmp_path: Path) -> None:
         (["3x4:complex64"], [], "with a TYPE of float32"),
         (["1x0x8"], [], "has 0 elements"),
         (["100000x100000x800"], [], "has 8000000000000 elements; give 1 to"),
-        (["1x2", "1", "1"], [], "one too many: forward takes tokens, scale"),
+        (["1x2", "1", "1"], [], "one too many: the inputs are tokens, scale"),
         (["1x2", "tokens=1x2"], [], "gives tokens once more"),
         (["1x2"], ["height"], "--dynamic height is not"),
         (["1x2"], ["0:a,0:b"], "names axis 0 of tokens once more"),

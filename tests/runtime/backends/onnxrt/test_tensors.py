@@ -59,5 +59,3 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(IncompatibleModelError, match="no ONNX file or damaged"):
         open_model(tmp_path / "text.onnx")
-    with pytest.raises(UsageError, match="no backend fast; choose native, portable, cuda"):
-        open_model(tmp_path / "text.onnx", "fast")

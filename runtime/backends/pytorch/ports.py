@@ -1,12 +1,32 @@
-"""What a network returns, as tensors by name."""
+"""What a network in PyTorch takes and returns, by name."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dvmsr.errors import IncompatibleModelError
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def parameters(module: nn.Module) -> dict[str, bool]:
+    """The parameters of `forward` that may be given by name, and whether each may be left out."""
+    return {
+        parameter.name: parameter.default is not inspect.Parameter.empty
+        for parameter in inspect.signature(module.forward).parameters.values()
+        if parameter.kind in _NAMED
+    }
+
+
+def takes_any_name(module: nn.Module) -> bool:
+    """Whether `forward` takes further inputs by any name."""
+    return any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD
+        for parameter in inspect.signature(module.forward).parameters.values()
+    )
 
 
 def flatten(returned: Any) -> dict[str, Tensor]:

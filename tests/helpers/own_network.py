@@ -1,0 +1,60 @@
+"""Factories that people write, for what names a network as `own_network:factory`."""
+
+from __future__ import annotations
+
+import mamba_patterns
+import torch
+from torch import Tensor, nn
+
+
+class Enlarge(nn.Module):
+    """Super-resolution by two: pixels repeated, and a little of what a scan makes of them."""
+
+    def __init__(self, scan: nn.Module | None = None) -> None:
+        super().__init__()
+        self.scan = scan or mamba_patterns.SS2D(3)
+        self.register_buffer("share", torch.tensor(0.02))
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, 2H, 2W)"""
+        mended = picture + self.share * self.scan(picture)
+        return mended.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def enlarge() -> nn.Module:
+    torch.manual_seed(0)
+    return Enlarge()
+
+
+def in_windows() -> nn.Module:
+    """It takes multiples of 4 alone."""
+    torch.manual_seed(0)
+    windows = mamba_patterns.Windows(False)
+    windows.inner = mamba_patterns.SS2D(3)
+    return Enlarge(windows)
+
+
+def classify() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+
+
+def halved() -> nn.Module:
+    """Weights of bfloat16."""
+    torch.manual_seed(0)
+    return nn.Linear(8, 4).bfloat16()
+
+
+class _Named(nn.Module):
+    def forward(self, x: Tensor, **others: Tensor) -> tuple[Tensor, Tensor]:
+        x.mul_(2)
+        return x, others["shift"] + 1
+
+
+def named() -> nn.Module:
+    """It takes any name, changes its input, and returns two tensors."""
+    return _Named()
+
+
+def elsewhere() -> nn.Module:
+    return nn.Linear(2, 2, device="meta")
