@@ -8,6 +8,8 @@ import typer
 from dvmsr.utils.cli.options import (
     DEFAULT_TIME_LIMIT,
     AsJson,
+    Inputs,
+    InputsFile,
     Overwrite,
     Threads,
     TimeLimit,
@@ -27,12 +29,15 @@ def parity(
             show_default=False,
         ),
     ] = None,
+    inputs: Inputs = None,
+    inputs_file: InputsFile = None,
     limits: Annotated[
         str | None,
         typer.Option(
             metavar="NAME=NUMBER,...",
             help="max-abs, psnr (dB), delta-psnr (dB). Default: max-abs=2e-4, or psnr=60 where "
-            "either is not FP32.",
+            "either is not FP32. For networks other than DVMSR: relative, max-abs. Default: "
+            "relative=1e-5, 1e-3 with a GPU, 1e-2 with half precision.",
             show_default=False,
         ),
     ] = None,
@@ -56,7 +61,9 @@ def parity(
     A and B are MODEL or MODEL:BACKEND. MODEL is a bundled model's name, a checkpoint (runs in
     PyTorch), a .onnx file or a TensorRT .engine; its precision is the file's. BACKEND is one that
     dvmsr-infer knows: native is the default for a .onnx file, portable runs the operators' ONNX
-    bodies, cuda runs on a GPU.
+    bodies, cuda runs on a GPU. MODEL may also be any network: its .onnx file, its .engine, or
+    package.module:factory, a function that returns a torch.nn.Module (runs as the code that it
+    is). Both then get the same arrays, and every output is compared.
 
     Outputs are compared before they are rounded or clipped. Beyond the limits the exit code is 3.
     A test set's originals add the change of PSNR against them.
@@ -68,11 +75,12 @@ def parity(
       dvmsr parity half.onnx full.onnx --images Set5 --limits psnr=60,delta-psnr=0.01
       dvmsr parity model.pth half.onnx --layers --heat-map where.png
       dvmsr parity half.engine model.onnx --images photos/
+      dvmsr parity networks:vim vim.onnx --input 2x3x224x224
     """
-    from dvmsr.runtime.parity.parity import run
+    from dvmsr.runtime.parity.command import run
 
     run(
-        *(a, b, images or [], limits, layers, heat_map),
+        *(a, b, images or [], inputs or [], inputs_file, limits, layers, heat_map),
         *(threads, trust_engine, time_limit, overwrite, as_json),
     )
 

@@ -38,20 +38,25 @@ def open_model(
         MissingComponentError: if the backend, its GPU or a package is missing.
     """
     name, backend = os.fspath(model), backend or "auto"
-    path = _path(name, backend)
+    path = find_path(name, backend)
     chosen = table.choose(backend, name, path)
     return chosen.open(table.Request(name, path, chosen.name, bounded(threads), trust_engine))
 
 
-def _path(name: str, backend: str) -> Path:
-    """The model's file, or the import path of a factory in place of it."""
-    if is_import_path(name):
-        return Path(name)
-    if backend == "torch" and name in registry.BUNDLED_CHECKPOINTS:
-        return registry.find_checkpoint(name)
+def find_path(model: str, backend: str = "auto") -> Path:
+    """The model's file, or the import path of a factory in place of it.
+
+    Raises:
+        UsageError: if there is no such model.
+        MissingComponentError: if the bundled file is not installed.
+    """
+    if is_import_path(model):
+        return Path(model)
+    if backend == "torch" and model in registry.BUNDLED_CHECKPOINTS:
+        return registry.find_checkpoint(model)
     try:
-        return registry.find_model(name)
+        return registry.find_model(model)
     except UsageError as error:
-        if Path(name).suffix.lower() in registry.SUFFIXES:
+        if Path(model).suffix.lower() in registry.SUFFIXES:
             raise
         raise UsageError(f"{error}, or a package.module:factory") from None

@@ -3,10 +3,11 @@ starts imports onnxruntime by itself."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and SLOW_FIXTURES & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The ONNX file of one of `own_network.FACTORIES`, made when a test first asks for it."""
+    from own_network import export_one
+
+    folder = tmp_path_factory.mktemp("exported")
+    return functools.cache(lambda name: export_one(name, folder / f"{name}.onnx"))
 
 
 @pytest.fixture(scope="session")

@@ -54,11 +54,12 @@ MAY_IMPORT = {
     "runtime/strip_height": f"{LOW} runtime/memory",
     "runtime/upscaler": f"{LOW} weights runtime/images runtime/backends runtime/memory "
     "runtime/strip_height",
-    "runtime/spec": "errors utils runtime/upscaler",
+    "runtime/spec": "errors utils runtime/backends weights runtime/tensors runtime/upscaler",
+    "runtime/inputs": "errors utils runtime/backends/tensors",
     "runtime/parity": f"{LOW} data eval/metrics runtime/images runtime/backends runtime/memory "
-    "runtime/spec runtime/storage runtime/upscaler",
+    "runtime/spec runtime/inputs runtime/storage runtime/upscaler",
     "runtime/bench": f"{LOW} data runtime/images runtime/backends runtime/memory runtime/spec "
-    "runtime/upscaler",
+    "runtime/inputs runtime/upscaler",
     "runtime/commands": "utils runtime/bench runtime/parity",
     "runtime/infer": f"{LOW} weights runtime/backends/table runtime/images runtime/memory "
     "runtime/storage runtime/upscaler runtime/video",
@@ -68,7 +69,8 @@ MAY_IMPORT = {
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
     "runtime/memory runtime/parity",
     "export/network": "errors utils kernels ops networks compat export/onnx "
-    "runtime/backends/onnxrt runtime/backends/pytorch/ports",
+    "runtime/backends/onnxrt runtime/backends/pytorch/ports "
+    "runtime/parity/difference",
     "export/plugin": "errors utils kernels runtime/backends/trt",
     "export/trt": f"{LOW} weights data/natural_image export/onnx export/plugin runtime/backends "
     "runtime/memory runtime/parity runtime/upscaler",

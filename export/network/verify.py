@@ -24,6 +24,7 @@ from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for
 from dvmsr.runtime.backends.pytorch.ports import flatten
+from dvmsr.runtime.parity.difference import measure_arrays
 from dvmsr.utils.threads import bounded
 
 LIMITS = {"fp32": 1e-5, "fp16": 1e-2}
@@ -248,13 +249,5 @@ def _difference(actual: Arrays, expected: Arrays) -> float:
     """The largest difference of any output, relative to the largest magnitude of it."""
     if [a.shape for a in actual] != [e.shape for e in expected]:
         return math.inf
-    worst = 0.0
-    for one, other in zip(actual, expected, strict=True):
-        if not other.size:
-            continue
-        wide, true = one.astype(np.float64), other.astype(np.float64)
-        same = (wide == true) | (np.isnan(wide) & np.isnan(true))
-        off = np.abs(np.where(same, 0.0, wide - true)).max()
-        scale = np.abs(true[np.isfinite(true)]).max(initial=0.0)
-        worst = max(worst, float(off / max(scale, 1e-30)) if np.isfinite(off) else math.inf)
-    return worst
+    pairs = zip(actual, expected, strict=True)
+    return max((measure_arrays(one, other).relative for one, other in pairs), default=0.0)

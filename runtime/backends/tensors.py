@@ -26,6 +26,12 @@ class Port:
     optional: bool = False
     """Whether an input may be left out."""
 
+    @property
+    def held(self) -> str | None:
+        """NumPy's type of arrays for it: of bfloat16, which NumPy lacks, FP32, which the backend
+        rounds."""
+        return "float32" if self.dtype == "bfloat16" else self.dtype
+
     def __str__(self) -> str:
         if self.shape is None:
             return "any array"
@@ -55,6 +61,8 @@ class TensorNetwork(ABC):
     precision: str
     """Type of the activations: `fp32`, `fp16`, `bf16` or `fp64`."""
     inputs: dict[str, Port]
+    takes_any_name: bool = False
+    """Whether it takes further inputs by any name."""
     outputs: dict[str, Port]
     """Empty where they are not known before the first call."""
     examples: dict[str, Example]
@@ -97,24 +105,25 @@ class TensorNetwork(ABC):
         Raises:
             UsageError: if one is missing, unknown, or of another shape or kind.
         """
-        for name in arrays:
-            if name not in self.inputs:
+        others = {name: np.asarray(arrays[name]) for name in arrays if name not in self.inputs}
+        if not self.takes_any_name:
+            for name in others:
                 raise UsageError(
                     f"{self.model} has no input {name}; it takes "
                     f"{', '.join(self.inputs) or 'none by name'}"
                 )
-        return {
+        known = {
             name: self._feed(name, port, arrays)
             for name, port in self.inputs.items()
             if name in arrays or not port.optional
         }
+        return {**known, **others}
 
     def _feed(self, name: str, port: Port, arrays: Mapping[str, Any]) -> NDArray[Any]:
         if name not in arrays:
             raise UsageError(f"{self.model} needs the input {name}: {port}")
         array = np.asarray(arrays[name])
-        # Of bfloat16, which NumPy lacks, the backend rounds what is FP32.
-        wanted = array.dtype if port.dtype is None else np.dtype(_HELD.get(port.dtype, port.dtype))
+        wanted = array.dtype if port.held is None else np.dtype(port.held)
         floats = array.dtype.kind == "f" and wanted.kind == "f"
         if array.dtype != wanted and not floats:
             raise UsageError(f"{name} is {array.dtype}, but {self.model} takes {port}")
@@ -127,6 +136,3 @@ class TensorNetwork(ABC):
         ):
             raise UsageError(f"{name} has shape {array.shape}, but {self.model} takes {port}")
         return array.astype(wanted, copy=False)
-
-
-_HELD = {"bfloat16": "float32"}

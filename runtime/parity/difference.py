@@ -17,6 +17,30 @@ class Difference:
     """In dB, peak 1; infinite for equal outputs."""
 
 
+@dataclass(frozen=True)
+class ArrayDifference:
+    """How far one array of any range is from another."""
+
+    max_abs: float
+    relative: float
+    """To the largest finite magnitude in the other."""
+
+
+def measure_arrays(output: NDArray[Any], truth: NDArray[Any]) -> ArrayDifference:
+    """The difference of two arrays of one shape, of numbers or truth values. What is not finite is
+    equal where it is the same in both, and else infinitely far apart."""
+    if not truth.size:
+        return ArrayDifference(0.0, 0.0)
+    wide, true = output.astype(np.float64), truth.astype(np.float64)
+    same = (wide == true) | (np.isnan(wide) & np.isnan(true))
+    with np.errstate(invalid="ignore"):
+        off = float(np.abs(np.where(same, 0.0, wide - true)).max())
+    if not math.isfinite(off):
+        return ArrayDifference(math.inf, math.inf)
+    largest = float(np.abs(true[np.isfinite(true)]).max(initial=0.0))
+    return ArrayDifference(off, off / max(largest, 1e-30))
+
+
 def measure(output: NDArray[Any], truth: NDArray[Any]) -> Difference:
     """The difference of two arrays of one shape; outputs of two shapes are infinitely far apart."""
     if output.shape != truth.shape:

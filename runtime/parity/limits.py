@@ -1,7 +1,9 @@
 """How far two networks' outputs may be apart; needs nothing but Python."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from typing import TypeVar
 
 from dvmsr.errors import UsageError
 
@@ -11,6 +13,13 @@ FP16_MIN_PSNR = 60.0
 """Lowest PSNR in dB, peak 1, where one of the two computes in half precision."""
 BF16_MIN_PSNR = 48.0
 """The same for bfloat16, which has three bits less; measured: 50.3 to 57.8 dB."""
+CPU_RELATIVE = 1e-5
+"""Largest difference of two FP32 networks on processors, relative to the largest magnitude of an
+output."""
+GPU_RELATIVE = 1e-3
+"""The same where one computes on a GPU."""
+HALF_RELATIVE = 1e-2
+"""The same where one computes in half precision."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,33 @@ class Limits:
         return ", ".join(filter(None, words))
 
 
-_NAMES = tuple(field.name for field in fields(Limits))
+@dataclass(frozen=True)
+class ArrayLimits:
+    """The same for arrays of any range."""
+
+    relative: float | None = None
+    """Largest absolute difference of an output, relative to the largest magnitude in it."""
+    max_abs: float | None = None
+    """Largest absolute difference."""
+
+    def broken(self, relative: float, max_abs: float) -> list[str]:
+        """What is beyond the limits, in words; a NaN always is."""
+        found = []
+        if self.relative is not None and not relative <= self.relative:
+            found.append(f"{relative:.2g} of the largest where {self.relative:g} is allowed")
+        if self.max_abs is not None and not max_abs <= self.max_abs:
+            found.append(f"max abs {max_abs:.2g} where {self.max_abs:g} is allowed")
+        return found
+
+    def __str__(self) -> str:
+        words = [
+            f"at most {self.relative:g} of the largest" if self.relative is not None else "",
+            f"max abs at most {self.max_abs:g}" if self.max_abs is not None else "",
+        ]
+        return ", ".join(filter(None, words))
+
+
+AnyLimits = TypeVar("AnyLimits", Limits, ArrayLimits)
 
 
 def default_limits(*precisions: str) -> Limits:
@@ -56,12 +91,24 @@ def default_limits(*precisions: str) -> Limits:
     return Limits(psnr=BF16_MIN_PSNR if "bf16" in precisions else FP16_MIN_PSNR)
 
 
-def parse_limits(text: str) -> Limits:
-    """`max-abs=1e-3,psnr=55,delta-psnr=0.01`, each at most once.
+def default_array_limits(precisions: Iterable[str], on_gpu: bool) -> ArrayLimits:
+    """The limits for networks of these precisions, compared with each other.
+
+    Args:
+        on_gpu: whether one of them computes there.
+    """
+    if any(precision in ("fp16", "bf16") for precision in precisions):
+        return ArrayLimits(relative=HALF_RELATIVE)
+    return ArrayLimits(relative=GPU_RELATIVE if on_gpu else CPU_RELATIVE)
+
+
+def parse_limits(text: str, kind: type[AnyLimits]) -> AnyLimits:
+    """`max-abs=1e-3,psnr=55`: fields of that kind of limits, each at most once.
 
     Raises:
         UsageError: for anything else.
     """
+    names = [field.name for field in fields(kind)]
     values: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = part.partition("=")
@@ -70,10 +117,10 @@ def parse_limits(text: str) -> Limits:
             value = float(number)
         except ValueError:
             value = math.nan
-        if key not in _NAMES or key in values or not math.isfinite(value):
+        if key not in names or key in values or not math.isfinite(value):
+            *first, last = (f"{name.replace('_', '-')}=NUMBER" for name in names)
             raise UsageError(
-                "--limits takes max-abs=NUMBER, psnr=NUMBER and delta-psnr=NUMBER, separated by "
-                f"commas, not {part!r}"
+                f"--limits takes {', '.join(first)} and {last}, separated by commas, not {part!r}"
             )
         values[key] = value
-    return Limits(**values)
+    return kind(**values)

@@ -28,26 +28,16 @@ from dvmsr.runtime.parity.drift import (
 )
 from dvmsr.runtime.parity.limits import Limits, default_limits, parse_limits
 from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
+from dvmsr.runtime.parity.side import Side
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.console import notice, say, stdout_console, warnings_to
+from dvmsr.utils.json_text import finite
 from dvmsr.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True)
-class Side:
-    """One of the two networks."""
-
-    model: str
-    backend: str
-    precision: str
-
-    def __str__(self) -> str:
-        return f"{self.model} ({self.backend}, {self.precision})"
 
 
 @dataclass(frozen=True)
@@ -123,7 +113,7 @@ class ParityReport:
             values["first_drift"] = self.first_drift
             values["drift_limit"] = self.drift_limit
             values["layers"] = [asdict(layer) for layer in self.layers]
-        result: dict[str, Any] = _finite(values)
+        result: dict[str, Any] = finite(values)
         return result
 
 
@@ -194,7 +184,7 @@ def run(
     Raises:
         ParityError: if the difference is beyond the limits, after everything is printed.
     """
-    asked = parse_limits(limits) if limits is not None else None
+    asked = parse_limits(limits, Limits) if limits is not None else None
     if heat_map is not None:
         if heat_map.suffix.lower() != ".png":
             raise UsageError(f"{heat_map} must end in .png")
@@ -256,14 +246,6 @@ def _delta_psnr(
     except UsageError as error:
         raise UsageError(f"{sample.name} cannot be measured: {error}") from None
     return first - second if first != second else 0.0  # both may be infinite
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(report: ParityReport) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import mamba_patterns
 import torch
 from torch import Tensor, nn
@@ -58,3 +61,29 @@ def named() -> nn.Module:
 
 def elsewhere() -> nn.Module:
     return nn.Linear(2, 2, device="meta")
+
+
+FACTORIES = {
+    "gated": (mamba_patterns.gated, (2, 5, 8), {0: "batch", 1: "length"}),
+    "enlarge": (enlarge, (1, 3, 12, 16), {0: "batch", 2: "height", 3: "width"}),
+    "in_windows": (in_windows, (1, 3, 8, 8), {2: "height", 3: "width"}),
+    "classify": (classify, (1, 3, 8, 8), {2: "height", 3: "width"}),
+}
+"""By name, with the sizes of an example and its dynamic axes."""
+
+
+def export_one(name: str, path: Path) -> Path:
+    """One of `FACTORIES` as an ONNX file."""
+    from dvmsr.export import export_network
+
+    factory, shape, axes = FACTORIES[name]
+    network = factory()
+    parameter = next(iter(inspect.signature(network.forward).parameters))
+    example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    export_network(
+        *(network, {parameter: example}, path, {parameter: axes}),
+        verify=False,
+        progress=lambda line: None,
+        source=f"{factory.__module__}:{name}",
+    )
+    return path

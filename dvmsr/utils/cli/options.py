@@ -1,5 +1,6 @@
 """Options that several command lines share."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,4 +45,18 @@ TrustEngine = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", show_default="the backend's choice, usually all cores"),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="[NAME=]SIZES[:TYPE]",
+        help="For networks other than DVMSR: random values of these sizes, such as 1x3x64x64 or "
+        "mask=1x64:int64; repeatable. Default: what a model was made with.",
+        show_default=False,
+    ),
+]
+InputsFile = Annotated[
+    Path | None,
+    typer.Option("--inputs", metavar="FILE.npz", help="The same: arrays by name."),
 ]

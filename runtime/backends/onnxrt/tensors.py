@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from dvmsr.errors import IncompatibleModelError
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for, run_session
 from dvmsr.runtime.backends.onnxrt.onnx_file import check_bodies, check_operators, read_facts
 from dvmsr.runtime.backends.tensors import Arrays, Example, Port, TensorNetwork
@@ -13,7 +14,9 @@ from dvmsr.utils.threads import bounded
 _TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64",
     "tensor(int64)": "int64", "tensor(int32)": "int32", "tensor(int16)": "int16",
-    "tensor(int8)": "int8", "tensor(uint8)": "uint8", "tensor(bool)": "bool",
+    "tensor(int8)": "int8", "tensor(uint64)": "uint64", "tensor(uint32)": "uint32",
+    "tensor(uint16)": "uint16", "tensor(uint8)": "uint8", "tensor(bool)": "bool",
+    "tensor(string)": "object", "tensor(bfloat16)": "bfloat16",
 }  # fmt: skip
 
 
@@ -30,7 +33,8 @@ class OnnxTensors(TensorNetwork):
     Raises:
         UsageError: if there is no such file.
         DvmsrError: if it cannot be read.
-        IncompatibleModelError: if it is no ONNX file that ONNX Runtime runs.
+        IncompatibleModelError: if it is no ONNX file that ONNX Runtime runs, or one with other
+            values than arrays.
         MissingComponentError: if the library or the GPU is missing or does not load.
     """
 
@@ -42,8 +46,8 @@ class OnnxTensors(TensorNetwork):
         self.path, self.model, self.backend = path, str(path), backend
         options = options_for(backend, bounded(threads))
         self._session = open_on(backend, os.fspath(path), options, path)
-        self.inputs = {value.name: _port(value) for value in self._session.get_inputs()}
-        self.outputs = {value.name: _port(value) for value in self._session.get_outputs()}
+        self.inputs = {v.name: _port(path, v) for v in self._session.get_inputs()}
+        self.outputs = {v.name: _port(path, v) for v in self._session.get_outputs()}
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         self.examples = _examples(self.metadata)
         types = [port.dtype for port in (*self.inputs.values(), *self.outputs.values())]
@@ -59,9 +63,14 @@ class OnnxTensors(TensorNetwork):
         return dict(zip(names, values, strict=True))
 
 
-def _port(value: Any) -> Port:
+def _port(path: Path, value: Any) -> Port:
+    if value.type not in _TYPES:
+        raise IncompatibleModelError(
+            f"{path} has {value.name} of type {value.type}, which is no array of NumPy; export it "
+            "with tensors alone"
+        )
     shape = tuple(size if isinstance(size, (int, str)) else "?" for size in value.shape)
-    return Port(shape, _TYPES.get(value.type, value.type))
+    return Port(shape, _TYPES[value.type])
 
 
 def _examples(metadata: dict[str, str]) -> dict[str, Example]:

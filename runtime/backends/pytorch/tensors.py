@@ -1,6 +1,5 @@
 """Any network in PyTorch on the CPU, for arrays; imports torch only when one is opened."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -58,15 +57,10 @@ class TorchTensors(TensorNetwork):
             for name, optional in ports.parameters(self.module).items()
         }
         self.outputs, self.examples = {}, {}
-        self._any_name = ports.takes_any_name(self.module)
+        self.takes_any_name = ports.takes_any_name(self.module)
         self._torch, self._flatten = torch, ports.flatten
         if threads:
             torch.set_num_threads(threads)
-
-    def feeds(self, arrays: Mapping[str, Any]) -> Arrays:
-        others = set(arrays) - set(self.inputs) if self._any_name else set()
-        known = {name: array for name, array in arrays.items() if name not in others}
-        return {**super().feeds(known), **{name: np.asarray(arrays[name]) for name in others}}
 
     def _run(self, feeds: Arrays) -> Arrays:
         torch = self._torch

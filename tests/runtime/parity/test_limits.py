@@ -11,7 +11,9 @@ from dvmsr.runtime.parity.limits import (
     BF16_MIN_PSNR,
     FP16_MIN_PSNR,
     FP32_MAX_ABS,
+    ArrayLimits,
     Limits,
+    default_array_limits,
     default_limits,
     parse_limits,
 )
@@ -48,8 +50,8 @@ def test_what_breaks_them(max_abs: float, psnr: float, delta: float, count: int)
 
 
 def test_are_written_in_any_order() -> None:
-    assert parse_limits("psnr=60") == Limits(psnr=60)
-    assert parse_limits("delta-psnr=0.01, max-abs=1e-3,psnr=55") == Limits(1e-3, 55, 0.01)
+    assert parse_limits("psnr=60", Limits) == Limits(psnr=60)
+    assert parse_limits("delta-psnr=0.01, max-abs=1e-3,psnr=55", Limits) == Limits(1e-3, 55, 0.01)
     assert str(Limits(1e-3, 55, 0.01)) == (
         "max abs at most 0.001, at least 55 dB, PSNR within 0.01 dB"
     )
@@ -60,4 +62,30 @@ def test_are_written_in_any_order() -> None:
 )
 def test_refuses_what_is_no_limit(text: str) -> None:
     with pytest.raises(UsageError, match="--limits takes max-abs=NUMBER"):
-        parse_limits(text)
+        parse_limits(text, Limits)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "on_gpu", "relative"),
+    [
+        (["fp32", "fp64"], False, 1e-5),
+        (["fp32", "fp32"], True, 1e-3),
+        (["fp32", "fp16"], False, 1e-2),
+        (["bf16", "fp16"], True, 1e-2),
+    ],
+    ids=str,
+)
+def test_of_arrays(precisions: list[str], on_gpu: bool, relative: float) -> None:
+    assert default_array_limits(precisions, on_gpu) == ArrayLimits(relative=relative)
+
+
+def test_of_arrays_as_written() -> None:
+    limits = parse_limits("max-abs=2,relative=1e-3", ArrayLimits)
+    assert limits == ArrayLimits(1e-3, 2)
+    assert str(limits) == "at most 0.001 of the largest, max abs at most 2"
+    assert limits.broken(1e-3, 2) == []
+    assert len(limits.broken(math.nan, math.inf)) == 2
+    with pytest.raises(UsageError, match="takes relative=NUMBER and max-abs=NUMBER, separated"):
+        parse_limits("psnr=60", ArrayLimits)
+    with pytest.raises(UsageError, match="max-abs=NUMBER, psnr=NUMBER and delta-psnr=NUMBER"):
+        parse_limits("relative=60", Limits)

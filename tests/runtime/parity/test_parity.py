@@ -85,6 +85,13 @@ def nearest(image: np.ndarray) -> np.ndarray:
         ("C:\\nets\\net.onnx", "C:\\nets\\net.onnx", "auto"),
         ("a:b/net.onnx", "a:b/net.onnx", "auto"),
         ("a:b/net.pth:torch", "a:b/net.pth", "torch"),
+        ("nets:vim", "nets:vim", "auto"),
+        ("nets:vim:torch", "nets:vim", "torch"),
+        ("my.nets:Vim.tiny", "my.nets:Vim.tiny", "auto"),
+        ("nets:vim:quick", "nets:vim", "quick"),
+        ("net.onnx:quick", "net.onnx", "quick"),
+        ("student:quick", "student", "quick"),
+        ("nets:torch", "nets", "torch"),
     ],
 )
 def test_a_model_and_its_backend(spec: str, model: str, backend: str) -> None:
