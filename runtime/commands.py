@@ -108,6 +108,8 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    inputs: Inputs = None,
+    inputs_file: InputsFile = None,
     rounds: Annotated[
         int, typer.Option(min=1, max=1_000_000, metavar="N", help="How often each runs.")
     ] = 20,
@@ -134,6 +136,8 @@ def bench(
     the wall clock's, on a GPU that of events on its stream, without copies. Peak memory (of the
     process, or of the GPU) and load time come from a process of its own per model.
 
+    With a network other than DVMSR among the models, all run on the same arrays.
+
     \b
     Examples:
       dvmsr bench student
@@ -141,10 +145,12 @@ def bench(
       dvmsr bench model.pth model.onnx half.onnx --threads 1 --plot times.png
       dvmsr bench model.onnx --batch 1 --batch 8 --rounds 100 -o times.json
       dvmsr bench half.engine model.onnx --rounds 500
+      dvmsr bench networks:vim vim.onnx --input 8x3x224x224
     """
-    from dvmsr.runtime.bench.bench import run
+    from dvmsr.runtime.bench.command import run
 
     run(
-        *(models, size or [], batch or [], rounds, warmup, threads, trust_engine, time_limit),
+        *(models, size or [], batch or [], inputs or [], inputs_file),
+        *(rounds, warmup, threads, trust_engine, time_limit),
         *(output, plot, overwrite, as_json),
     )

@@ -1,4 +1,4 @@
-"""The picture of a benchmark: one panel per input shape, one bar per model."""
+"""The picture of a benchmark: one panel per input, one bar per model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from dvmsr.utils.colormap import FAINT, INK, PAPER, SERIES, font
 
 if TYPE_CHECKING:
-    from dvmsr.runtime.bench.measurement import Measurement
+    from dvmsr.runtime.bench.measurement import Timed
 
 _FINE = 2
 """Everything is drawn this many times larger and then reduced, for smooth edges."""
@@ -25,16 +25,16 @@ _MARGIN, _ROW, _BAR, _PLOT, _NUMBERS = 20, 34, 16, 460, 170
 _HEAD, _TITLE, _AXIS, _DOT = 48, 28, 34, 2
 
 
-def draw(results: Sequence[Measurement], headline: str) -> Image.Image:
+def draw(results: Sequence[Timed], headline: str) -> Image.Image:
     """Bars to the median, a dot for every round, a line to the 95th percentile, and `>` for
     rounds that are off the scale.
 
     Args:
-        results: in the order of the rows; those of one shape share a panel and its scale.
+        results: in the order of the rows; those of one input share a panel and its scale.
         headline: what is written below the title.
     """
-    shapes = list(dict.fromkeys(result.shape for result in results))
-    panels = [[result for result in results if result.shape == shape] for shape in shapes]
+    titles = list(dict.fromkeys(result.title for result in results))
+    panels = [[result for result in results if result.title == title] for title in titles]
     models = list(dict.fromkeys(_label(result) for result in results))
     left = _MARGIN + 12 + int(max(font(13).getlength(model) for model in models))
     width = max(left + _PLOT + _NUMBERS, int(font(12).getlength(headline)) + 2 * _MARGIN)
@@ -45,16 +45,13 @@ def draw(results: Sequence[Measurement], headline: str) -> Image.Image:
     pen.text(_MARGIN, 32, headline, FAINT, 12)
     top = _HEAD
     for panel in panels:
-        batch, high, wide = panel[0].shape
-        pen.text(_MARGIN, top + 8, f"{high}x{wide} pixels, batch {batch}", INK, 14)
+        pen.text(_MARGIN, top + 8, panel[0].title, INK, 14)
         _draw_panel(pen, panel, models, left, top + _TITLE)
         top += _TITLE + _ROW * len(panel) + _AXIS
     return canvas.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _draw_panel(
-    pen: _Pen, panel: Sequence[Measurement], models: list[str], left: int, top: int
-) -> None:
+def _draw_panel(pen: _Pen, panel: Sequence[Timed], models: list[str], left: int, top: int) -> None:
     median = max(result.times.p50_ms for result in panel)
     rounds = [1e3 * seconds for result in panel for seconds in result.seconds]
     longest = max(ms for ms in rounds if ms <= _OUTLIER * median)
@@ -90,7 +87,7 @@ def _tick_step(longest: float) -> float:
     return float(next(step * power for step in (1, 2, 5, 10) if step * power * 5 >= longest))
 
 
-def _label(result: Measurement) -> str:
+def _label(result: Timed) -> str:
     return f"{result.name}  {result.backend} {result.precision}"
 
 

@@ -4,11 +4,15 @@ import json
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
 from dvmsr.errors import DvmsrError
+from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.tensors import TensorNetwork
 from dvmsr.utils import child_python, signals
+from dvmsr.utils.arrays import read_arrays
 from dvmsr.utils.console import notice
 from dvmsr.utils.memory import peak_resident
 
@@ -33,21 +37,21 @@ class Probe:
 def probe(
     spec: str,
     threads: int | None,
-    shape: Shape,
+    given: Shape | Path,
     trust_engine: bool = False,
     time_limit: float | None = None,
 ) -> Probe:
-    """Load a model in a new process, which ends with this one, and run it once on an input of that
-    shape.
+    """Load a model in a new process, which ends with this one, and run it once.
 
     Args:
+        given: the shape of an input of DVMSR, or an `.npz` file with arrays for any network.
         threads, trust_engine, time_limit: as of `spec.load`.
 
     Raises:
         DvmsrError: if that fails.
     """
-    arguments = [spec, threads, shape, trust_engine, time_limit]
-    command = child_python.command(__name__, json.dumps(arguments))
+    arguments = [spec, threads, given, trust_engine, time_limit]
+    command = child_python.command(__name__, json.dumps(arguments, default=str))
     result = signals.run(command)
     if result.returncode:
         lines = result.stderr.strip().splitlines()
@@ -58,15 +62,23 @@ def probe(
 
 def main() -> None:
     """In the new process: print a `Probe` as JSON, or one line that says what failed."""
-    spec, threads, (batch, height, width), trust_engine, time_limit = json.loads(sys.argv[1])
+    spec, threads, given, trust_engine, time_limit = json.loads(sys.argv[1])
     start = time.perf_counter()
-    from dvmsr.runtime.spec import load
+    from dvmsr.runtime.spec import load, open_tensors
 
+    network: Network | TensorNetwork
     try:
-        network = load(spec, threads, trust_engine, time_limit).network
+        if isinstance(given, str):
+            network = open_tensors(spec, threads, trust_engine, time_limit)
+        else:
+            network = load(spec, threads, trust_engine, time_limit).network
         seconds = time.perf_counter() - start
         loaded = peak_resident()
-        network(np.full((batch, 3, height, width), 0.5, np.float32))
+        if isinstance(network, TensorNetwork):
+            network(**read_arrays(Path(given)))
+        else:
+            batch, height, width = given
+            network(np.full((batch, 3, height, width), 0.5, np.float32))
     except (DvmsrError, MemoryError) as error:
         notice(f"error: {error or 'not enough memory'}")
         sys.exit(1)

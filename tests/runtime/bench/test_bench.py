@@ -67,8 +67,8 @@ def measurement(name: str, milliseconds: list[float], base: list[float]) -> Meas
     seconds = [ms / 1e3 for ms in milliseconds]
     times = summarise(seconds, [ms / 1e3 for ms in base])
     found = Probe(1.0, 10, 30, None)
-    arguments = (name, name, "native", "fp32", (2, 100, 50), 4, "wall clock")
-    return Measurement(*arguments, tuple(seconds), times, found, {})
+    arguments = (name, name, "native", "fp32", "wall clock")
+    return Measurement(*arguments, tuple(seconds), times, found, {}, (2, 100, 50), 4)
 
 
 def test_rates() -> None:
