@@ -149,20 +149,32 @@ def compare(
 
 def info(
     model: Annotated[
-        str, typer.Argument(help="Preset, or a .safetensors, .pth, .onnx or .engine file.")
+        str,
+        typer.Argument(
+            help="Preset, a .safetensors, .pth, .onnx or .engine file, or package.module:factory."
+        ),
     ],
     size: Annotated[
-        str, typer.Option(metavar="HxW", help="Height and width of the input in pixels.")
-    ] = "256x256",
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="Height and width of the input in pixels.",
+            show_default="256x256",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a network's layers, parameters and operations.
+
+    Of a network other than DVMSR: inputs, outputs, operators, scans and parameters of an ONNX file,
+    the parameters of what a factory returns, what an engine runs on.
 
     \b
     Examples:
       dvmsr info student
       dvmsr info run/best.safetensors --size 339x510
       dvmsr info student.onnx --json
+      dvmsr info vim.onnx
     """
     from dvmsr.info import run
 

@@ -2,14 +2,17 @@
 
 import json
 
+from dvmsr import network_info
 from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
-from dvmsr.errors import MissingComponentError
+from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.runtime.backends.trt import engine_file
 from dvmsr.utils.console import printable, say
+from dvmsr.utils.paths import is_import_path
 from dvmsr.utils.sizes import parse_size
 from dvmsr.weights.registry import ENGINE, model_file
 
+DEFAULT_SIZE = "256x256"
 NOTES = {
     "ntire-student": "the weights released for NTIRE 2024 have 4 RSSBs and fit the preset student"
 }
@@ -44,9 +47,34 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
     return checkpoint.load(path).config, {}
 
 
-def run(model: str, size: str, as_json: bool) -> None:
-    """The command: describe and print."""
-    height, width = parse_size("--size", size)
+def _other_network(model: str) -> network_info.Facts | None:
+    """What is known of a network of others; None for DVMSR."""
+    if model in PRESETS:
+        return None
+    if is_import_path(model):
+        return network_info.of_factory(model)
+    return network_info.of_file(model_file(model, PRESETS))
+
+
+def run(model: str, size: str | None, as_json: bool) -> None:
+    """The command: describe and print.
+
+    Raises:
+        UsageError: for a size of a network of others.
+    """
+    height, width = parse_size("--size", size or DEFAULT_SIZE)
+    facts = _other_network(model)
+    if facts is not None:
+        if size is not None:
+            raise UsageError(
+                f"{model} is another network than DVMSR, whose work for a size is not known; leave "
+                "out --size"
+            )
+        if as_json:
+            print(json.dumps({"model": model, **facts}, indent=2))
+        else:
+            network_info.show(model, facts)
+        return
     config, metadata = read_config(model)
     analysis = describe(config, height, width)
     if as_json:

@@ -31,7 +31,8 @@ MAY_IMPORT = {
     "checkpoint": f"{LOW} ops model weights",
     "streaming": f"{LOW} ops model",
     "networks": f"{LOW} ops model weights checkpoint",
-    "info": f"{LOW} weights analysis checkpoint runtime/backends",
+    "info": f"{LOW} weights analysis checkpoint network_info runtime/backends",
+    "network_info": "errors utils weights runtime/backends",
     "data": "errors utils runtime/images",
     "eval/metrics": "errors data",
     "eval": "errors utils weights data runtime/images runtime/backends/onnxrt runtime/upscaler "

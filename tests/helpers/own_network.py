@@ -63,6 +63,26 @@ def elsewhere() -> nn.Module:
     return nn.Linear(2, 2, device="meta")
 
 
+class _WithMamba(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        from mamba_ssm import Mamba
+
+        self.scale = nn.Parameter(torch.ones(3))
+        self.layers = nn.ModuleList([Mamba(8), Mamba(8)])
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            x = x + layer(x)
+        return self.head(x)
+
+
+def with_mamba() -> nn.Module:
+    """Two mixers of a package that is not installed."""
+    return _WithMamba()
+
+
 FACTORIES = {
     "gated": (mamba_patterns.gated, (2, 5, 8), {0: "batch", 1: "length"}),
     "enlarge": (enlarge, (1, 3, 12, 16), {0: "batch", 2: "height", 3: "width"}),
