@@ -42,7 +42,7 @@ def evaluate(
         list[str],
         typer.Option(
             help="bicubic, a .safetensors, .pth or .onnx file, or a bundled model; repeatable. "
-            "See dvmsr compare --help for the .onnx files of other programs."
+            "See dvmsr compare --help for the .onnx files of other networks."
         ),
     ],
     backend: Annotated[
@@ -102,7 +102,7 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="METHOD,...",
-            help="bicubic, models, and .onnx files of other programs; repeatable.",
+            help="bicubic, models, and .onnx files of other networks; repeatable.",
             show_default="bicubic",
         ),
     ] = None,
@@ -128,9 +128,8 @@ def compare(
     position, and their amplified difference; by mouse, touch or keyboard. Pictures are in it
     without loss, up to 16 megapixels each.
 
-    Another program's .onnx file takes one RGB picture (1, 3, h, w) and gives one s times larger,
-    FP32. FILE@255 says that its values go from 0 to 255, FILE@1 to 1; without either that is tried
-    out.
+    Another network's .onnx file takes one RGB picture (1, 3, h, w) and gives one s times larger.
+    FILE@255 says that its values go from 0 to 255, FILE@1 to 1; without either that is tried out.
 
     \b
     Examples:

@@ -204,6 +204,9 @@ def infer(
     that would not fit into memory are then read and written by rows, too (pip install
     'dvmsr[large]').
 
+    A .onnx file of another super-resolution network takes whole pictures. FILE@255 says that its
+    values go from 0 to 255, FILE@1 to 1; without either that is tried out.
+
     Videos (pip install 'dvmsr[video]') keep sound, subtitles, times and colours; they count when
     they are named themselves, not in a folder. What is done lies in OUT.parts until all is, for
     --resume.

@@ -79,7 +79,7 @@ def budget(limit: int | None) -> int | None:
 
 
 def check(
-    config: DVMSRConfig,
+    config: DVMSRConfig | None,
     backend: str,
     height: int,
     width: int,
@@ -92,6 +92,7 @@ def check(
     """Whether an image of that size, called `name` in the message, fits.
 
     Args:
+        config: None for another network than DVMSR, of which that is not known.
         rows: of the strips in which it is computed; None means at once.
         limit: bytes that it may take; None means all that are free.
         remedy: what the message advises; None for advice that fits pictures.
@@ -100,7 +101,7 @@ def check(
     Raises:
         DvmsrError: if it needs more.
     """
-    if not known(backend):
+    if config is None or not known(backend):
         return
     if rows is None:
         needed = estimate(config, backend, height, width)
@@ -118,6 +119,25 @@ def check(
             f"{name} has {width}x{height} pixels, which need about {in_words(needed)} of memory "
             f"where {in_words(there)} are {'free' if limit is None else 'allowed'}; "
             f"{remedy or usual}"
+        )
+
+
+def check_result(scale: int, height: int, width: int, name: str, limit: int | None = None) -> None:
+    """Whether what an image of that size becomes fits; for networks of which no more is known.
+
+    Args:
+        name, limit: as of `check`.
+
+    Raises:
+        DvmsrError: if it needs more.
+    """
+    needed = height * width * scale**2 * _OUTPUT_BYTES
+    there = available() if limit is None else limit
+    if there is not None and needed > there:
+        raise DvmsrError(
+            f"{name} has {width}x{height} pixels, whose result alone needs {in_words(needed)} of "
+            f"memory where {in_words(there)} are {'free' if limit is None else 'allowed'}; cut it "
+            "into parts or make it smaller"
         )
 
 

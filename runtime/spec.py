@@ -64,9 +64,9 @@ def load(
         DvmsrError: as `Upscaler.from_file`.
     """
     model, backend = split(spec)
-    upscaler = Upscaler.from_file(model, backend, threads, trust_engine=trust_engine)
-    upscaler.network.time_limit = time_limit
-    return upscaler
+    return Upscaler.from_file(
+        model, backend, threads, trust_engine=trust_engine, time_limit=time_limit
+    )
 
 
 def open_tensors(

@@ -14,7 +14,7 @@ from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime import memory, strip_height
 from dvmsr.runtime.backends import table
-from dvmsr.runtime.backends.base import Network, PixelNetwork
+from dvmsr.runtime.backends.base import Enlarger, Network, PixelNetwork
 from dvmsr.runtime.images.alpha import extend_colours
 from dvmsr.runtime.images.arrays import check_values, from_planes, to_planes
 from dvmsr.runtime.images.codec import normalise
@@ -33,16 +33,16 @@ class Upscaler:
 
     def __init__(
         self,
-        network: Network,
+        network: Enlarger,
         backend: str,
         model: str,
         strip: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        self.network: Network = network
+        self.network: Enlarger = network
         """What computes, without conversions, rounding or clipping."""
-        self.config: DVMSRConfig = network.config
-        """The network's architecture."""
+        self.config: DVMSRConfig | None = network.config if isinstance(network, Network) else None
+        """The network's architecture; None for another network than DVMSR."""
         self.backend: str = backend
         """What computes: `native`, `portable`, `torch`, `cuda` or `tensorrt`."""
         self.precision: str = network.precision
@@ -59,7 +59,12 @@ class Upscaler:
             raise UsageError(
                 f"{model} computes on a GPU; leave out the height of strips and the memory limit"
             )
-        if strip and self.config.bidirectional:
+        if strip and self.config is None:
+            raise UsageError(
+                f"{model} is another network than DVMSR and computes whole images only; leave out "
+                "the height of strips"
+            )
+        if strip and self.config and self.config.bidirectional:
             raise UsageError(
                 f"{model} is bidirectional: its backward scans begin at the last pixel of the "
                 "image, so it has no strips; leave out their height"
@@ -79,12 +84,15 @@ class Upscaler:
         strip: int | None = None,
         memory_limit: int | None = None,
         trust_engine: bool = False,
+        time_limit: float | None = None,
     ) -> Upscaler:
         """Load a model.
 
         Args:
             model: the name of a bundled model, or an exported `.onnx` file, a `.safetensors` or
-                `.pth` checkpoint, or a TensorRT `.engine`.
+                `.pth` checkpoint, or a TensorRT `.engine`; also the `.onnx` file of another network
+                that takes one RGB picture and gives a larger one, as a whole. `FILE@255` says that
+                its values go from 0 to 255, `FILE@1` to 1; otherwise that is tried out.
             backend: `native` (ONNX Runtime with dvmsr's own operators), `portable` (ONNX Runtime
                 alone, slower), `cuda` (ONNX Runtime on a GPU with dvmsr's own operators), `torch`
                 or `tensorrt`. `auto` takes `torch` for a checkpoint, `tensorrt` for an engine,
@@ -98,26 +106,32 @@ class Upscaler:
             trust_engine: whether code for the processor in a TensorRT engine may run: that of a
                 plugin that it embeds, or of TensorRT in a version-compatible one. All engines run
                 code on the GPU.
+            time_limit: most seconds for one run of an ONNX file; None for any.
 
         Raises:
             UsageError: if there is no such model, backend or number of threads, or they do not
                 fit, or the model does not stream and is to, or an engine carries code that is not
                 trusted.
             DvmsrError: if the file cannot be read.
-            IncompatibleModelError: if it is not a model of this network, or an engine for another
-                GPU, TensorRT or plugin.
+            IncompatibleModelError: if it is not a model of this network and enlarges no pictures,
+                or an engine for another GPU, TensorRT or plugin.
             MissingComponentError: if the backend or its GPU is missing.
         """
-        name = os.fspath(model)
-        asked = name if name in registry.BUNDLED else os.path.abspath(name)  # noqa: PTH100
+        name, peak = registry.split_range(os.fspath(model))
         threads = bounded(threads)
         weights = backend == "torch" and name in registry.BUNDLED_CHECKPOINTS
         path = registry.find_checkpoint(name) if weights else registry.find_model(name)
         chosen = table.choose(backend, name, path)
         if not chosen.on_gpu and not weights:
             path = registry.find_model(name, streaming=True)
-        network = chosen.load(table.Request(name, path, chosen.name, threads, trust_engine))
+        network = chosen.load(
+            table.Request(name, path, chosen.name, threads, trust_engine, time_limit, peak)
+        )
+        network.time_limit = time_limit
         upscaler = cls(network, chosen.name, str(path), strip, memory_limit)
+        asked = name if name in registry.BUNDLED else os.path.abspath(name)  # noqa: PTH100
+        if upscaler.config is None:
+            asked = f"{asked}@{network.peak}"  # which is not to be found out again
         upscaler._asked = (asked, backend, threads), trust_engine
         return upscaler
 
@@ -129,12 +143,13 @@ class Upscaler:
         if self._asked is None:
             raise UsageError(f"{self.model} was not opened by from_file; pickle one that was")
         first, trust_engine = self._asked
-        return type(self).from_file, (*first, self.strip, self.memory_limit, trust_engine)
+        last = (self.strip, self.memory_limit, trust_engine, self.network.time_limit)
+        return type(self).from_file, (*first, *last)
 
     @property
     def scale(self) -> int:
         """How many times larger each side becomes."""
-        return self.config.scale
+        return self.network.scale
 
     def check_memory(
         self, height: int, width: int, name: str = "the image", held: int | None = None
@@ -150,6 +165,9 @@ class Upscaler:
         """
         if isinstance(self.network, PixelNetwork):
             self.network.check_size(height, width, name)
+        if self.config is None:
+            memory.check_result(self.scale, height, width, name, self.memory_limit)
+            return
         rows = self.rows_at_once(height, width, held)
         strips = None if rows == height and held is None else rows
         memory.check(
@@ -162,9 +180,12 @@ class Upscaler:
         if not memory.known(self.backend):
             return True
         try:
+            limit = memory.budget(self.memory_limit)
+            if self.config is None:
+                memory.check_result(self.scale, height, width, "", limit)
+                return True
             rows = self.rows_at_once(height, width)
             strips = None if rows == height else rows
-            limit = memory.budget(self.memory_limit)
             memory.check(self.config, self.backend, height, width, "", strips, limit)
         except DvmsrError:
             return False
@@ -177,7 +198,7 @@ class Upscaler:
             held: None for an image in memory; for one that is read and written by rows, the bytes
                 that its decoder needs beyond some rows.
         """
-        if not self.network.streams:
+        if not self.network.streams or self.config is None:
             return height
         if self.strip:
             return min(self.strip, height)

@@ -35,8 +35,7 @@ MAY_IMPORT = {
     "network_info": "errors utils weights runtime/backends",
     "data": "errors utils runtime/images",
     "eval/metrics": "errors data",
-    "eval": "errors utils weights data runtime/images runtime/backends/onnxrt runtime/upscaler "
-    "runtime/spec runtime",
+    "eval": "errors utils weights data runtime/images runtime/upscaler runtime/spec runtime",
     "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
     "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images runtime/memory",
     "cli": "utils eval info lam runtime/commands train/command",
@@ -49,8 +48,7 @@ MAY_IMPORT = {
     "runtime/backends/table": "errors utils kernels weights runtime/backends",
     "runtime/backends/pytorch": f"{LOW} model checkpoint streaming networks compat "
     "runtime/images/arrays runtime/backends/base runtime/backends/tensors",
-    "runtime/backends/onnxrt/foreign": f"{LOW} data/natural_image runtime/images/arrays "
-    "runtime/backends",
+    "runtime/backends/onnxrt/foreign": f"{LOW} weights data/natural_image runtime/backends",
     "runtime/memory": f"{LOW}",
     "runtime/strip_height": f"{LOW} runtime/memory",
     "runtime/upscaler": f"{LOW} weights runtime/images runtime/backends runtime/memory "

@@ -19,7 +19,6 @@ from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Dataset, Pixels, find_dataset
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.eval.metrics import psnr_y, ssim_y
-from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError
 from dvmsr.runtime.images.codec import encode
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically
 from dvmsr.utils.console import notice, stdout_console, warnings_to
@@ -29,8 +28,6 @@ from dvmsr.utils.progress import progress_bar
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dvmsr.runtime import Upscaler
-    from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler
 
 BICUBIC = "bicubic"
 DEFAULT_SCALE = 4
@@ -77,27 +74,30 @@ def load_methods(
 
     Args:
         models: `bicubic`, or whatever `dvmsr.runtime.Upscaler.from_file` takes: a checkpoint, an
-            ONNX file or the name of a bundled model; or another program's ONNX file, see
-            `dvmsr.runtime.backends.onnxrt.foreign`.
+            ONNX file, of another network too, or the name of a bundled model.
         backend, trust_engine: of `Upscaler.from_file`.
         time_limit: most seconds for one run of an ONNX file; None for any.
         scale: the scale to insist on; needed only for bicubic alone, where it is 4 by default.
 
     Raises:
         UsageError: if the models have different scales, or one is named twice.
-        IncompatibleModelError: if another program's file has another scale.
+        IncompatibleModelError: if another network has another scale.
         DvmsrError: if a model cannot be loaded.
     """
     if len(set(models)) < len(models):
         raise UsageError("a model is named twice; leave one out")
+    from dvmsr.runtime import Upscaler
+
     enlargers: dict[str, Callable[[Pixels], Pixels]] = {}
     scales = {} if scale is None else {"--scale": scale}
     foreign = False
     for model in models:
         if model == BICUBIC:
             continue
-        upscaler, is_foreign = _load(model, backend, trust_engine, time_limit)
-        foreign |= is_foreign
+        upscaler = Upscaler.from_file(
+            model, backend, trust_engine=trust_engine, time_limit=time_limit
+        )
+        foreign |= upscaler.config is None
         enlargers[model] = upscaler
         scales[model] = upscaler.scale
     if len(set(scales.values())) > 1:
@@ -118,24 +118,6 @@ def short_names(models: Sequence[str]) -> list[str]:
     return [
         file if files.count(file) == 1 else model for file, model in zip(files, models, strict=True)
     ]
-
-
-def _load(
-    model: str, backend: str, trust_engine: bool, time_limit: float | None
-) -> tuple[Upscaler | ForeignUpscaler, bool]:
-    """The model, and whether it is another program's."""
-    from dvmsr.runtime import Upscaler
-    from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler, split
-
-    path, peak = split(model)
-    if peak is None:
-        try:
-            upscaler = Upscaler.from_file(model, backend, trust_engine=trust_engine)
-            upscaler.network.time_limit = time_limit
-            return upscaler, False
-        except ForeignFileError:
-            pass
-    return ForeignUpscaler(Path(path), peak, time_limit), True
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.utils.paths import check_encodable, check_input, is_file
+from dvmsr.utils.paths import check_encodable, check_input, exists, is_file
 
 BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
@@ -19,6 +19,25 @@ DEFAULT = "student"
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 ENGINE = ".engine"
 SUFFIXES = (".onnx", *CHECKPOINTS, ENGINE)
+
+PEAKS = (1, 255)
+"""The brightest value that another program's network may take and give."""
+
+
+def split_range(model: str) -> tuple[str, int | None]:
+    """`rlfn.onnx@255` -> (`rlfn.onnx`, 255); None where no range of values is named.
+
+    Raises:
+        UsageError: for another range.
+    """
+    name, at, peak = model.rpartition("@")
+    if not at or not name.lower().endswith(".onnx") or exists(Path(model)):
+        return model, None
+    if peak not in map(str, PEAKS):
+        raise UsageError(
+            f"{model} names no range of values; write @1 for 0 to 1 or @255 for 0 to 255"
+        )
+    return name, int(peak)
 
 
 def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:

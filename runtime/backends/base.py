@@ -17,13 +17,9 @@ _NO_LAYERS = (
 )
 
 
-class Network(ABC):
-    """A loaded network: (B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32.
+class Enlarger(ABC):
+    """What enlarges pictures: (B, 3, H, W) FP32 RGB in [0, 1] -> (B, 3, s*H, s*W) FP32."""
 
-    A backend defines the call, `config` and `precision`, and of the rest what it does otherwise.
-    """
-
-    config: DVMSRConfig
     precision: str
     """Type of the activations: `fp32`, `fp16` or `bf16`."""
     usual_shape: tuple[int | None, int | None, int | None] = (None, None, None)
@@ -34,6 +30,13 @@ class Network(ABC):
     """Most seconds for one run of a graph that may have no end, an ONNX file's; None for any."""
     clock: str = "wall clock"
     """What `seconds` reads: `wall clock` or `CUDA events`."""
+    peak: int = 1
+    """The brightest value that the model itself takes and gives."""
+
+    @property
+    @abstractmethod
+    def scale(self) -> int:
+        """How many times larger each side becomes."""
 
     @abstractmethod
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]: ...
@@ -91,6 +94,19 @@ class Network(ABC):
             UsageError: as `layers`.
         """
         raise UsageError(_NO_LAYERS)
+
+
+class Network(Enlarger):
+    """A loaded network of DVMSR.
+
+    A backend defines the call, `config` and `precision`, and of the rest what it does otherwise.
+    """
+
+    config: DVMSRConfig
+
+    @property
+    def scale(self) -> int:
+        return self.config.scale
 
 
 class PixelNetwork(Network):

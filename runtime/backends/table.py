@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from dvmsr.utils.paths import IMPORT_PATH
 from dvmsr.weights.registry import CHECKPOINTS, ENGINE, SUFFIXES
 
 if TYPE_CHECKING:
-    from dvmsr.runtime.backends.base import Network
+    from dvmsr.runtime.backends.base import Enlarger
     from dvmsr.runtime.backends.tensors import TensorNetwork
 
 
@@ -37,6 +38,10 @@ class Request:
     threads: int | None = None
     trust_engine: bool = False
     """Whether code in an engine may run."""
+    time_limit: float | None = None
+    """Most seconds for one run of a graph that may have no end, an ONNX file's; None for any."""
+    peak: int | None = None
+    """The brightest value that another program's network takes and gives, if that is known."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Backend:
     name: str
     suffixes: tuple[str, ...]
     """Of the files that it takes."""
-    load: Callable[[Request], Network]
-    """DVMSR, for pictures."""
+    load: Callable[[Request], Enlarger]
+    """For pictures."""
     open: Callable[[Request], TensorNetwork]
     """Any network, for arrays."""
     misfit: Callable[[str, str, Path], DvmsrError]
@@ -59,10 +64,16 @@ class Backend:
     """What the user is told when `auto` takes it for a file."""
 
 
-def _load_onnx(asked: Request) -> Network:
+def _load_onnx(asked: Request) -> Enlarger:
+    from dvmsr.runtime.backends.onnxrt.foreign import ForeignNetwork
+    from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError
     from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
-    return open_onnx(asked.path, asked.backend, asked.threads)
+    how = (asked.path, asked.backend, asked.threads)
+    if asked.peak is None:
+        with suppress(ForeignFileError):
+            return open_onnx(*how)
+    return ForeignNetwork(*how, asked.peak, asked.time_limit)
 
 
 def _open_onnx(asked: Request) -> TensorNetwork:
@@ -100,7 +111,7 @@ def _no_onnx(name: str, model: str, path: Path) -> DvmsrError:
     return UsageError(f"backend {name} runs ONNX files; make one with `dvmsr-export onnx {path}`")
 
 
-def _load_checkpoint(asked: Request) -> Network:
+def _load_checkpoint(asked: Request) -> Enlarger:
     from dvmsr.runtime.backends.pytorch.network import TorchNetwork
 
     return TorchNetwork(asked.path, asked.threads)
@@ -116,7 +127,7 @@ def _no_checkpoint(name: str, model: str, path: Path) -> DvmsrError:
     return UsageError(f"backend {name} runs checkpoints, not {path}; leave out the backend")
 
 
-def _load_engine(asked: Request) -> Network:
+def _load_engine(asked: Request) -> Enlarger:
     from dvmsr.runtime.backends.trt.engine import EngineNetwork
 
     return EngineNetwork(asked.path, asked.trust_engine)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.base import Enlarger
 from dvmsr.runtime.backends.tensors import TensorNetwork
 from dvmsr.utils import child_python, signals
 from dvmsr.utils.arrays import read_arrays
@@ -66,7 +66,7 @@ def main() -> None:
     start = time.perf_counter()
     from dvmsr.runtime.spec import load, open_tensors
 
-    network: Network | TensorNetwork
+    network: Enlarger | TensorNetwork
     try:
         if isinstance(given, str):
             network = open_tensors(spec, threads, trust_engine, time_limit)

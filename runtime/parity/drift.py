@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.base import Enlarger
 
 FP32_DRIFT = 3e-5
 """Relative difference beyond which a layer has drifted where both compute in FP32. Rounding alone
@@ -29,7 +29,7 @@ class LayerDifference:
     """Root mean square of the difference over that of the second network's values."""
 
 
-def common_layers(a: Network, b: Network) -> list[str]:
+def common_layers(a: Enlarger, b: Enlarger) -> list[str]:
     """The values that both networks show under one name, in the order of computation.
 
     Raises:
@@ -44,7 +44,7 @@ def common_layers(a: Network, b: Network) -> list[str]:
 
 
 def compare_layers(
-    a: Network, b: Network, image: NDArray[np.float32], names: Sequence[str]
+    a: Enlarger, b: Enlarger, image: NDArray[np.float32], names: Sequence[str]
 ) -> list[LayerDifference]:
     """The differences of the named layers for an image (B, 3, H, W).
 

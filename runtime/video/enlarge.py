@@ -224,6 +224,7 @@ def _settings(upscaler: Upscaler, prepared: Prepared) -> dict[str, Any]:
     return {
         "source": [video.path.name, state.st_size, state.st_mtime_ns],
         "model": model,
+        "range of values": upscaler.network.peak,
         "backend": upscaler.backend,
         "codec or quality": encoding,
         "segment length": segment_length(video),

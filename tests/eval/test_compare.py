@@ -190,7 +190,7 @@ def test_names_are_texts(command, photo: Path, foreign: str) -> None:
         ("photo.png --html p.html --against bicubic,", 2, "separated by single commas"),
         ("photo.png --html p.html --model bicubic", 2, "named twice"),
         ("photo.png --html p.html --model text.onnx", 5, "text.onnx is no ONNX file"),
-        ("photo.png --html p.html --against text.onnx@1", 5, "cannot be loaded by ONNX Runtime"),
+        ("photo.png --html p.html --against text.onnx@1", 5, "no ONNX file or damaged"),
         ("photo.png --html p.html --against twice.onnx@3", 2, "@1 for 0 to 1"),
         ("photo.png --html p.html --against twice.onnx@1", 5, "the scales differ"),
         ("photo.png --html p.html --against same.onnx@1", 5, "not enlarged by a whole number"),

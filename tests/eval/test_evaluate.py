@@ -7,7 +7,6 @@ import io
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from shared import official_weights, shared_dir
 
+from dvmsr.config import DVMSRConfig
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, UsageError
@@ -294,7 +294,7 @@ def test_table_json_and_csv_agree(
 def test_models_of_one_file_name_keep_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         scale = 2
-        network = SimpleNamespace()
+        config = DVMSRConfig()
 
         def __call__(self, image: np.ndarray) -> np.ndarray:
             return image

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import foreign_model
 import numpy as np
 import onnx
 import pytest
@@ -116,6 +117,23 @@ def test_bad_images_do_not_stop_the_others(
     assert names(folder) == {"cut.jpg", "empty.png", "text.png", "whole.jpg", "whole_x2.jpg"}
 
 
+def test_another_network(folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a file of another program; one picture has a size that it does not take."""
+    foreign_model.save_foreign(folder / "other.onnx", "Identity", shape=(1, 3, 4, "w"))
+    pictures = picture("p.png", 4, 5), picture("low.png", 3, 5), picture("clear.png", 4, 7)
+    assert infer(*pictures, "-o", "out", "--model", "other.onnx@1", "--json") == 1
+    rows = json.loads(capsys.readouterr().out)
+    assert "other.onnx takes pictures of anyx4 pixels only, not 5x3" in rows[1].pop("error")
+    assert (rows[0]["model"], rows[0]["backend"], rows[0]["strip"]) == (
+        "other.onnx",
+        "portable",
+        None,
+    )
+    with Image.open("p.png") as image, Image.open("out/p_x2.png") as large:
+        np.testing.assert_array_equal(foreign_model.repeated(np.asarray(image)), np.asarray(large))
+    assert names(folder / "out") == {"p_x2.png", "clear_x2.png"}
+
+
 def test_a_name_too_long_for_its_result_does_not_stop_the_others(
     folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,7 +179,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["no.png", *MODEL], 2, "no.png does not exist"),
         (["p.png", "--model", "vgg"], 2, "no model named vgg; there is student"),
         (["p.png", "--model", "text.onnx"], 5, "text.onnx is no ONNX file or damaged"),
-        (["p.png", "--model", "foreign.onnx"], 5, "foreign.onnx is an ONNX file of another"),
+        (["p.png", "--model", "foreign.onnx"], 5, "foreign.onnx does not take one RGB picture"),
         (["p.png", "--model", "part.safetensors"], 5, "1 tensor (norm_f.weight)"),
         (["p.png", "--model", "text.pth"], 5, "text.pth is damaged or no PyTorch checkpoint"),
         (["p.png", *MODEL[:2], "--backend", "torch"], 2, "backend torch runs checkpoints"),

@@ -53,3 +53,14 @@ def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
 def test_lists_the_names_and_extensions(name: str) -> None:
     with pytest.raises(UsageError, match=r"there is student, student-fp16, or name a file"):
         registry.find_model(name)
+
+
+def test_ranges_of_values(tmp_path: Path) -> None:
+    assert registry.split_range("a/m.onnx@255") == ("a/m.onnx", 255)
+    assert registry.split_range("m.ONNX@1") == ("m.ONNX", 1)
+    assert registry.split_range("m.onnx") == ("m.onnx", None)
+    assert registry.split_range("me@home/m.onnx") == ("me@home/m.onnx", None)
+    (tmp_path / "m.onnx@1").touch()
+    assert registry.split_range(str(tmp_path / "m.onnx@1")) == (str(tmp_path / "m.onnx@1"), None)
+    with pytest.raises(UsageError, match="write @1 for 0 to 1 or @255"):
+        registry.split_range("m.onnx@2")

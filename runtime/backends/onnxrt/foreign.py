@@ -1,4 +1,5 @@
-"""ONNX files of other programs: one RGB picture (1, 3, h, w) in, a larger one out.
+"""Super-resolution networks other than DVMSR in ONNX files: one RGB picture (1, 3, h, w) in, a
+larger one out.
 
 Such a file does not say by how much it enlarges, nor whether it takes values from 0 to 1 or from 0
 to 255. Both are found by running it on a synthetic picture.
@@ -8,91 +9,91 @@ import math
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.data.natural_image import natural_image
-from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
-from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.onnxrt.network import FATAL_ONLY, open_session, run_session
-from dvmsr.runtime.images.arrays import from_planes, to_planes
-from dvmsr.utils.paths import check_encodable, check_input, exists
-from dvmsr.utils.threads import bounded
+from dvmsr.data.natural_image import USUAL_SHAPE, natural_image
+from dvmsr.errors import DvmsrError, IncompatibleModelError
+from dvmsr.runtime.backends.base import Enlarger
+from dvmsr.runtime.backends.onnxrt.network import DTYPES, open_on, options_for, run_session
+from dvmsr.runtime.backends.onnxrt.onnx_file import check_bodies, check_operators, read_facts
+from dvmsr.runtime.backends.onnxrt.tensors import read_examples
+from dvmsr.utils.paths import check_encodable
+from dvmsr.weights.registry import PEAKS
 
-PEAKS = (1, 255)
-"""The brightest value that such a network may take and give."""
 LEAST_PSNR = 20.0
 """In dB, of a result that is reduced again, against its input; what is below is no enlarged copy.
 On the synthetic picture bicubic interpolation has 32 dB, RLFN 37, and 26 with the wrong range."""
+_REMEDY = (
+    "give pictures of sizes that the network takes, such as multiples of 8 or 64, or smaller ones"
+)
 
 
-def split(spec: str) -> tuple[str, int | None]:
-    """`rlfn.onnx@255` -> (`rlfn.onnx`, 255); None where no range is named.
+class ForeignNetwork(Enlarger):
+    """Another network in an ONNX file, FP32 or FP16, with dvmsr's operators or without.
 
-    Raises:
-        UsageError: for another range.
-    """
-    model, at, peak = spec.rpartition("@")
-    if not at or not model.lower().endswith(".onnx") or exists(Path(spec)):
-        return spec, None
-    if peak not in map(str, PEAKS):
-        raise UsageError(
-            f"{spec} names no range of values; write @1 for 0 to 1 or @255 for 0 to 255"
-        )
-    return model, int(peak)
-
-
-class ForeignUpscaler:
-    """Enlarges pictures with another program's network, by ONNX Runtime on the CPU.
+    It computes whole images. May be called by several threads.
 
     Args:
-        path: an ONNX file with one input (1, 3, h, w) and one output (1, 3, s*h, s*w), RGB, FP32.
-        peak: the brightest value, 1 or 255; None finds it and says so in a warning.
+        path: an ONNX file with one input (1, 3, h, w) and one output (1, 3, s*h, s*w), RGB.
+        backend, threads: as of `OnnxTensors`.
+        peak: the brightest value, one of `PEAKS`; None finds it and says so in a warning.
         time_limit: most seconds for one run; None for any.
 
     Raises:
         UsageError: if there is no such file.
         DvmsrError: as `open_session` and `run_session`.
         IncompatibleModelError: if it is not of that kind.
+        MissingComponentError: if the library or the GPU is missing or does not load.
     """
 
+    scale: int = 1
+
     def __init__(
-        self, path: Path, peak: int | None = None, time_limit: float | None = None
+        self,
+        path: Path,
+        backend: str,
+        threads: int | None,
+        peak: int | None = None,
+        time_limit: float | None = None,
     ) -> None:
         check_encodable(path)
-        check_input(path)
-        self.path = path
-        self._time_limit = time_limit
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = FATAL_ONLY
-        options.intra_op_num_threads = bounded(None) or 0  # which leaves it to ONNX Runtime
-        self._session = open_session(os.fspath(path), options, path)
+        facts = read_facts(path)
+        check_operators(path, facts)
+        if backend == "portable":
+            check_bodies(path, facts)
+        self.path, self.time_limit = path, time_limit
+        options = options_for(backend, threads)
+        self._session = open_on(backend, os.fspath(path), options, path)
         self._size = self._declared_size()
-        sample = natural_image((1, *self._size))
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+        self._dtype = DTYPES[self._session.get_inputs()[0].type]
+        half = "fp16" if self._dtype is np.float16 else "fp32"
+        self.precision = facts.metadata.get("dvmsr.precision", half)
+        self.usual_shape = (1, *self._size)
+        sample = natural_image((1, *self._sample_size(facts.metadata)))
         results = {p: self._run(sample, p) for p in ((peak,) if peak else PEAKS)}
-        self.scale: int = _scale(sample.shape, results[peak or PEAKS[0]].shape, path)
-        """How many times larger each side becomes."""
-        self._peak = peak or self._best_peak(sample, results)
+        self.scale = _scale(sample.shape, results[peak or PEAKS[0]].shape, path)
+        self.peak = peak or self._best_peak(sample, results)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """RGB (h, w, 3) -> (s*h, s*w, 3).
-
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """
         Raises:
             IncompatibleModelError: if the network takes another size only or gives another size
                 than it did before.
             DvmsrError: if it computes values that are not finite, or as `run_session`.
         """
-        height, width = image.shape[:2]
+        batch, channels, height, width = image.shape
         if any(n not in (None, side) for n, side in zip(self._size, (height, width), strict=True)):
             rows, columns = (n or "any" for n in self._size)
             raise IncompatibleModelError(
                 f"{self.path} takes pictures of {columns}x{rows} pixels only, not "
                 f"{width}x{height}; export it with dynamic axes"
             )
-        result = self._run(to_planes(image), self._peak)
-        wanted = (1, 3, self.scale * height, self.scale * width)
+        result = self._run(image, self.peak)
+        wanted = (batch, channels, self.scale * height, self.scale * width)
         if result.shape != wanted:
             raise IncompatibleModelError(
                 f"{self.path} makes an output of shape {result.shape} where its scale of "
@@ -103,28 +104,38 @@ class ForeignUpscaler:
                 f"{self.path} computes values that are not finite; name the other range of values "
                 "with @1 or @255"
             )
-        return from_planes(result, np.uint8)
+        return result
 
     def _declared_size(self) -> tuple[int | None, int | None]:
         """Height and width that the file insists on."""
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        types = [value.type for value in (*inputs, *outputs)]
-        if types == ["tensor(float)"] * 2 and len(inputs) == 1:
+        if len(inputs) == len(outputs) == 1 and {inputs[0].type, outputs[0].type} <= set(DTYPES):
             shape = [n if isinstance(n, int) else None for n in inputs[0].shape]
             if len(shape) == 4 and shape[0] in (None, 1) and shape[1] in (None, 3):
                 return shape[2], shape[3]
+        takes = ", ".join(f"{value.name} {value.shape} of {value.type}" for value in inputs)
         raise IncompatibleModelError(
-            f"{self.path} does not take one RGB picture of shape (1, 3, h, w) and type float and "
-            "give one; export it like that"
+            f"{self.path} does not take one RGB picture (1, 3, h, w) and give one: it takes "
+            f"{takes or 'nothing'} and gives {len(outputs)} output(s); run it with "
+            "dvmsr.runtime.open_model"
         )
+
+    def _sample_size(self, metadata: dict[str, str]) -> tuple[int, int]:
+        """Height and width that the network takes: of an exported file, multiples of those of the
+        example that it was made with, as networks with windows take them alone."""
+        example = read_examples(metadata).get(self._input)
+        told = example.shape[2:] if example is not None and len(example.shape) == 4 else (1, 1)
+        usual = [-(-size // step) * step for size, step in zip(USUAL_SHAPE[1:], told, strict=True)]
+        height, width = (fixed or size for fixed, size in zip(self._size, usual, strict=True))
+        return height, width
 
     def _run(self, planes: NDArray[np.float32], peak: int) -> NDArray[np.float32]:
         """(1, 3, h, w) in [0, 1] -> whatever comes out, in [0, 1]."""
-        feeds: dict[str, NDArray[Any]] = {self._session.get_inputs()[0].name: planes * peak}
-        names = [self._session.get_outputs()[0].name]
-        result: NDArray[np.float32]
-        (result,) = run_session(self._session, names, feeds, self.path, self._time_limit)
-        return result / np.float32(peak)
+        feeds = {self._input: (planes * np.float32(peak)).astype(self._dtype, copy=False)}
+        (result,) = run_session(
+            *(self._session, [self._output], feeds, self.path, self.time_limit), remedy=_REMEDY
+        )
+        return result.astype(np.float32, copy=False) / np.float32(peak)
 
     def _best_peak(
         self, sample: NDArray[np.float32], results: dict[int, NDArray[np.float32]]
@@ -159,7 +170,7 @@ def _scale(given: tuple[int, ...], made: tuple[int, ...], path: Path) -> int:
     scale = made[-1] // given[-1] if made else 0
     if scale < 1 or made != (*given[:2], scale * given[2], scale * given[3]):
         raise IncompatibleModelError(
-            f"{path} makes an output of shape {made} from a picture of shape {given}, which is not "
-            "enlarged by a whole number; name a network for super-resolution"
+            f"{path} makes no larger copy of a picture: of shape {given} becomes {made}, which is "
+            "not enlarged by a whole number; name a network for super-resolution"
         )
     return scale

@@ -21,7 +21,8 @@ from dvmsr.utils import signals
 from dvmsr.utils import time_limit as time_limits
 from dvmsr.utils.threads import NO_MORE, starting
 
-_DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+DTYPES: dict[str, type] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+"""Of pictures."""
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _PROVIDER_OPTIONS = {_CUDA: {"use_tf32": "0"}}
 """FP32 means FP32: the CUDA provider else rounds what it multiplies to TF32's ten bits."""
@@ -65,14 +66,14 @@ class OnnxNetwork(Network):
         declared = inputs[0]
         if (
             ([i.name for i in inputs], [o.name for o in outputs]) != self._signature()
-            or declared.type not in _DTYPES
+            or declared.type not in DTYPES
             or len(declared.shape) != 4
             or declared.shape[1] != 3
         ):
             raise IncompatibleModelError(
                 f"{path} has other inputs and outputs than dvmsr's; export it again"
             )
-        self._dtype = _DTYPES[declared.type]
+        self._dtype = DTYPES[declared.type]
         batch, _, height, width = (n if isinstance(n, int) else None for n in declared.shape)
         self.usual_shape = self._fixed_shape = batch, height, width
 

@@ -49,7 +49,7 @@ class OnnxTensors(TensorNetwork):
         self.inputs = {v.name: _port(path, v) for v in self._session.get_inputs()}
         self.outputs = {v.name: _port(path, v) for v in self._session.get_outputs()}
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.examples = _examples(self.metadata)
+        self.examples = read_examples(self.metadata)
         types = [port.dtype for port in (*self.inputs.values(), *self.outputs.values())]
         half = "fp16" if "float16" in types else "fp32"
         self.precision = self.metadata.get("dvmsr.precision", half)
@@ -73,7 +73,7 @@ def _port(path: Path, value: Any) -> Port:
     return Port(shape, _TYPES[value.type])
 
 
-def _examples(metadata: dict[str, str]) -> dict[str, Example]:
+def read_examples(metadata: dict[str, str]) -> dict[str, Example]:
     """What an exported file tells of the inputs that it was made with."""
     shapes = json.loads(metadata.get("dvmsr.example", "{}"))
     ranges = json.loads(metadata.get("dvmsr.example_range", "{}"))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from foreign_model import save_foreign
 from PIL import Image
 from small_model import random_pixels
 
@@ -179,6 +180,12 @@ def test_what_workers_must_see(folder: Path) -> None:
     assert _surroundings([Job(Remote("s3://b/a"), Remote("s3://b/c"))], MODEL) == (
         Surroundings(str(folder))
     )
+
+
+def test_a_worker_opens_another_network(folder: Path) -> None:
+    save_foreign(folder / "other.onnx", "Round")
+    upscaler = WorkersModel("other.onnx@255", "auto", 1, None, None).open()
+    assert (upscaler.scale, upscaler.network.peak) == (2, 255)
 
 
 MODEL_REST = ("portable", 1, None, None)

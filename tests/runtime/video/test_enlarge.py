@@ -30,6 +30,7 @@ from clips import (
     times,
     video_frames,
 )
+from foreign_model import save_foreign
 from PIL import Image
 from small_model import Models
 
@@ -181,6 +182,16 @@ def test_gray_stays_gray(folder: Path, infer: Infer) -> None:
     clip("in.mkv", "ffv1", "gray", REGULAR[:2])
     assert infer("in.mkv", "-o", "out.mp4", *MODEL) == 0
     assert all((plane == 128).all() for each in all_planes("out.mp4") for plane in each[1:])
+
+
+def test_another_network(folder: Path, infer: Infer) -> None:
+    """Pixels repeated by a file of another program."""
+    save_foreign(folder / "other.onnx", "Identity")
+    clip("in.mkv", "ffv1", "gbrp10le", REGULAR[:2])
+    assert infer("in.mkv", "--model", "other.onnx@1") == 0
+    small, large = (planes(video_frames(name)[1]) for name in ("in.mkv", "in_x2.mkv"))
+    for one, other in zip(small, large, strict=True):
+        np.testing.assert_array_equal(one.repeat(2, 0).repeat(2, 1), other)
 
 
 def test_rgb(folder: Path, infer: Infer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from small_model import CONFIG, Models
 
 from dvmsr import cli
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
-from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler
+from dvmsr.runtime.backends.onnxrt.foreign import ForeignNetwork
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork, open_session
 
@@ -103,7 +103,7 @@ def test_a_run_that_has_no_end(tmp_path: Path) -> None:
 def test_what_other_programs_made_has_no_end(tmp_path: Path) -> None:
     path = save_endless(tmp_path / "m.onnx")
     with pytest.raises(DvmsrError, match=r"after 0\.1 seconds in one run"):
-        ForeignUpscaler(path, time_limit=0.1)
+        ForeignNetwork(path, "portable", None, time_limit=0.1)
 
 
 @pytest.mark.slow

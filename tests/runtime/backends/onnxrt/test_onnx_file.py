@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small_model import CONFIG, Models
 
 from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.runtime.backends.onnxrt.foreign import ForeignUpscaler
+from dvmsr.runtime.backends.onnxrt.foreign import ForeignNetwork
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
@@ -129,9 +129,9 @@ def test_names_that_are_no_text_are_told_in_a_sentence_alone(
     """Of what ONNX Runtime says then Python makes an error that it takes for the provider's."""
     path = tmp_path / "m.onnx"
     path.write_bytes(models.onnx.read_bytes().replace(name, b"\xff" + name[1:], count))
-    for load in (lambda: OnnxNetwork(path, "portable", None), lambda: ForeignUpscaler(path)):
+    for load in (OnnxNetwork, ForeignNetwork):
         with pytest.raises(IncompatibleModelError) as caught:
-            load()
+            load(path, "portable", None)
         said = str(caught.value)
         assert rf"\xff{name[1:].decode()}" in said and "codec" not in said
     assert capfd.readouterr().out == ""
