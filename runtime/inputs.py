@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.backends.tensors import Arrays, Example, TensorNetwork
-from dvmsr.utils.arrays import parse_arrays, random_array
+from dvmsr.utils.arrays import parse_arrays, random_array, read_arrays
 
 
 def find_inputs(
@@ -23,14 +23,14 @@ def find_inputs(
     there is one array, that is it, whatever the two are called.
 
     Args:
-        shapes, file: as of `parse_arrays`; sizes without a name are those of the first network's
-            inputs in turn.
+        shapes, file: as of `parse_arrays` and `read_arrays`; sizes without a name are those of the
+            first network's inputs in turn.
 
     Raises:
         UsageError: if an input is missing or unknown, or an array does not fit.
         DvmsrError: if the file cannot be read.
     """
-    arrays = parse_arrays(shapes, file, list(networks[0].inputs))
+    arrays = parse_arrays(shapes, read_arrays(file), list(networks[0].inputs))
     telling = [network for network in networks if _examples(network) is not None]
     if telling:
         network = min(telling, key=_freedom)

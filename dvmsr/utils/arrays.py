@@ -2,15 +2,15 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dvmsr.errors import IncompatibleModelError, UsageError
-from dvmsr.utils.paths import unreadable
+from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
+from dvmsr.utils.paths import check_input, unreadable
 
 _SHAPE = re.compile(r"(?:(?P<name>[^\W\d]\w*)=)?(?P<sizes>\d+(?:x\d+)*)(?::(?P<type>\w+))?")
 _MOST = 2**31
@@ -20,21 +20,20 @@ TYPES = ("float32", "float16", "int64", "int32", "bool")
 
 
 def parse_arrays(
-    shapes: Sequence[str], file: Path | None, names: Sequence[str]
+    shapes: Sequence[str], given: Mapping[str, NDArray[Any]], names: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """The inputs that `--input` and `--inputs` describe, by name.
+    """The inputs that `--input` describes, and those of `--inputs`, by name.
 
     Args:
         shapes: `[NAME=]1x3x64x64[:TYPE]` each; those without a name take `names` in turn. Their
             values are uniform in [0, 1), whole numbers 0 or 1.
-        file: an `.npz` with arrays by name.
+        given: what a file holds.
         names: of the inputs that there are.
 
     Raises:
         UsageError: if one of them makes no sense.
-        DvmsrError: if the file cannot be read.
     """
-    arrays = read_arrays(file) if file is not None else {}
+    arrays = dict(given)
     generator = np.random.default_rng(0)
     for text in shapes:
         match = _SHAPE.fullmatch(text)
@@ -72,22 +71,45 @@ def random_array(
     return generator.integers(int(low), int(high), shape, endpoint=True).astype(kind)
 
 
-def read_arrays(file: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an `.npz` file by name.
+def read_arrays(file: Path | None) -> dict[str, NDArray[Any]]:
+    """The arrays of an `.npz` file by name; none of no file.
 
     Raises:
-        UsageError: if there is no such file.
+        UsageError: if there is no such file, or it holds something other than arrays of numbers by
+            name.
         DvmsrError: if it cannot be read.
         IncompatibleModelError: if it is no such file.
     """
+    if file is None:
+        return {}
+    check_input(file)
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: np.array(arrays[name]) for name in arrays.files}
-    except FileNotFoundError:
-        raise UsageError(f"{file} does not exist; check the path") from None
+        arrays = np.load(file, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise UsageError(
+                f"{file} is a single array without a name; write it with numpy.savez, by its name"
+            )
+        with arrays:
+            return {name: _array(file, name, arrays) for name in arrays.files}
+    except (DvmsrError, MemoryError):
+        raise
     except OSError as error:
         raise unreadable(file, error) from None
     except Exception:  # what zipfile, pickle and NumPy make of other files
         raise IncompatibleModelError(
             f"{file} is no .npz file with arrays; write one with numpy.savez"
         ) from None
+
+
+def _array(file: Path, name: str, arrays: Mapping[str, Any]) -> NDArray[Any]:
+    """In the byte order of this machine."""
+    try:
+        array = np.array(arrays[name])
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        array = np.array(None)
+    if array.dtype.kind not in "biufc":
+        kind = {"O": "Python objects", "U": "text", "S": "text"}.get(array.dtype.kind, "no numbers")
+        raise UsageError(f"{name} in {file} holds {kind}; give an array of numbers")
+    return array.astype(array.dtype.newbyteorder("="), order="C")

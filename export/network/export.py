@@ -141,10 +141,10 @@ def _write(
 
     from dvmsr.export.network.capture import capture
     from dvmsr.export.network.half import to_half
+    from dvmsr.export.network.outputs import flatten
     from dvmsr.export.network.verify import find_truths
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
-    from dvmsr.runtime.backends.pytorch.ports import flatten
 
     truths = find_truths(module, inputs, progress, several=verify)
     with torch.inference_mode():

@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.backends.pytorch.ports import parameters, takes_any_name
-from dvmsr.utils.arrays import parse_arrays
+from dvmsr.utils.arrays import parse_arrays, read_arrays
 
 _AXIS = re.compile(r"(?P<axis>\d+)(?::(?P<name>[^\W\d]\w*))?")
 
@@ -87,7 +89,8 @@ def parse_inputs(
         UsageError: if one of them makes no sense.
         DvmsrError: if the file cannot be read.
     """
-    arrays = parse_arrays(shapes, file, list(parameters(module)))
+    known = list(parameters(module))
+    arrays = parse_arrays(shapes, _read(file, known, takes_any_name(module)), known)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if not tensors:
         raise UsageError(
@@ -129,3 +132,18 @@ def _dynamic(texts: Sequence[str], names: Sequence[str]) -> Iterator[tuple[str, 
             label = match["name"] or ("batch" if axis == 0 else f"{name}_{axis}")
             found.setdefault(name, {})[axis] = label
     yield from found.items()
+
+
+def _read(file: Path | None, known: Sequence[str], any_name: bool) -> dict[str, NDArray[Any]]:
+    arrays = read_arrays(file)
+    for name, array in arrays.items():
+        if name not in known and not any_name:
+            raise UsageError(
+                f"{file} holds {name}, which is no parameter of forward; it takes "
+                f"{', '.join(known) or 'none by name'}"
+            )
+        if array.dtype.name != "bool" and not hasattr(torch, array.dtype.name):
+            raise UsageError(
+                f"{name} in {file} is {array.dtype}; give it in a type that PyTorch has"
+            )
+    return arrays

@@ -20,10 +20,10 @@ from dvmsr.errors import (
 )
 from dvmsr.export.network.capture import frame_of, line_of
 from dvmsr.export.network.inputs import Inputs
+from dvmsr.export.network.outputs import flatten
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for
-from dvmsr.runtime.backends.pytorch.ports import flatten
 from dvmsr.runtime.parity.difference import measure_arrays
 from dvmsr.utils.threads import bounded
 

@@ -34,18 +34,27 @@ def flatten(returned: Any) -> dict[str, Tensor]:
     its keys.
 
     Raises:
-        IncompatibleModelError: if something among it is no tensor.
+        IncompatibleModelError: if there is none, something among it is no tensor, or two have one
+            name.
     """
     if isinstance(returned, Tensor):
-        return {"output": returned}
-    if isinstance(returned, Mapping) and all(isinstance(v, Tensor) for v in returned.values()):
-        return {str(key): value for key, value in returned.items()}
-    leaves = pytree.tree_leaves(returned)
-    tensors = [leaf for leaf in leaves if leaf is not None]
-    for leaf in tensors:
-        if not isinstance(leaf, Tensor):
+        named = [("output", returned)]
+    elif isinstance(returned, Mapping) and all(isinstance(v, Tensor) for v in returned.values()):
+        named = [(str(key), value) for key, value in returned.items()]
+    else:
+        leaves = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
+        named = [(f"output_{i}", leaf) for i, leaf in enumerate(leaves)]
+    if not named:
+        raise IncompatibleModelError("the network returns no tensor; return its results")
+    for _, value in named:
+        if not isinstance(value, Tensor):
             raise IncompatibleModelError(
-                f"the network returns a {type(leaf).__name__} among its tensors; return tensors "
+                f"the network returns a {type(value).__name__} among its tensors; return tensors "
                 "alone"
             )
-    return {f"output_{i}": tensor for i, tensor in enumerate(tensors)}
+    if len(found := dict(named)) < len(named) or "" in found:
+        raise IncompatibleModelError(
+            f"the network names its outputs {', '.join(name for name, _ in named)}, as text; give "
+            "each a name of its own"
+        )
+    return found
