@@ -37,7 +37,7 @@ def parity(
             metavar="NAME=NUMBER,...",
             help="max-abs, psnr (dB), delta-psnr (dB). Default: max-abs=2e-4, or psnr=60 where "
             "either is not FP32. For networks other than DVMSR: relative, max-abs. Default: "
-            "relative=1e-5, 1e-3 with a GPU, 1e-2 with half precision.",
+            "relative=1e-5, 1e-3 with a GPU, 1e-2 with FP16, 5e-2 with BF16.",
             show_default=False,
         ),
     ] = None,
