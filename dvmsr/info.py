@@ -7,7 +7,7 @@ from dvmsr.analysis import Analysis, describe
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.runtime.backends.trt import engine_file
-from dvmsr.utils.console import printable, say
+from dvmsr.utils.console import printable, prints_aside, say
 from dvmsr.utils.paths import is_import_path
 from dvmsr.utils.sizes import parse_size
 from dvmsr.weights.registry import ENGINE, model_file
@@ -52,7 +52,8 @@ def _other_network(model: str) -> network_info.Facts | None:
     if model in PRESETS:
         return None
     if is_import_path(model):
-        return network_info.of_factory(model)
+        with prints_aside():
+            return network_info.of_factory(model)
     return network_info.of_file(model_file(model, PRESETS))
 
 

@@ -109,6 +109,12 @@ def test_a_factory(command: Command) -> None:
     assert "x, mask (may be left out)" in command("own_network:with_mamba")[1]
 
 
+def test_what_a_factory_prints_is_no_result(command: Command) -> None:
+    code, out, err = command("own_network:talkative", "--json")
+    assert (code, err) == (0, "making\n")
+    assert json.loads(out)["parameters"] == 0
+
+
 def test_an_engine(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     info = replace(INFO, model={"dvmsr.network": "networks:vim"})
     monkeypatch.setattr(engine_file, "read_info", lambda path: info)

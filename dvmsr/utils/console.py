@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,13 @@ def notice(text: str) -> None:
 def warn(text: str) -> None:
     """Print one line to stderr that is a warning."""
     notice(f"warning: {text}")
+
+
+@contextmanager
+def prints_aside() -> Iterator[None]:
+    """In the block, what others' code prints goes to stderr: stdout is for what a command found."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 @contextmanager

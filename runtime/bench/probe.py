@@ -13,7 +13,7 @@ from dvmsr.runtime.backends.base import Enlarger
 from dvmsr.runtime.backends.tensors import TensorNetwork
 from dvmsr.utils import child_python, signals
 from dvmsr.utils.arrays import read_arrays
-from dvmsr.utils.console import notice
+from dvmsr.utils.console import notice, prints_aside
 from dvmsr.utils.memory import peak_resident
 
 Shape = tuple[int, int, int]
@@ -68,17 +68,18 @@ def main() -> None:
 
     network: Enlarger | TensorNetwork
     try:
-        if isinstance(given, str):
-            network = open_tensors(spec, threads, trust_engine, time_limit)
-        else:
-            network = load(spec, threads, trust_engine, time_limit).network
-        seconds = time.perf_counter() - start
-        loaded = peak_resident()
-        if isinstance(network, TensorNetwork):
-            network(**read_arrays(Path(given)))
-        else:
-            batch, height, width = given
-            network(np.full((batch, 3, height, width), 0.5, np.float32))
+        with prints_aside():
+            if isinstance(given, str):
+                network = open_tensors(spec, threads, trust_engine, time_limit)
+            else:
+                network = load(spec, threads, trust_engine, time_limit).network
+            seconds = time.perf_counter() - start
+            loaded = peak_resident()
+            if isinstance(network, TensorNetwork):
+                network(**read_arrays(Path(given)))
+            else:
+                batch, height, width = given
+                network(np.full((batch, 3, height, width), 0.5, np.float32))
     except (DvmsrError, MemoryError) as error:
         notice(f"error: {error or 'not enough memory'}")
         sys.exit(1)

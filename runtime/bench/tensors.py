@@ -14,7 +14,7 @@ from dvmsr.runtime.bench.timing import interleave, summarise
 from dvmsr.runtime.inputs import describe, find_inputs
 from dvmsr.runtime.spec import open_tensors
 from dvmsr.utils import signals
-from dvmsr.utils.console import warnings_to
+from dvmsr.utils.console import prints_aside, warnings_to
 from dvmsr.utils.progress import progress_bar
 from dvmsr.utils.threads import bounded
 
@@ -78,7 +78,7 @@ def run(
 ) -> None:
     """What the command does with networks of others: measure, write, print."""
     check_targets(output, plot, overwrite)
-    with warnings_to():
+    with warnings_to(), prints_aside():
         threads = bounded(threads)
         networks = [open_tensors(spec, threads, trust_engine, time_limit) for spec in specs]
         inputs = find_inputs(networks, shapes, file)

@@ -17,7 +17,7 @@ from dvmsr.runtime.parity.difference import measure_arrays
 from dvmsr.runtime.parity.limits import ArrayLimits, default_array_limits, parse_limits
 from dvmsr.runtime.parity.side import Side
 from dvmsr.runtime.spec import open_tensors
-from dvmsr.utils.console import say, stdout_console, warnings_to
+from dvmsr.utils.console import prints_aside, say, stdout_console, warnings_to
 from dvmsr.utils.json_text import finite
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def run(
         ParityError: if the difference is beyond the limits, after everything is printed.
     """
     asked = parse_limits(limits, ArrayLimits) if limits is not None else None
-    with warnings_to():
+    with warnings_to(), prints_aside():
         a, b = (open_tensors(s, threads, trust_engine, time_limit) for s in (spec_a, spec_b))
         given = find_inputs((a, b), shapes, file)
         outputs = compare(a, b, *given)

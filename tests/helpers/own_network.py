@@ -63,6 +63,18 @@ def elsewhere() -> nn.Module:
     return nn.Linear(2, 2, device="meta")
 
 
+class _Talkative(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        print("computing")
+        return x + 1
+
+
+def talkative() -> nn.Module:
+    """It prints, when it is made and when it computes."""
+    print("making")
+    return _Talkative()
+
+
 class _WithMamba(nn.Module):
     def __init__(self) -> None:
         super().__init__()

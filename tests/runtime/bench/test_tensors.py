@@ -109,6 +109,16 @@ def test_a_probe_takes_arrays(tmp_path: Path) -> None:
         probe(f"{file}:portable", 1, tmp_path / "in.npz")
 
 
+@pytest.mark.slow
+def test_a_factory_that_prints(command: Command) -> None:
+    """Here, and in the process that is measured."""
+    quick = ("--rounds", "1", "--warmup", "0", "--json")
+    code, out, err = command("own_network:talkative", "--input", "3", *quick)
+    assert code == 0, err
+    (result,) = json.loads(out)["results"]
+    assert (result["backend"], result["probe"]["device_bytes"]) == ("torch", None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -126,6 +126,12 @@ def test_beyond_the_limits(command: Command, tmp_path: Path) -> None:
     assert command(clip, log, *given, "--limits", "max-abs=1.2,relative=1")[0] == 3
 
 
+def test_what_a_network_prints_is_no_result(command: Command) -> None:
+    code, out, err = command(*2 * ["own_network:talkative"], "--input", "3", "--json")
+    assert (code, err) == (0, 2 * "making\n" + 2 * "computing\n")
+    assert json.loads(out)["passed"]
+
+
 def test_dvmsr_beside_another_network(command: Command) -> None:
     """Its picture and the other's input have other names."""
     code, out, err = command("student:portable", "own_network:enlarge", "--input", "1x3x8x8")
