@@ -52,6 +52,22 @@ def at(name: str, what: str = SLEEP) -> str:
     return HOLD.format(module=module, name=function, what=what)
 
 
+LONG = """
+import torch
+
+def compute(x):
+    return torch.linalg.svd(x).U
+
+class Long(torch.nn.Module):
+    def forward(self, x):
+        return compute(x)
+
+def long():
+    return Long()
+"""
+"""A network whose one call takes minutes."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A command, what it is made to wait for, and what may be left of it besides its input."""
@@ -120,6 +136,13 @@ CASES = {
         "bench m.onnx:portable --size 8x8 --rounds 1000000",
         at("dvmsr.runtime.bench.bench:interleave", "pass"),
     ),
+    "parity, in one long call of PyTorch": Case(
+        "parity nets:long nets:long --input 4000x4000", at("nets:compute", "pass")
+    ),
+    "bench of a factory, in the process that is measured": Case(
+        "bench nets:long --input 4000x4000", at("dvmsr.utils.signals:run", "pass")
+    ),
+    "info of a factory": Case("info nets:long", at("nets:long")),
     "train, reading photographs": Case(
         f"train -o run {RUN}", at("dvmsr.train.data.photographs:load_pair")
     ),
@@ -181,6 +204,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clip(folder / "clip.mp4", times=range(0, 40_000, 40))
     for tool in ("nvcc", "cmake"):
         write_compiler(folder / tool)
+    (folder / "nets.py").write_text(LONG)
     return folder
 
 
@@ -223,7 +247,7 @@ def start(
     temporary.mkdir()
     environment = {
         **os.environ, "STARTED": str(started), "CUDACXX": str(inputs / "nvcc"),
-        "PATH": f"{inputs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(folder / "cache"),
+        "PATH": f"{inputs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp",
     }  # fmt: skip
     code = f"{case.hold}\nfrom {case.main} import main; main()"
