@@ -247,8 +247,8 @@ def start(
     temporary.mkdir()
     environment = {
         **os.environ, "STARTED": str(started), "CUDACXX": str(inputs / "nvcc"),
-        "PATH": f"{inputs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONDONTWRITEBYTECODE": "1",
-        "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp",
+        "PATH": f"{inputs}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(folder / "cache"),
+        "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp", "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     code = f"{case.hold}\nfrom {case.main} import main; main()"
     arguments = case.command.format(port=port).split()

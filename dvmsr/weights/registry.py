@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
-from dvmsr.utils.paths import check_encodable, check_input, exists, is_file
+from dvmsr.utils.paths import check_encodable, check_input, exists, is_file, is_import_path
 
 BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
@@ -111,6 +111,11 @@ def model_file(name: str, others: Iterable[str]) -> Path:
     """
     path = Path(name)
     if path.suffix.lower() not in SUFFIXES:
+        if is_import_path(name):
+            raise UsageError(
+                f"no model named {name}; if that function returns a network, export it with "
+                f"`dvmsr-export onnx {name} --input SIZES` and name the file"
+            )
         raise UsageError(
             f"no model named {name}; there is {', '.join(others)}, "
             f"or name a file ending in {', '.join(SUFFIXES)}"

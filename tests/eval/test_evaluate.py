@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from shared import official_weights, shared_dir
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.data.imresize import imresize
+from dvmsr.data.natural_image import natural_image
 from dvmsr.data.pairs import find_dataset
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.eval.evaluate import GAP, Method, Score, _table, evaluate, load_methods, means, run
@@ -289,6 +291,19 @@ def test_table_json_and_csv_agree(
     mean = report["means"][0]
     assert f"{mean['psnr_y']:.3f} / {mean['ssim_y']:.4f}" in table
     assert "inf / " in table
+
+
+def test_a_network_with_scans(
+    tmp_path: Path, exported: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It repeats pixels, and adds a little."""
+    (tmp_path / "set").mkdir()
+    pixels = (natural_image((1, 24, 32))[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "set" / "a.png")
+    run([tmp_path / "set"], [f"{exported('enlarge')}@1"], "portable", None, None, True, None)
+    (score,) = json.loads(capsys.readouterr().out)["means"]
+    assert score["model"] == "enlarge.onnx@1"
+    assert 18 < score["psnr_y"] < 40
 
 
 def test_models_of_one_file_name_keep_their_folders(monkeypatch: pytest.MonkeyPatch) -> None:

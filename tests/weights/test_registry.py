@@ -64,3 +64,8 @@ def test_ranges_of_values(tmp_path: Path) -> None:
     assert registry.split_range(str(tmp_path / "m.onnx@1")) == (str(tmp_path / "m.onnx@1"), None)
     with pytest.raises(UsageError, match="write @1 for 0 to 1 or @255"):
         registry.split_range("m.onnx@2")
+
+
+def test_a_factory_is_no_file() -> None:
+    with pytest.raises(UsageError, match="`dvmsr-export onnx nets:vim --input SIZES`"):
+        registry.find_model("nets:vim")

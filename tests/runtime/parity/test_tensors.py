@@ -132,8 +132,15 @@ def test_what_a_network_prints_is_no_result(command: Command) -> None:
     assert json.loads(out)["passed"]
 
 
+@pytest.mark.parametrize("backend", ["portable", "torch"])
+def test_dvmsr_as_a_file_and_by_a_factory(command: Command, backend: str) -> None:
+    """Their inputs have other names."""
+    code, out, _ = command("own_network:student", f"student:{backend}", "--input", "1x3x8x8")
+    assert code == 0
+    assert "output │ 1x3x32x32" in out
+
+
 def test_dvmsr_beside_another_network(command: Command) -> None:
-    """Its picture and the other's input have other names."""
     code, out, err = command("student:portable", "own_network:enlarge", "--input", "1x3x8x8")
     assert (code, out) == (3, "")
     assert "has shape (1, 3, 32, 32) from" in err
