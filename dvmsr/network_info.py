@@ -53,11 +53,6 @@ def of_factory(name: str) -> Facts:
 
     network = TorchTensors(name, None)
     module = network.module
-    own = sum(weight.numel() for weight in module.parameters(recurse=False))
-    parts = {
-        name: sum(weight.numel() for weight in part.parameters())
-        for name, part in module.named_children()
-    }
     used = Counter(
         type(part).__name__
         for part in module.modules()
@@ -67,10 +62,28 @@ def of_factory(name: str) -> Facts:
         "class": type(module).__name__,
         "precision": network.precision,
         "inputs": {name: {"optional": port.optional} for name, port in network.inputs.items()},
-        "parameters": sum(weight.numel() for weight in module.parameters()),
-        "parameters_by_module": {**({_ITSELF: own} if own else {}), **parts},
+        "parameters": _count(module.parameters()),
+        "parameters_by_module": _by_module(module),
         "stand_ins": dict(used.most_common()),
     }
+
+
+def _by_module(module: Any) -> dict[str, int]:
+    """Of the topmost modules; those that do nothing but wrap one other are left out."""
+    prefix = ""
+    while not (own := _count(module.parameters(recurse=False))):
+        children = list(module.named_children())
+        if len(children) != 1:
+            break
+        prefix += f"{children[0][0]}."
+        module = children[0][1]
+    itself = {prefix.removesuffix(".") or _ITSELF: own} if own else {}
+    parts = {f"{prefix}{name}": _count(part.parameters()) for name, part in module.named_children()}
+    return {**itself, **parts}
+
+
+def _count(weights: Any) -> int:
+    return sum(weight.numel() for weight in weights)
 
 
 def show(model: str, facts: Facts) -> None:

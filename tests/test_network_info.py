@@ -18,7 +18,7 @@ from dvmsr import cli, network_info
 from dvmsr.runtime.backends.trt import engine_file
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("torch")
+nn = pytest.importorskip("torch.nn")
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -107,6 +107,14 @@ def test_a_factory(command: Command) -> None:
     assert report["parameters"] == sum(report["parameters_by_module"].values())
     assert report["stand_ins"] == {"Mamba": 2}
     assert "x, mask (may be left out)" in command("own_network:with_mamba")[1]
+
+
+def test_wrappers_are_left_out() -> None:
+    wrapped = nn.Sequential(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)))
+    assert network_info._by_module(wrapped) == {"0.0": 9, "0.1": 4}
+    assert network_info._by_module(nn.Sequential(nn.Linear(2, 3))) == {"0": 9}
+    assert network_info._by_module(nn.Linear(2, 3)) == {"(itself)": 9}
+    assert network_info._by_module(nn.ReLU()) == {}
 
 
 def test_what_a_factory_prints_is_no_result(command: Command) -> None:
