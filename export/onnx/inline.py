@@ -50,7 +50,7 @@ def _fold(model: onnx.ModelProto) -> None:
         else:
             name: str = node.output[0]
             made[name] = weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-    read = set(_read(graph))
+    read = set(values_read(graph))
     kept = [weight for weight in graph.initializer if weight.name in read]
     kept += [weight for weight in made.values() if weight.name in read]
     del graph.initializer[:]
@@ -66,11 +66,11 @@ def _size(node: onnx.NodeProto, told: Mapping[str, tuple[int, ...]]) -> NDArray[
     return np.array(sizes, np.int64) if sizes and all(sizes) else None
 
 
-def _read(graph: onnx.GraphProto) -> Iterator[str]:
+def values_read(graph: onnx.GraphProto) -> Iterator[str]:
     """The names of values that nodes take, in loops too, and that the graph gives."""
     yield from (value.name for value in graph.output)
     for node in graph.node:
         yield from node.input
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _read(attribute.g)
+                yield from values_read(attribute.g)

@@ -1,9 +1,12 @@
 """`dvmsr-export trt`: a checkpoint or ONNX file as a TensorRT engine."""
 
+from __future__ import annotations
+
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +14,15 @@ from dvmsr.utils.cli.options import AsJson, Overwrite
 from dvmsr.utils.console import data
 from dvmsr.weights.registry import BUNDLED
 
+if TYPE_CHECKING:
+    from dvmsr.export.trt.request import Sizes
+
 EXAMPLES = """\b
 Examples:
   dvmsr-export trt student --fp16
   dvmsr-export trt half.onnx --max 1080x1920 --batch 1,1,4 -o half.engine
   dvmsr-export trt a.pth --fp16 --target rtx --compute-capability 8.6 --compute-capability 8.9
+  dvmsr-export trt mambair.onnx --opt 1x3x256x256 --max 4x3x512x512
 """
 
 
@@ -24,7 +31,7 @@ def trt_command(
         Path,
         typer.Argument(
             help=f"A bundled model ({', '.join(BUNDLED)}), a .safetensors or .pth checkpoint, or "
-            "an exported .onnx file."
+            "an .onnx file, of another network, too."
         ),
     ],
     fp32: Annotated[
@@ -33,16 +40,22 @@ def trt_command(
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in half precision.")] = False,
     bf16: Annotated[bool, typer.Option("--bf16", help="Compute in bfloat16.")] = False,
     smallest: Annotated[
-        str | None,
-        typer.Option("--min", metavar="HxW", help="Smallest input.", show_default="16x16"),
+        list[str] | None,
+        typer.Option(
+            "--min", metavar="HxW|[NAME:]SHAPE", help="Smallest input.", show_default="16x16"
+        ),
     ] = None,
     usual: Annotated[
-        str | None,
-        typer.Option("--opt", metavar="HxW", help="Tuned for this.", show_default="256x256"),
+        list[str] | None,
+        typer.Option(
+            "--opt", metavar="HxW|[NAME:]SHAPE", help="Tuned for this.", show_default="256x256"
+        ),
     ] = None,
     largest: Annotated[
-        str | None,
-        typer.Option("--max", metavar="HxW", help="Largest input.", show_default="1024x1024"),
+        list[str] | None,
+        typer.Option(
+            "--max", metavar="HxW|[NAME:]SHAPE", help="Largest input.", show_default="1024x1024"
+        ),
     ] = None,
     batch: Annotated[
         str | None,
@@ -102,9 +115,14 @@ def trt_command(
     The plugin is compiled when it is first needed. Beside FILE.engine, a plan that every TensorRT
     tool loads, FILE.engine.json tells what it is. A second call with equal inputs returns at once,
     but builds anew with --overwrite.
+
+    Of a network of others, --min, --opt and --max take the whole shape of the only input, or of an
+    input by its name, repeatedly; what is not given follows from the example that it was exported
+    with.
     """
     from dvmsr.errors import UsageError
-    from dvmsr.export.trt.build import Request, build
+    from dvmsr.export.trt.build import build
+    from dvmsr.export.trt.request import Request
 
     precisions = {"fp32": fp32, "fp16": fp16, "bf16": bf16}
     chosen = [name for name, wanted in precisions.items() if wanted]
@@ -114,9 +132,9 @@ def trt_command(
         model=model,
         output=output,
         precision=chosen[0] if chosen else None,
-        min=_size("--min", smallest),
-        opt=_size("--opt", usual),
-        max=_size("--max", largest),
+        min=parse_sizes("--min", smallest or ()),
+        opt=parse_sizes("--opt", usual or ()),
+        max=parse_sizes("--max", largest or ()),
         batch=parse_batch(batch),
         target=target,
         compute_capabilities=tuple(compute_capability or ()),
@@ -134,10 +152,28 @@ def trt_command(
         data(report.path)
 
 
-def _size(option: str, text: str | None) -> tuple[int, int] | None:
-    from dvmsr.utils.sizes import parse_size
+def parse_sizes(option: str, texts: Sequence[str]) -> Sizes | None:
+    """`270x480` -> (270, 480); `x:1x3x64x64` -> {"x": (1, 3, 64, 64)}; None for none. Of
+    those for one name, or without any, the last counts.
 
-    return None if text is None else parse_size(option, text)
+    Raises:
+        UsageError: for anything but positive numbers of up to 9 digits, or for shapes with names
+            and without.
+    """
+    from dvmsr.errors import UsageError
+
+    named: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, _, shape = text.rpartition(":")
+        if not re.fullmatch(r"[1-9][0-9]{0,8}(x[1-9][0-9]{0,8})*", shape.lower()):
+            raise UsageError(
+                f"{option} takes HEIGHTxWIDTH, such as 270x480, or of a network of others a shape, "
+                f"such as 1x3x64x64 or x:1x3x64x64, not {text!r}"
+            )
+        named[name] = tuple(map(int, shape.lower().split("x")))
+    if "" in named and len(named) > 1:
+        raise UsageError(f"{option} is given with names and without; give each shape as NAME:SHAPE")
+    return named.get("", named or None)
 
 
 def parse_batch(text: str | None) -> tuple[int, int, int] | None:

@@ -11,7 +11,7 @@ SHAPE: Shape = (1, 96, 128)
 """Of the picture to compare on, as far as the profile takes it."""
 
 
-_PATIENCE = 120.0
+PATIENCE = 120.0
 """Seconds for computing a model on the processor, which may have no end."""
 
 
@@ -42,13 +42,13 @@ def check_finite(
     backend = "native" if native else "portable"
     try:
         network = OnnxNetwork(model, backend, threads=None)
-        network.time_limit = _PATIENCE
+        network.time_limit = PATIENCE
         memory.check(network.config, backend, batch * height, width, name=str(source))
         output = network(natural_image((batch, height, width)))
     except DvmsrError as error:
         reason = str(error).replace(str(model), str(source))
         if "--time-limit" in reason:
-            reason = f"it took more than {_PATIENCE:g} s"
+            reason = f"it took more than {PATIENCE:g} s"
         progress(f"warning: the model was not computed on the processor first ({reason})")
         return
     if not np.isfinite(output).all():

@@ -2,7 +2,7 @@
 
 A process of its own, because TensorRT for RTX wants its library path set before it starts, because
 an interrupt does not reach Python while TensorRT builds, and because a crash inside TensorRT must
-not take the command with it. The job is what `dvmsr.export.trt.build` writes. On stdout goes a
+not take the command with it. The job is what `dvmsr.export.trt.run` writes. On stdout goes a
 JSON object per line; everything that the libraries print goes to stderr.
 """
 
@@ -116,9 +116,11 @@ def _config(
         def phase_finish(self, phase_name: str) -> None:
             report.send("finish", name=phase_name)
 
-    shapes = [(b, 3, h, w) for b, h, w in job["profile"]]
+    profile = polygraphy_trt.Profile()
+    for name, shapes in job["profiles"].items():
+        profile.add(name, **shapes)
     options: dict[str, Any] = {
-        "profiles": [polygraphy_trt.Profile().add("input", *shapes)],
+        "profiles": [profile],
         "profiling_verbosity": trt.ProfilingVerbosity.DETAILED,
         "progress_monitor": Monitor(),
         "version_compatible": job["version_compatible"],
@@ -152,11 +154,11 @@ def _layers(trt: Any, network: Any) -> list[dict[str, str]]:
 
 
 def _inspect(trt: Any, polygraphy_trt: Any, job: dict[str, Any]) -> list[Any]:
-    """What the engine's inspector tells of its layers at the profile's optimum; needs the GPU."""
+    """What the engine's inspector tells of its layers at the profiles' optimum; needs the GPU."""
     engine = polygraphy_trt.engine_from_bytes(Path(job["plan"]).read_bytes())
     context = engine.create_execution_context()
-    batch, height, width = job["profile"][1]
-    context.set_input_shape("input", (batch, 3, height, width))
+    for name, shapes in job["profiles"].items():
+        context.set_input_shape(name, tuple(shapes["opt"]))
     inspector = engine.create_engine_inspector()
     inspector.execution_context = context
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)

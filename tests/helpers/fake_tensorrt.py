@@ -1,4 +1,4 @@
-"""Stands for TensorRT's Python module, on the emulated device: what `EngineNetwork` calls, no more.
+"""Stands for TensorRT's Python module, on the emulated device: what dvmsr calls, no more.
 
 A plan is the path of an ONNX file, maybe after `CARRIED`, which ONNX Runtime computes on the CPU,
 in the emulated device's memory and in the order of its streams. It insists on what TensorRT insists
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
+from dvmsr.runtime.backends.trt.engine_file import InputProfile
 
 NAME = "tensorrt"
 RTX_NAME = "tensorrt_rtx"
@@ -32,6 +33,27 @@ CARRIED = "plugin:"
 class DataType(Enum):
     FLOAT = 0
     HALF = 1
+    INT8 = 2
+    INT32 = 3
+    BOOL = 4
+    UINT8 = 5
+    FP8 = 6
+    BF16 = 7
+    INT64 = 8
+
+
+TYPES = {
+    "tensor(float)": (DataType.FLOAT, np.float32), "tensor(float16)": (DataType.HALF, np.float16),
+    "tensor(int64)": (DataType.INT64, np.int64), "tensor(int32)": (DataType.INT32, np.int32),
+    "tensor(bool)": (DataType.BOOL, np.bool_),
+}  # fmt: skip
+"""ONNX Runtime's, TensorRT's and NumPy's."""
+
+
+class TensorIOMode(Enum):
+    NONE = 0
+    INPUT = 1
+    OUTPUT = 2
 
 
 class ExecutionContextAllocationStrategy(IntEnum):
@@ -110,10 +132,8 @@ class PluginRegistry:
         self.loaded.remove(handle)
 
 
-def module(
-    device: Path, low: tuple[int, ...], high: tuple[int, ...], name: str = NAME
-) -> ModuleType:
-    """The module; its engines take inputs (B, 3, H, W) from `low` to `high`.
+def module(device: Path, profiles: dict[str, InputProfile], name: str = NAME) -> ModuleType:
+    """The module; its engines take inputs within these profiles.
 
     With the name of TensorRT for RTX it wants a runtime configuration, and records no kernels that
     stand in for those of a shape.
@@ -132,7 +152,7 @@ def module(
             self.config = config
             self.addresses: dict[str, int] = {}
             self.scratch = 0
-            self.shape: tuple[int, ...] = ()
+            self.shapes: dict[str, tuple[int, ...]] = {}
             self.ran = False
             self.kept: list[Any] = []  # what recorded graphs call
 
@@ -142,16 +162,16 @@ def module(
             self.scratch = size
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-            if not all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True)):
+            if not profiles[name].contains(shape):
                 self.engine.log(ILogger.ERROR, f"shape {shape} is outside the profile")
                 return False
-            self.shape, self.ran = tuple(shape), False
+            self.shapes[name], self.ran = tuple(shape), False
+            if self.shapes.keys() == self.engine.inputs.keys():
+                self.shapes |= self.engine._shapes_of_outputs(self.shapes)
             return True
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            b, c, h, w = self.shape
-            scale = self.engine.scale if name == "output" else 1
-            return b, c, h * scale, w * scale
+            return self.shapes[name]
 
         def set_tensor_address(self, name: str, memory: int) -> bool:
             self.addresses[name] = memory
@@ -163,8 +183,8 @@ def module(
             return not config or config.dynamic_shapes_kernel_specialization_strategy is eager
 
         def execute_async_v3(self, stream_handle: int) -> bool:
-            assert self.shape
-            assert self.addresses.keys() == {"input", "output"}
+            tensors = self.engine.inputs | self.engine.outputs
+            assert self.shapes.keys() == self.addresses.keys() == tensors.keys()
             assert self.scratch >= self.engine.device_memory_size_v2
             recording = library.host_cuda_recording(stream_handle)
             if recording and not self.ran:
@@ -175,47 +195,72 @@ def module(
                 return False
             self.ran = True
             cache = self.config.get_runtime_cache() if self.config else None
-            shape = repr(self.shape).encode()
+            given = {name: self.shapes[name] for name in self.engine.inputs}
+            shape = repr(given).encode()
             if cache and shape not in cache.kernels:
                 assert not recording
                 cache.kernels += shape
-                self.engine.compiled.append(self.shape)
-            source = self._array("input")
-            target = self._array("output")
+                self.engine.compiled.append(tuple(given.values()))
+            sources = {name: self._array(name) for name in self.engine.inputs}
+            targets = {name: self._array(name) for name in self.engine.outputs}
             session = self.engine.session
 
             def compute(_: int) -> None:
-                target[...] = session.run(["output"], {"input": source.copy()})[0]
+                feeds = {name: array.copy() for name, array in sources.items()}
+                results = session.run(list(targets), feeds)
+                for target, result in zip(targets.values(), results, strict=True):
+                    target[...] = result
 
             action = action_type(compute)
             self.kept.append(action)
             return library.host_cuda_put(stream_handle, action, None) == 0
 
         def _array(self, name: str) -> np.ndarray:
-            dtype = self.engine.dtype
+            _, dtype = (self.engine.inputs | self.engine.outputs)[name]
             shape = self.get_tensor_shape(name)
             size = int(np.prod(shape)) * np.dtype(dtype).itemsize
             data = (ctypes.c_ubyte * size).from_address(self.addresses[name])
             return np.frombuffer(data, dtype).reshape(shape)
 
     class ICudaEngine:
-        num_io_tensors = 2
         device_memory_size_v2 = SCRATCH
 
         def __init__(self, path: str, log: Any) -> None:
             self.log = log.log
-            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            half = self.session.get_inputs()[0].type == "tensor(float16)"
-            self.dtype = np.float16 if half else np.float32
-            self.scale = 2
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            self.session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+            self.inputs = {value.name: TYPES[value.type] for value in self.session.get_inputs()}
+            self.outputs = {value.name: TYPES[value.type] for value in self.session.get_outputs()}
             self.contexts = 0
-            self.compiled: list[tuple[int, ...]] = []  # of TensorRT for RTX, as it runs
+            self.compiled: list[tuple[tuple[int, ...], ...]] = []  # of TensorRT for RTX, as it runs
+
+        @property
+        def num_io_tensors(self) -> int:
+            return len(self.inputs) + len(self.outputs)
+
+        def _shapes_of_outputs(
+            self, shapes: dict[str, tuple[int, ...]]
+        ) -> dict[str, tuple[int, ...]]:
+            feeds = {name: np.zeros(shapes[name], kind) for name, (_, kind) in self.inputs.items()}
+            results = self.session.run(list(self.outputs), feeds)
+            return {name: result.shape for name, result in zip(self.outputs, results, strict=True)}
 
         def get_tensor_name(self, index: int) -> str:
-            return ("input", "output")[index]
+            return [*self.inputs, *self.outputs][index]
+
+        def get_tensor_mode(self, name: str) -> TensorIOMode:
+            return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
 
         def get_tensor_dtype(self, name: str) -> DataType:
-            return DataType.HALF if self.dtype == np.float16 else DataType.FLOAT
+            return (self.inputs | self.outputs)[name][0]
+
+        def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+            values = [*self.session.get_inputs(), *self.session.get_outputs()]
+            (shape,) = [value.shape for value in values if value.name == name]
+            return tuple(size if isinstance(size, int) else -1 for size in shape)
 
         def create_runtime_config(self) -> IRuntimeConfig:
             return IRuntimeConfig()
@@ -265,6 +310,7 @@ def module(
                 IRuntimeCache=IRuntimeCache,
                 IRuntimeConfig=IRuntimeConfig,
                 Runtime=Runtime,
+                TensorIOMode=TensorIOMode,
                 get_plugin_registry=lambda: registry,
             )
         )

@@ -32,7 +32,7 @@ def write(path: Path, onnx: Path, **changed: object) -> Path:
         tensorrt=fake_tensorrt.VERSION,
         compute_capabilities=("9.0",),
         precision="fp16" if "fp16" in onnx.name else "fp32",
-        profile=PROFILE,
+        profiles=PROFILE.inputs(),
         plugin=None,
         model={"dvmsr.config": CONFIG.to_json()},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dvmsr.export.trt.build import RTX_VERSION
+from dvmsr.export.trt.target import RTX_VERSION
 from dvmsr.runtime.backends.trt.version import installed_version
 
 

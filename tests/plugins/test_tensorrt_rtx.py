@@ -22,7 +22,7 @@ from tensorrt_library import PLUGINS, build
 from dvmsr.config import DVMSRConfig
 from dvmsr.export import export_onnx
 from dvmsr.export.onnx.forms import write_out_layouts
-from dvmsr.export.trt.build import link_rtx
+from dvmsr.export.trt.run import link_rtx
 from dvmsr.model import DVMSR
 
 pytestmark = pytest.mark.slow

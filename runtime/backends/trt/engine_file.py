@@ -16,7 +16,7 @@ import re
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -29,18 +29,56 @@ from dvmsr.utils.atomic import check_target, replacing
 from dvmsr.utils.json_text import parse
 from dvmsr.utils.paths import check_input, exists, unreadable
 
-FORMAT = 2
-"""Version of the description. 1: the plugin knows the operators in their former form, no groups."""
+FORMAT = 3
+"""Version of the description. 1: the plugin knows the operators in their former form, no groups.
+2: of DVMSR alone, whose `profile` has batch, height and width."""
 TARGETS = {"gpu": "TensorRT", "rtx": "TensorRT for RTX"}
 PRECISIONS = ("fp32", "fp16", "bf16")
+
+CONFIG, NETWORK = "dvmsr.config", "dvmsr.network"
+"""Properties, one of which every `EngineInfo.model` has: of DVMSR, and of any other network."""
 
 Shape = tuple[int, int, int]
 """Batch, height and width."""
 
 
 @dataclass(frozen=True)
+class InputProfile:
+    """The shapes of one input that an engine takes: any from `min` to `max`, fastest at `opt`.
+
+    Raises:
+        ValueError: unless 1 <= min <= opt <= max on each axis.
+    """
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        for low, opt, high in zip(self.min, self.opt, self.max, strict=True):
+            if not 1 <= low <= opt <= high:
+                raise ValueError(f"{low}, {opt}, {high}")
+
+    def contains(self, shape: Sequence[int]) -> bool:
+        """Whether an engine takes an input of that shape."""
+        return len(shape) == len(self.min) and all(
+            low <= size <= high for low, size, high in zip(self.min, shape, self.max, strict=True)
+        )
+
+    def __str__(self) -> str:
+        low, opt, high = map(in_words, (self.min, self.opt, self.max))
+        return low if low == high else f"{low} to {high}, tuned for {opt}"
+
+
+def in_words(shape: Sequence[int | str]) -> str:
+    """`1x3x64x64` or `batchx3x64x64`; `one value` for a scalar."""
+    return "x".join(map(str, shape)) or "one value"
+
+
+@dataclass(frozen=True)
 class Profile:
-    """The inputs that an engine takes: any (B, 3, H, W) from `min` to `max`, fastest at `opt`.
+    """The pictures that an engine of DVMSR takes: any (B, 3, H, W) from `min` to `max`, fastest at
+    `opt`.
 
     Raises:
         UsageError: unless 1 <= min <= opt <= max in each of batch, height and width.
@@ -66,9 +104,20 @@ class Profile:
         """Whether an engine takes this batch, height and width."""
         return all(a <= n <= b for a, n, b in zip(self.min, shape, self.max, strict=True))
 
+    @classmethod
+    def of(cls, inputs: Mapping[str, InputProfile]) -> Profile:
+        """What `inputs` gives as a profile."""
+        only = inputs["input"]
+        low, opt, high = ((b, h, w) for b, _, h, w in (only.min, only.opt, only.max))
+        return cls(low, opt, high)
+
+    def inputs(self) -> dict[str, InputProfile]:
+        """The same as `EngineInfo.profiles`."""
+        low, opt, high = ((b, 3, h, w) for b, h, w in (self.min, self.opt, self.max))
+        return {"input": InputProfile(low, opt, high)}
+
     def __str__(self) -> str:
-        low, high = ("x".join(map(str, shape)) for shape in (self.min, self.max))
-        return f"{low} to {high} (batch x height x width)"
+        return f"{in_words(self.min)} to {in_words(self.max)} (batch x height x width)"
 
 
 @dataclass(frozen=True)
@@ -103,7 +152,8 @@ class EngineInfo:
     """Of the GPUs that run it, such as `8.9`."""
     precision: str
     """`fp32`, `fp16` or `bf16`: the type of input, output and activations."""
-    profile: Profile
+    profiles: dict[str, InputProfile]
+    """By the names of the inputs."""
     plugin: PluginInfo | None
     """None: the operators run as their ONNX bodies."""
     plugin_layers: int
@@ -114,7 +164,8 @@ class EngineInfo:
     onnx_sha256: str
     """Of the model that TensorRT parsed, operator bodies stripped if there is a plugin."""
     model: dict[str, str]
-    """The ONNX model's properties, `dvmsr.config` and `dvmsr.checkpoint` among them."""
+    """The ONNX model's properties, `dvmsr.config` and `dvmsr.checkpoint` among those of DVMSR,
+    `dvmsr.network` among those of others."""
     build_seconds: float
     key: str
     """Equal for equal inputs of the build."""
@@ -124,9 +175,19 @@ class EngineInfo:
     """Version of dvmsr that built it."""
 
     @property
+    def is_dvmsr(self) -> bool:
+        """Whether it holds DVMSR, not a network of others; `config` and `profile` are for it."""
+        return CONFIG in self.model
+
+    @property
     def config(self) -> DVMSRConfig:
-        """The network's architecture."""
-        return DVMSRConfig.from_json(self.model["dvmsr.config"])
+        """The architecture of DVMSR."""
+        return DVMSRConfig.from_json(self.model[CONFIG])
+
+    @property
+    def profile(self) -> Profile:
+        """The pictures that DVMSR takes."""
+        return Profile.of(self.profiles)
 
     @property
     def rebuild(self) -> str:
@@ -176,7 +237,7 @@ class EngineInfo:
             "built by": f"{TARGETS[self.target]} {self.tensorrt}, dvmsr {self.dvmsr}",
             "built on": self.gpu or "a machine whose GPU, if any, was not used",
             "runs on": f"compute capability {', '.join(self.compute_capabilities)}",
-            "takes": f"{self.profile}, tuned for {'x'.join(map(str, self.profile.opt))}",
+            "takes": self._taken(),
             "plugin": plugin,
             "layers": ", ".join(f"{count} {name}" for name, count in sorted(self.layers.items()))
             + f"; {self.plugin_layers} of the plugin",
@@ -184,6 +245,11 @@ class EngineInfo:
             "onnx_sha256": self.onnx_sha256,
             "build it again": self.rebuild,
         }
+
+    def _taken(self) -> str:
+        if self.is_dvmsr:
+            return f"{self.profile}, tuned for {in_words(self.profile.opt)}"
+        return "; ".join(f"{name} {profile}" for name, profile in self.profiles.items())
 
     def to_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
@@ -376,6 +442,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def _from_dict(values: Any) -> EngineInfo:
     """Raises KeyError, TypeError, ValueError, AttributeError or UsageError for anything else."""
+    if values["format"] < FORMAT:
+        values = {**values, "profiles": _profiles_of_pictures(values["profile"])}
     values = {field.name: values[field.name] for field in fields(EngineInfo)}
     _check_types(EngineInfo, values)
     for name in ("compute_capabilities", "command"):
@@ -384,10 +452,9 @@ def _from_dict(values: Any) -> EngineInfo:
         values[name] = tuple(values[name])
     if values["target"] not in TARGETS or values["precision"] not in PRECISIONS:
         raise ValueError("unknown target or precision")
-    profile = {name: tuple(values["profile"][name]) for name in ("min", "opt", "max")}
-    if any(len(s) != 3 or any(type(n) is not int for n in s) for s in profile.values()):
-        raise ValueError("bad profile")
-    values["profile"] = Profile(**profile)
+    values["profiles"] = {
+        name: InputProfile(**_shapes(profile)) for name, profile in values["profiles"].items()
+    }
     if values["plugin"] is not None:
         plugin = {field.name: values["plugin"][field.name] for field in fields(PluginInfo)}
         _check_types(PluginInfo, plugin)
@@ -397,8 +464,24 @@ def _from_dict(values: Any) -> EngineInfo:
     if any(type(item) is not int or item < 0 for item in values["layers"].values()):
         raise TypeError("layers")
     info = EngineInfo(**values)
-    info.config  # noqa: B018  (checks it)
+    if info.is_dvmsr:
+        info.config, info.profile  # noqa: B018  (checks them)
+    elif NETWORK not in info.model:
+        raise KeyError(NETWORK)
     return info
+
+
+def _shapes(profile: Any) -> dict[str, tuple[int, ...]]:
+    shapes = {name: tuple(profile[name]) for name in ("min", "opt", "max")}
+    if any(type(size) is not int for shape in shapes.values() for size in shape):
+        raise TypeError("profile")
+    return shapes
+
+
+def _profiles_of_pictures(profile: Any) -> dict[str, dict[str, list[int]]]:
+    """`profiles` of a format that had one `profile`, of batch, height and width."""
+    shapes = {name: (b, 3, h, w) for name, (b, h, w) in _shapes(profile).items()}
+    return {"input": {name: list(shape) for name, shape in shapes.items()}}
 
 
 def _check_types(owner: type, values: dict[str, Any]) -> None:

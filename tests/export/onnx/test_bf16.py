@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 import dvmsr
 from dvmsr.data.natural_image import natural_image
 from dvmsr.export.onnx.export import make_model
-from dvmsr.export.trt.build import BF16_OPSET
+from dvmsr.export.trt.pictures import BF16_OPSET
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.parity.limits import default_limits

@@ -27,6 +27,8 @@ from dvmsr.export.onnx import bodies
 from dvmsr.export.plugin import build as plugin_build
 from dvmsr.export.trt import build as engine_build
 from dvmsr.export.trt import parity as engine_parity
+from dvmsr.export.trt import pictures, request, target
+from dvmsr.export.trt import run as engine_run
 from dvmsr.export.trt.command import parse_batch
 from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
@@ -158,9 +160,7 @@ def test_the_largest_tensor_is_known(config: DVMSRConfig, tmp_path: Path) -> Non
     network = OnnxNetwork(tmp_path / "m.onnx", "portable", 1)
     names = network.layers()
     values = network.layer_values(np.zeros((1, 3, 16, 16), np.float32), names)
-    assert max(value.size for value in values.values()) == 256 * engine_build.values_per_pixel(
-        config
-    )
+    assert max(value.size for value in values.values()) == 256 * pictures.values_per_pixel(config)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_model_that_computes_no_numbers_is_refused(
 ) -> None:
     """Before TensorRT, which is not asked."""
     monkeypatch.setattr(version, "installed_version", lambda target="gpu": "1.7.1.116")
-    monkeypatch.setattr(engine_build, "_run", lambda *_: pytest.fail("TensorRT was asked"))
+    monkeypatch.setattr(engine_build, "run", lambda *_: pytest.fail("TensorRT was asked"))
     monkeypatch.setattr(plugin_build, "ensure", lambda *_: None)
     network = random_network()
     with torch.no_grad():  # a checkpoint may hold what is beyond half precision, but not NaN
@@ -468,7 +468,7 @@ def test_a_crash_of_tensorrt_is_an_error(
     Path("crash.py").write_text("import os, sys\nprint('last', file=sys.stderr)\nos.abort()\n")
     popen = subprocess.Popen
     monkeypatch.setattr(
-        engine_build.subprocess,
+        engine_run.subprocess,
         "Popen",
         lambda command, **options: popen([sys.executable, "crash.py"], **options),
     )
@@ -493,9 +493,9 @@ def test_the_end_of_the_worker_has_a_category(
 ) -> None:  # fmt: skip
     program = f'print(\'{{"event": "{event}", "reason": "why"}}\')'
     command = [sys.executable, "-c", program]
-    monkeypatch.setattr(engine_build.child_python, "command", lambda *_: command)
+    monkeypatch.setattr(engine_run.child_python, "command", lambda *_: command)
     with pytest.raises(DvmsrError, match=message) as raised:
-        engine_build._listen(tmp_path, dict(os.environ))
+        engine_run._listen(tmp_path, dict(os.environ))
     assert type(raised.value) is kind
 
 
@@ -511,7 +511,7 @@ def test_a_full_disk_before_the_worker(
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(path, data)
 
-    monkeypatch.setattr(engine_build.Path, "write_bytes", full)
+    monkeypatch.setattr(engine_run.Path, "write_bytes", full)
     assert run(monkeypatch, small, *RTX) == 1
     assert "has no space left for building; make room, or set TMPDIR" in capsys.readouterr().err
     assert not list(Path().glob("*.engine*"))
@@ -580,14 +580,14 @@ def played(rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch) -> list[obje
     """TensorRT's own part played by TensorRT for RTX under another name, whose engines nobody can
     load here; gathers what would be compared."""
     Path("link").mkdir()
-    engine_build.link_rtx(Path("link"))
+    engine_run.link_rtx(Path("link"))
     Path("link/tensorrt.py").write_text(STAND_IN)
     monkeypatch.setenv("LD_LIBRARY_PATH", "link")
     monkeypatch.syspath_prepend(Path("link").resolve())
     monkeypatch.setattr(version, "installed_version", lambda target: "10.14.1.48")
     monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
     compared: list[object] = []
-    monkeypatch.setattr(engine_build.engine_parity, "check", lambda *args: compared.append(args))
+    monkeypatch.setattr(engine_parity, "check", lambda *args: compared.append(args))
     return compared
 
 
@@ -688,7 +688,7 @@ def test_missing_libraries_are_named(
     expected = 'TensorRT for RTX is not installed; pip install "dvmsr[rtx]"'
     assert expected in capsys.readouterr().err
     monkeypatch.setattr(version, "installed_version", lambda target="gpu": "9.9.9")
-    monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(target.importlib.util, "find_spec", lambda name: name)
     assert run(monkeypatch, small, "--target", "rtx") == 4
     assert "known to work with 1.7.1 alone" in capsys.readouterr().err
 
@@ -697,7 +697,7 @@ def test_no_gpu_is_named(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(version, "installed_version", lambda target="gpu": "10.14.1.48")
-    monkeypatch.setattr(engine_build.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(target.importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(driver, "first", lambda: None)
     assert run(monkeypatch, small, "--fp16") == 4
     assert "there is none that CUDA can use" in capsys.readouterr().err
@@ -757,14 +757,14 @@ def test_bad_models(
     ids=str,
 )
 def test_profiles_follow_from_what_is_given(sizes: dict[str, Any], profile: Any) -> None:
-    request = engine_build.Request(Path("x.onnx"), **sizes)
-    assert engine_build._profile(request, None) == Profile(*profile)
+    asked = request.Request(Path("x.onnx"), **sizes)
+    assert pictures.profile(asked, None) == Profile(*profile)
 
 
 def test_profiles_must_grow() -> None:
-    request = engine_build.Request(Path("x.onnx"), min=(300, 300), max=(200, 200))
+    asked = request.Request(Path("x.onnx"), min=(300, 300), max=(200, 200))
     with pytest.raises(UsageError, match="height must be at least 1 and grow"):
-        engine_build._profile(request, None)
+        pictures.profile(asked, None)
 
 
 def test_words_of_the_command_line() -> None:

@@ -23,7 +23,7 @@ from dvmsr import cli as dvmsr_cli
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda, driver
 from dvmsr.runtime import Upscaler, cli, spec
-from dvmsr.runtime.backends.trt import engine, plugin_library
+from dvmsr.runtime.backends.trt import cuda_memory, plugin_library
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
 from dvmsr.runtime.bench.timing import interleave
 from dvmsr.runtime.parity import parity
@@ -46,8 +46,7 @@ CARRYING = [
 
 @pytest.fixture
 def tensorrt(emulated_gpu: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    low, high = ((b, 3, h, w) for b, h, w in (PROFILE.min, PROFILE.max))
-    module = fake_tensorrt.module(emulated_gpu, low, high)
+    module = fake_tensorrt.module(emulated_gpu, PROFILE.inputs())
     monkeypatch.setitem(sys.modules, "tensorrt", module)
     return module
 
@@ -104,19 +103,21 @@ def test_from_the_second_call_with_a_shape_on_it_is_a_graph(
     engines: dict[str, Path], tensorrt: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launches = []
-    launch = engine.Graph.launch
-    monkeypatch.setattr(engine.Graph, "launch", lambda self: (launches.append(self), launch(self)))
+    launch = cuda_memory.Graph.launch
+    monkeypatch.setattr(
+        cuda_memory.Graph, "launch", lambda self: (launches.append(self), launch(self))
+    )
     network = EngineNetwork(engines["fp32"])
     large, small = random_pixels(20, 20), random_pixels(8, 8)
     results = [network.enlarge(image) for image in (large, large, small, small, large, small)]
     assert len(launches) == 4
     assert len(set(launches)) == 2
-    assert network._engine.contexts == 2
+    assert network._loaded.engine.contexts == 2
     assert all(np.array_equal(results[0], results[i]) for i in (1, 4))
     assert all(np.array_equal(results[2], results[i]) for i in (3, 5))
     network.enlarge(random_pixels(30, 30))  # buffers grow, and what held their addresses is gone
     assert np.array_equal(network.enlarge(large), results[0])
-    assert network._engine.contexts == 4
+    assert network._loaded.engine.contexts == 4
     assert len(launches) == 4
 
 
@@ -124,7 +125,7 @@ def test_only_so_many_shapes_are_kept(engines: dict[str, Path]) -> None:
     network = EngineNetwork(engines["fp32"])
     for width in range(40, 4, -3):
         network.enlarge(random_pixels(5, width))
-    assert len(network._prepared) == 8
+    assert len(network._loaded.prepared) == 8
 
 
 def test_memory_is_reused_and_given_back(engines: dict[str, Path]) -> None:
@@ -163,7 +164,7 @@ def test_runs_without_a_graph_where_none_can_be_recorded(
     network = EngineNetwork(engines["fp32"])
     image = random_pixels(8, 8)
     first = network.enlarge(image)
-    context = next(iter(network._prepared.values())).context
+    context = next(iter(network._loaded.prepared.values())).context
     context.ran = False  # so that it refuses to be recorded
     with pytest.warns(UserWarning, match=r"without a CUDA graph.*not ready for a recording"):
         assert np.array_equal(network.enlarge(image), first)
@@ -327,12 +328,12 @@ def test_host_code_only_where_there_is_some_and_it_is_trusted(
 ) -> None:
     for trust in (False, True):
         network = EngineNetwork(engines["fp32"], trust)
-        assert not network._runtime.engine_host_code_allowed
+        assert not network._loaded.runtime.engine_host_code_allowed
     for carried in CARRYING_CODE:
         path = write(engines["fp32"], models.onnx, **carried)
         with pytest.raises(UsageError, match=r"fp32\.engine carries .* with --trust-engine"):
             EngineNetwork(path)
-        assert EngineNetwork(path, trust=True)._runtime.engine_host_code_allowed
+        assert EngineNetwork(path, trust=True)._loaded.runtime.engine_host_code_allowed
 
 
 @pytest.mark.parametrize("command", CARRYING, ids=lambda line: line.split()[0])
@@ -427,7 +428,7 @@ def test_without_a_gpu(
 def test_the_names_are_those_of_tensorrt(cuda_on_host: Path) -> None:
     import tensorrt_rtx_bindings as real
 
-    fake = fake_tensorrt.module(cuda_on_host, (), (), fake_tensorrt.RTX_NAME)
+    fake = fake_tensorrt.module(cuda_on_host, {}, fake_tensorrt.RTX_NAME)
     for name, value in vars(fake).items():
         if name.startswith("__"):
             continue

@@ -15,7 +15,30 @@ from dvmsr import info
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime.backends.trt import engine_file
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo, Profile, check_host, read_engine
+from dvmsr.runtime.backends.trt.engine_file import (
+    EngineInfo,
+    InputProfile,
+    Profile,
+    check_host,
+    read_engine,
+)
+
+FORMER = {
+    **{key: value for key, value in json.loads(INFO.to_json()).items() if key != "profiles"},
+    "profile": {"min": [1, 16, 16], "opt": [1, 256, 256], "max": [2, 1024, 1024]},
+}
+"""The same description in a format before the present one."""
+SHRINKING = {"min": [1, 3, 9, 9], "opt": [1, 3, 8, 9], "max": [1, 3, 9, 9]}
+FIXED = {name: [1, 3, 9, 9] for name in ("min", "opt", "max")}
+FOREIGN = replace(
+    INFO,
+    model={"dvmsr.network": "my:net"},
+    profiles={
+        "x": InputProfile((1, 6, 8, 8), (1, 6, 16, 16), (2, 6, 32, 32)),
+        "scale": InputProfile((), (), ()),
+        "ids": InputProfile((1, 7), (1, 7), (1, 7)),
+    },
+)
 
 
 @pytest.fixture
@@ -129,7 +152,13 @@ def test_a_missing_description_is_named(engine: Path) -> None:
         "{}",
         '{"format": 1}',
         json.dumps({**json.loads(INFO.to_json()), "target": "tpu"}),
-        json.dumps({**json.loads(INFO.to_json()), "profile": {"min": [1, 2], "opt": 3}}),
+        json.dumps({**json.loads(INFO.to_json()), "profiles": {"input": {"min": 1, "opt": 3}}}),
+        json.dumps({**json.loads(INFO.to_json()), "profiles": {"input": SHRINKING}}),
+        json.dumps({**json.loads(INFO.to_json()), "profiles": {"x": FIXED}}),
+        json.dumps({**json.loads(INFO.to_json()), "profiles": {"input": {**FIXED, "max": [1, 3]}}}),
+        json.dumps({**json.loads(INFO.to_json()), "profiles": {"input": {**FIXED, "opt": ["4"]}}}),
+        json.dumps({**json.loads(INFO.to_json()), "format": 2}),
+        json.dumps({**json.loads(INFO.to_json()), "format": 2, "profile": {"min": [1, 2]}}),
         json.dumps({**json.loads(INFO.to_json()), "model": {}}),
         json.dumps({**json.loads(INFO.to_json()), "model": {"dvmsr.config": "{"}}),
         json.dumps({**json.loads(INFO.to_json()), "plugin": {"version": 1}}),
@@ -159,8 +188,35 @@ def test_any_field_of_another_type_is_refused(engine: Path, name: str, value: An
         read_engine(engine)
 
 
+def test_a_description_of_pictures_alone_is_read(engine: Path) -> None:
+    """As it was before there were engines of other networks."""
+    engine_file.info_path(engine).write_text(json.dumps({**FORMER, "format": 2}))
+    assert read_engine(engine) == (INFO, PLAN)
+    assert INFO.profiles["input"].max == (2, 3, 1024, 1024)
+
+
+def test_an_engine_of_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "net.engine"
+    engine_file.write_engine(path, PLAN, FOREIGN, overwrite=False)
+    assert read_engine(path) == (FOREIGN, PLAN)
+    assert not FOREIGN.is_dvmsr and INFO.is_dvmsr
+    takes = "x 1x6x8x8 to 2x6x32x32, tuned for 1x6x16x16; scale one value; ids 1x7"
+    assert FOREIGN.facts()["takes"] == takes
+    values = {**json.loads(FOREIGN.to_json()), "model": {}}
+    engine_file.info_path(path).write_text(json.dumps(values))
+    with pytest.raises(IncompatibleModelError, match="is damaged"):
+        read_engine(path)
+
+
+def test_shapes_that_an_input_takes() -> None:
+    profile = FOREIGN.profiles["x"]
+    assert profile.contains((2, 6, 8, 32)) and FOREIGN.profiles["scale"].contains(())
+    for shape in ((1, 6, 8), (1, 6, 7, 8), (3, 6, 8, 8), (1, 5, 8, 8)):
+        assert not profile.contains(shape)
+
+
 def test_an_engine_of_the_former_operators_is_refused(engine: Path) -> None:
-    values = {**json.loads(INFO.to_json()), "format": 1}
+    values = {**FORMER, "format": 1}
     engine_file.info_path(engine).write_text(json.dumps(values))
     with pytest.raises(IncompatibleModelError) as caught:
         read_engine(engine)
@@ -171,7 +227,7 @@ def test_an_engine_of_the_former_operators_is_refused(engine: Path) -> None:
 
 
 def test_a_newer_description_is_refused(engine: Path) -> None:
-    engine_file.info_path(engine).write_text('{"format": 3}')
+    engine_file.info_path(engine).write_text('{"format": 4}')
     with pytest.raises(IncompatibleModelError, match="upgrade dvmsr"):
         read_engine(engine)
 

@@ -20,8 +20,7 @@ from dvmsr.runtime.backends.trt.engine import EngineNetwork
 def engine(
     emulated_gpu: Path, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    low, high = ((b, 3, h, w) for b, h, w in (PROFILE.min, PROFILE.max))
-    module = fake_tensorrt.module(emulated_gpu, low, high, fake_tensorrt.RTX_NAME)
+    module = fake_tensorrt.module(emulated_gpu, PROFILE.inputs(), fake_tensorrt.RTX_NAME)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return write(tmp_path / "x.rtx.engine", models.onnx, target="rtx")
@@ -40,8 +39,8 @@ def test_a_graph_holds_the_kernels_of_its_shape(engine: Path, models: Models) ->
         for size in [(9, 4), (9, 4), (9, 4), (5, 7), (5, 7), (9, 4)]:  # eager, recorded, replayed
             pixels = random_pixels(*size)
             np.testing.assert_array_equal(network.enlarge(pixels), on_cpu(pixels))
-    assert all(prepared.graph for prepared in network._prepared.values())
-    assert network._engine.compiled == [(1, 3, 9, 4), (1, 3, 5, 7)]
+    assert all(prepared.graph for prepared in network._loaded.prepared.values())
+    assert network._loaded.engine.compiled == [((1, 3, 9, 4),), ((1, 3, 5, 7),)]
 
 
 def test_the_next_process_finds_the_kernels(engine: Path, tmp_path: Path) -> None:
@@ -53,12 +52,12 @@ def test_the_next_process_finds_the_kernels(engine: Path, tmp_path: Path) -> Non
     written = path.stat().st_mtime_ns
     second = EngineNetwork(engine)
     second.enlarge(random_pixels(5, 7))
-    assert (second._engine.compiled, path.stat().st_mtime_ns) == ([], written)
+    assert (second._loaded.engine.compiled, path.stat().st_mtime_ns) == ([], written)
     second.enlarge(random_pixels(6, 7))
     third = EngineNetwork(engine)
     for height in (5, 6):
         third.enlarge(random_pixels(height, 7))
-    assert third._engine.compiled == []
+    assert third._loaded.engine.compiled == []
 
 
 @pytest.mark.parametrize("found", [b"", b"of another driver"], ids=["empty", "another"])
@@ -69,7 +68,7 @@ def test_kernels_that_are_refused_are_made_anew(found: bytes, engine: Path, tmp_
     path.write_bytes(found)
     network = EngineNetwork(engine)
     network.enlarge(random_pixels(5, 7))
-    assert network._engine.compiled == [(1, 3, 5, 7)]
+    assert network._loaded.engine.compiled == [((1, 3, 5, 7),)]
     assert path.read_bytes() == good
 
 
@@ -89,10 +88,10 @@ def test_a_network_that_cannot_be_recorded_runs_without_a_graph(
     network = EngineNetwork(engine)
     image = random_pixels(5, 7)
     first = network.enlarge(image)
-    (prepared,) = network._prepared.values()
+    (prepared,) = network._loaded.prepared.values()
     monkeypatch.setattr(type(prepared.context), "is_stream_capturable", lambda *_: False)
     recorded: list[object] = []
-    monkeypatch.setattr(network._stream, "record", recorded.append)
+    monkeypatch.setattr(network._loaded.stream, "record", recorded.append)
     with pytest.warns(UserWarning, match=r"without a CUDA graph.*RTX cannot record this network"):
         assert np.array_equal(network.enlarge(image), first)
     assert not recorded and prepared.graph is None

@@ -1,0 +1,85 @@
+"""An ONNX model as TensorRT gets it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvmsr.errors import IncompatibleModelError
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
+
+if TYPE_CHECKING:
+    import onnx
+
+LARGEST_TENSOR = 2**31 - 1
+"""Values that a tensor of TensorRT's may have."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Without operator bodies, or with the bodies inlined; all its nodes have names."""
+
+    data: bytes
+    operators: int
+    """How many of its nodes are dvmsr's operators, or were."""
+    plugin_layers: int
+    inputs: tuple[str, ...]
+    """Names of those that something is computed of; it has no others."""
+    metadata: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """An ONNX file with its functions.
+
+    Raises:
+        IncompatibleModelError: if it cannot be read as one.
+    """
+    import onnx
+
+    try:
+        return onnx.load(path)
+    except Exception as error:  # protocol buffers' own
+        raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
+
+
+def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
+    """The model as TensorRT gets it; it is changed.
+
+    Args:
+        plugin: whether the plugin runs the operators, not their bodies.
+    """
+    import onnx.inliner
+
+    from dvmsr.export.onnx import bodies
+    from dvmsr.export.onnx.forms import write_out_layouts
+
+    operators = sum(node.domain == DOMAIN for node in model.graph.node)
+    bodies.detach(model)
+    write_out_layouts(model.graph)
+    if not plugin:
+        bodies.attach(model)
+        model = onnx.inliner.inline_local_functions(model)
+    return Model(
+        data=model.SerializeToString(deterministic=True),
+        operators=operators,
+        plugin_layers=operators if plugin else 0,
+        inputs=_leave_out_unused_inputs(model.graph),
+        metadata={prop.key: prop.value for prop in model.metadata_props},
+    )
+
+
+def _leave_out_unused_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Of TensorRT it is not known whether an engine has them; the names of the others."""
+    from dvmsr.export.onnx.inline import values_read
+
+    read = set(values_read(graph))
+    kept = [value for value in graph.input if value.name in read]
+    del graph.input[:]
+    graph.input.extend(kept)
+    return tuple(value.name for value in kept)

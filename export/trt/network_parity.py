@@ -1,0 +1,153 @@
+"""What is computed once before anyone relies on an engine of a network of others: the ONNX file,
+before the engine is built, and the engine against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, ParityError
+from dvmsr.export.trt.parity import PATIENCE
+from dvmsr.kernels import cpu
+from dvmsr.runtime.backends.tensors import Arrays, Example, Port
+from dvmsr.runtime.backends.trt.engine_file import InputProfile, in_words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dvmsr.runtime.backends.onnxrt.tensors import OnnxTensors
+
+
+def check_finite(
+    path: Path, profiles: Mapping[str, InputProfile], say: Callable[[str], None]
+) -> None:
+    """Compute the file once on the processor.
+
+    Where that is not possible, or it is not known which values its inputs have, it is said.
+
+    Raises:
+        IncompatibleModelError: if values are not finite.
+    """
+    import numpy as np
+
+    try:
+        network = _on_processor(path)
+        outputs = network(**made_inputs(network.inputs, profiles, network.examples))
+    except DvmsrError as error:
+        reason = str(error)
+        if "--time-limit" in reason:
+            reason = f"it took more than {PATIENCE:g} s"
+        say(f"warning: the model was not computed on the processor first ({reason})")
+        return
+    wrong = [name for name, array in outputs.items() if not np.isfinite(array).all()]
+    if not wrong:
+        return
+    told = f"{path} computes values of {', '.join(wrong)} in {network.precision} that are not"
+    if network.inputs.keys() <= network.examples.keys():
+        remedy = "train or export it again"
+        if network.precision == "fp16":
+            remedy = "export it without --fp16"
+        raise IncompatibleModelError(f"{told} finite, so no engine was built; {remedy}")
+    say(f"warning: {told} finite for inputs from 0 to 1; check whether it takes others")
+
+
+def check(
+    engine: Path,
+    path: Path,
+    profiles: Mapping[str, InputProfile],
+    say: Callable[[str], None],
+) -> None:
+    """Compare the engine on this machine's GPU with the file on the processor.
+
+    Where what runs engines is missing, that is said and nothing is compared.
+
+    Raises:
+        ParityError: if the two are further apart than the engine's precision explains.
+        DvmsrError: if one of the two does not run.
+    """
+    from dvmsr.runtime.backends.trt.tensors import EngineTensors
+    from dvmsr.runtime.parity.limits import RELATIVE_TO_ENGINE
+
+    try:
+        ours = EngineTensors(engine, trust=True)  # just built here
+    except MissingComponentError as error:
+        say(f"warning: the engine was not compared with {path} ({error})")
+        return
+    theirs = _on_processor(path)
+    inputs = made_inputs(theirs.inputs, profiles, theirs.examples)
+    found, worst = _differences(ours(**inputs), theirs(**inputs))
+    shapes = ", ".join(f"{name} {in_words(array.shape)}" for name, array in inputs.items())
+    say(f"engine against {theirs.backend} at {shapes}: {'; '.join(found)}")
+    limit = RELATIVE_TO_ENGINE[ours.precision]
+    if not worst <= limit:
+        raise ParityError(
+            f"the engine was not written: it differs from {path} by {worst:.1e} of the largest "
+            f"value where {limit:g} is allowed; export it in FP32, and please report this"
+        )
+
+
+def made_inputs(
+    inputs: Mapping[str, Port],
+    profiles: Mapping[str, InputProfile],
+    examples: Mapping[str, Example],
+) -> Arrays:
+    """Inputs of the shapes that a model was exported with, as far as the profiles take them: values
+    uniform in the example's range, whole numbers drawn from it; without one from 0 to 1."""
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    made: Arrays = {}
+    for name, port in inputs.items():
+        profile = profiles[name]
+        example = examples.get(name) or Example(profile.opt)
+        bounds = zip(profile.min, example.shape, profile.max, strict=True)
+        shape = tuple(min(max(low, size), high) for low, size, high in bounds)
+        dtype = np.dtype(port.dtype or "float32")
+        values = generator.uniform(size=shape)
+        if dtype.kind == "f":
+            values = example.low + (example.high - example.low) * values
+        else:
+            values = np.floor(example.low + (example.high - example.low + 1) * values)
+        made[name] = np.asarray(values).astype(dtype)
+    return made
+
+
+def _on_processor(path: Path) -> OnnxTensors:
+    from dvmsr.runtime.backends.onnxrt.tensors import OnnxTensors
+
+    backend = "native" if cpu.library_path() is not None else "portable"
+    network = OnnxTensors(path, backend, threads=None)
+    network.time_limit = PATIENCE
+    return network
+
+
+def _differences(ours: Arrays, theirs: Arrays) -> tuple[list[str], float]:
+    """How far each output is from its truth, in words; the largest difference of fractions,
+    relative to the largest magnitude. Whole numbers, which may turn on a rounding, are told
+    alone."""
+    found, worst = [], 0.0
+    for name, truth in theirs.items():
+        if ours[name].shape != truth.shape:
+            raise ParityError(
+                f"the engine was not written: it gives {name} the shape {ours[name].shape}, and "
+                f"the model {truth.shape}; please report this"
+            )
+        if truth.dtype.kind != "f":
+            found.append(f"{name} {int((ours[name] != truth).sum())} of {truth.size} values differ")
+            continue
+        difference = _relative(ours[name], truth)
+        found.append(f"{name} {difference:.1e} of the largest")
+        worst = max(worst, difference)
+    return found, worst
+
+
+def _relative(ours: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
+    """Infinite where one of the two is not finite alone."""
+    import numpy as np
+
+    wide, true = ours.astype(np.float64), truth.astype(np.float64)
+    off = np.abs(np.where(wide == true, 0.0, wide - true)).max(initial=0.0)
+    scale = np.abs(true).max(initial=0.0)
+    return float(off / max(scale, 1e-30)) if np.isfinite(off) else np.inf
