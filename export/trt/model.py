@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LARGEST_TENSOR = 2**31 - 1
 """Values that a tensor of TensorRT's may have."""
+_LAYOUT = "channel_major"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,9 @@ def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
     operators = sum(node.domain == DOMAIN for node in model.graph.node)
     bodies.detach(model)
     write_out_layouts(model.graph)
-    if not plugin:
+    if plugin:
+        _say_layouts(model.graph)
+    else:
         bodies.attach(model)
         model = onnx.inliner.inline_local_functions(model)
     return Model(
@@ -72,6 +75,16 @@ def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
         inputs=_leave_out_unused_inputs(model.graph),
         metadata={prop.key: prop.value for prop in model.metadata_props},
     )
+
+
+def _say_layouts(graph: onnx.GraphProto) -> None:
+    """Of scans, which TensorRT's parser else warns about."""
+    from onnx import helper
+
+    for node in graph.node:
+        told = {entry.name for entry in node.attribute}
+        if node.domain == DOMAIN and node.op_type == "SelectiveScan" and _LAYOUT not in told:
+            node.attribute.append(helper.make_attribute(_LAYOUT, 0))
 
 
 def _leave_out_unused_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
