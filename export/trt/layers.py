@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dvmsr.errors import DvmsrError
 
 TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16"}
 """TensorRT's names of the types that a layer can compute in."""
-PRODUCTS = ("CONVOLUTION", "MATRIX_MULTIPLY")
+PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "EINSUM", "MATRIX_MULTIPLY")
 """Kinds of layers that hold nearly all of the arithmetic outside the plugin."""
 PLUGIN = "PLUGIN_V3"
 
@@ -47,7 +48,13 @@ class Expected:
 
     def concerns(self, layer: str) -> bool:
         """Whether the precision of a product of that name, maybe of a fused layer, matters."""
-        return self.products is None or any(name in layer for name in self.products)
+        return self.products is None or self._named.search(layer) is not None
+
+    @cached_property
+    def _named(self) -> re.Pattern[str]:
+        """Finds whole names: `linear` is no part of `linear_1`."""
+        names = "|".join(map(re.escape, self.products or ()))
+        return re.compile(rf"(?<!\w)({names})(?!\w)" if names else "(?!)")
 
 
 def check_network(layers: Sequence[Mapping[str, str]], expected: Expected) -> None:
@@ -205,7 +212,8 @@ def _first_type(text: str) -> str:
 
 def _wrong_type(names: Sequence[str], precision: str) -> DvmsrError:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    option = " --fp16" if precision == "fp16" else ""
     return DvmsrError(
         f"{', '.join(names[:3])}{more} would not compute in {precision}, so nothing was written; "
-        f"export the model again with `dvmsr-export onnx --{precision}` or name the checkpoint"
+        f"export the model again with `dvmsr-export onnx{option}`, or name its checkpoint"
     )

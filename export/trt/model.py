@@ -68,11 +68,12 @@ def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
     else:
         bodies.attach(model)
         model = onnx.inliner.inline_local_functions(model)
+    inputs = _leave_out_unused_inputs(model.graph)
     return Model(
         data=model.SerializeToString(deterministic=True),
         operators=operators,
         plugin_layers=operators if plugin else 0,
-        inputs=_leave_out_unused_inputs(model.graph),
+        inputs=inputs,
         metadata={prop.key: prop.value for prop in model.metadata_props},
     )
 
@@ -88,11 +89,10 @@ def _say_layouts(graph: onnx.GraphProto) -> None:
 
 
 def _leave_out_unused_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """Of TensorRT it is not known whether an engine has them; the names of the others."""
+    """The names of the others. TensorRT warns of them."""
     from dvmsr.export.onnx.inline import values_read
 
     read = set(values_read(graph))
-    kept = [value for value in graph.input if value.name in read]
-    del graph.input[:]
-    graph.input.extend(kept)
-    return tuple(value.name for value in kept)
+    for value in [value for value in graph.input if value.name not in read]:
+        graph.input.remove(value)
+    return tuple(value.name for value in graph.input)

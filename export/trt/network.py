@@ -159,7 +159,7 @@ def _declared(path: Path, graph: onnx.GraphProto) -> dict[str, tuple[int | str, 
         found[value.name] = tuple(
             size.dim_value
             if size.HasField("dim_value")
-            else size.dim_param or f"axis {axis} of {value.name}"
+            else size.dim_param or f"{value.name}_{axis}"
             for axis, size in enumerate(kind.shape.dim)
         )
     return found

@@ -23,6 +23,11 @@ from typing import Any
 
 RTX = "tensorrt_rtx_bindings"
 """The package of TensorRT for RTX; polygraphy knows it by the name of its meta-package."""
+_CHATTER = (
+    "'colored' module",  # polygraphy would like to be colourful
+    "has Int64 binding",  # what TensorRT's parser reminds of inputs and outputs of that type
+)
+"""In messages that tell nothing."""
 
 
 def main(job: dict[str, Any], report: Reporter) -> None:
@@ -55,7 +60,7 @@ def main(job: dict[str, Any], report: Reporter) -> None:
                 # with the library is gone by now.
                 registry.deregister_library(library)
             report.send("inspected", layers=_inspect(trt, polygraphy_trt, job))
-    except PolygraphyException as error:
+    except (PolygraphyException, _Refused) as error:
         report.send("failed", reason=str(error))
         return
     report.send("built", **facts)
@@ -65,6 +70,7 @@ def _build(trt: Any, polygraphy_trt: Any, job: dict[str, Any], report: Reporter)
     """Write the plan; how many seconds that took, and the largest resident memory in bytes."""
     model = Path(job["model"]).read_bytes()
     network = polygraphy_trt.network_from_onnx_bytes(model, strongly_typed=True)
+    _check_inputs(network[1])
     report.send("network", layers=_layers(trt, network[1]))
     config = _config(trt, polygraphy_trt, job, report, network)
     started = time.monotonic()
@@ -93,7 +99,7 @@ class Reporter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kind = "error" if record.levelno >= logging.ERROR else "warning"
         text = re.sub(r"^\[.\] ", "", record.getMessage().strip())
-        if "'colored' module" not in text:  # polygraphy would like to be colourful
+        if not any(part in text for part in _CHATTER):
             self.send(kind, text=text)
 
 
@@ -141,6 +147,21 @@ def _config(
     if job["embed_plugin"]:
         config.plugins_to_serialize = [job["plugin"]]
     return config
+
+
+class _Refused(Exception):
+    """A network that TensorRT would parse, but not build as it is asked to."""
+
+
+def _check_inputs(network: Any) -> None:
+    """Of inputs that are sizes, TensorRT wants the range of their values, not of their shapes."""
+    inputs = [network.get_input(i) for i in range(network.num_inputs)]
+    sizes = [tensor.name for tensor in inputs if tensor.is_shape_tensor]
+    if sizes:
+        raise _Refused(
+            f"the shapes of its tensors depend on the values of the input {', '.join(sizes)}; make "
+            "that a constant and export it again"
+        )
 
 
 def _layers(trt: Any, network: Any) -> list[dict[str, str]]:

@@ -203,11 +203,10 @@ def module(device: Path, profiles: dict[str, InputProfile], name: str = NAME) ->
                 self.engine.compiled.append(tuple(given.values()))
             sources = {name: self._array(name) for name in self.engine.inputs}
             targets = {name: self._array(name) for name in self.engine.outputs}
-            session = self.engine.session
+            computed = self.engine._computed
 
             def compute(_: int) -> None:
-                feeds = {name: array.copy() for name, array in sources.items()}
-                results = session.run(list(targets), feeds)
+                results = computed({name: array.copy() for name, array in sources.items()})
                 for target, result in zip(targets.values(), results, strict=True):
                     target[...] = result
 
@@ -245,8 +244,11 @@ def module(device: Path, profiles: dict[str, InputProfile], name: str = NAME) ->
             self, shapes: dict[str, tuple[int, ...]]
         ) -> dict[str, tuple[int, ...]]:
             feeds = {name: np.zeros(shapes[name], kind) for name, (_, kind) in self.inputs.items()}
-            results = self.session.run(list(self.outputs), feeds)
-            return {name: result.shape for name, result in zip(self.outputs, results, strict=True)}
+            return dict(zip(self.outputs, (r.shape for r in self._computed(feeds)), strict=True))
+
+        def _computed(self, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            results: list[np.ndarray] = self.session.run(list(self.outputs), feeds)
+            return results
 
         def get_tensor_name(self, index: int) -> str:
             return [*self.inputs, *self.outputs][index]

@@ -58,6 +58,19 @@ def test_a_product_of_another_type_is_refused(kind: str) -> None:
         check_network(NETWORK, Expected("bf16", 1, None))
 
 
+@pytest.mark.parametrize("kind", ["CONVOLUTION", "DECONVOLUTION", "EINSUM", "MATRIX_MULTIPLY"])
+def test_products_are_known_by_whole_names(kind: str) -> None:
+    """`linear_1` is FP32 on purpose."""
+    scan = {"name": "scan", "kind": "PLUGIN_V3", "type": "HALF"}
+    one, other = ({"name": name, "kind": kind, "type": "FLOAT"} for name in ("linear", "linear_1"))
+    expected = Expected("fp16", 1, ("linear", "mlp/out"))
+    check_network([scan, other], expected)
+    with pytest.raises(DvmsrError, match=r"^linear would not compute in fp16"):
+        check_network([scan, one, other], expected)
+    assert expected.concerns("act + linear") and expected.concerns("[mlp/out+add]")
+    assert not expected.concerns("mlp/out_2") and not Expected("fp16", 1, ()).concerns("linear")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -1,0 +1,203 @@
+"""ONNX files of networks of others as sources of engines: what is read of them and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from one_node import one_node_model
+from onnx import parser
+
+from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.export.trt.build import open_source
+from dvmsr.export.trt.network import NetworkSource
+from dvmsr.export.trt.request import Request
+from dvmsr.runtime.backends.trt.engine_file import InputProfile
+
+SIZES = {"u": "BLD", "delta": "BLD", "A": "DN", "B": "BLGN", "C": "BLGN", "D": "D",
+         "delta_bias": "D", "h0": "BDN", "z": "BLD"}  # fmt: skip
+EXAMPLE = {
+    name: [{"B": 1, "L": 9, "D": 6, "N": 4, "G": 2}[axis] for axis in axes]
+    for name, axes in SIZES.items()
+}
+
+
+def scan_file(path: Path, told: dict[str, str] | None = None, **options: Any) -> Path:
+    """A file of one scan, as `dvmsr-export onnx` describes it."""
+    model = one_node_model("SelectiveScan", applied=1, **options)
+    properties = {"dvmsr.network": "my:net", "dvmsr.example": json.dumps(EXAMPLE)}
+    onnx.helper.set_model_props(model, {**properties, **(told or {})})
+    onnx.save(model, path)
+    return path
+
+
+def test_what_a_file_tells(tmp_path: Path) -> None:
+    source = open_source(Request(scan_file(tmp_path / "net.onnx")))
+    assert isinstance(source, NetworkSource)
+    assert source.precision == "fp32"
+    said: list[str] = []
+    model = source.exported()
+    profiles = source.profiles(model, said.append)
+    assert profiles["u"] == InputProfile((1, 4, 3), (1, 9, 6), (2, 18, 12))
+    assert profiles["B"].max == (2, 18, 4, 8)
+    (line,) = said
+    assert line.startswith("the engine will take u 1x4x3 to 2x18x12, tuned for 1x9x6; delta")
+    assert line.endswith("choose other sizes of B, L, D, N, G with --min, --opt and --max")
+    assert source.products(model) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "told", "precision"),
+    [
+        ("float32", {}, "fp32"),
+        ("float16", {}, "fp16"),
+        ("float16", {"dvmsr.precision": "fp16"}, "fp16"),
+    ],
+)
+def test_the_precision_is_the_files(
+    tmp_path: Path, dtype: str, told: dict[str, str], precision: str
+) -> None:
+    path = scan_file(tmp_path / "net.onnx", told, dtype=dtype)
+    assert open_source(Request(path)).precision == precision
+    assert open_source(Request(path, precision=precision)).precision == precision
+
+
+def test_a_file_of_another_program_may_tell_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    model = one_node_model("SelectiveScan", applied=1, gate=False)
+    model.graph.node[0].name = ""
+    onnx.save(model, path)
+    sizes = {name: tuple(shape) for name, shape in EXAMPLE.items() if name != "z"}
+    source = open_source(Request(path, opt=sizes))
+    assert source.profiles(source.exported(), lambda line: None)["h0"].opt == (1, 6, 4)
+    (property_,) = source.exported().metadata_props
+    assert (property_.key, property_.value) == ("dvmsr.network", "unknown")
+    assert [node.name for node in source.exported().graph.node] == ["SelectiveScan_0"]
+
+
+MATMULS = """<ir_version: 8, opset_import: ["":18, "dvmsr":1]>
+g (float16[N,4] x) => (float16[N,4] y) <float16[4,4] w = {0,0,0,0, 0,0,0,0, 0,0,0,0, 0,0,0,0}> {
+    [linear] a = MatMul (x, w)
+    [up] wide = Cast <to = 1> (a)
+    [up_w] wide_w = Cast <to = 1> (w)
+    [linear_1] b = MatMul (wide, wide_w)
+    [down] y = Cast <to = 10> (b)
+}"""
+
+
+def test_products_count_that_the_file_types_so(tmp_path: Path) -> None:
+    """What is FP32 on purpose may stay so."""
+    path = tmp_path / "net.onnx"
+    onnx.save(parser.parse_model(MATMULS), path)
+    source = open_source(Request(path, plugin=False, opt=(2, 4)))
+    assert source.precision == "fp16"
+    assert source.products(source.exported()) == ("linear",)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_file_in_another_type_than_it_says(tmp_path: Path, precision: str) -> None:
+    model = parser.parse_model(MATMULS.replace("float16", "float").replace("to = 10", "to = 1"))
+    model.metadata_props.add(key="dvmsr.precision", value=precision)
+    onnx.save(model, tmp_path / "net.onnx")
+    source = open_source(Request(tmp_path / "net.onnx", plugin=False, opt=(2, 4)))
+    with pytest.raises(IncompatibleModelError, match=f"computes in {precision}, but types none"):
+        source.products(source.exported())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": (1, 1, 2)}, r"--batch does not go with .*net\.onnx; give all sizes"),
+        ({"precision": "fp16"}, "computes in fp32; export it with `dvmsr-export onnx --fp16`, or"),
+        ({"precision": "bf16"}, "computes in fp32; leave out --bf16"),
+        ({"max": (8, 8)}, "takes u, delta, A, B, .*; say whose shape --max 8x8 is"),
+        (
+            {"max": {"u": (2, 60000, 60000)}},
+            "has a tensor of 7,200,000,000 values, .* and TensorRT takes 2,147,483,647; choose a",
+        ),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_with_it(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = scan_file(tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match=message):
+        open_source(Request(path, **changes))
+
+
+def without_softplus(model: onnx.ModelProto) -> None:
+    (node,) = model.graph.node
+    node.attribute.remove(next(a for a in node.attribute if a.name == "delta_softplus"))
+
+
+def without_rank(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+
+
+def tell(key: str, value: str) -> Any:
+    def change(model: onnx.ModelProto) -> None:
+        onnx.helper.set_model_props(model, {"dvmsr.network": "my:net", key: value})
+
+    change.__name__ = f"{key} {value}"
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_softplus, "has dvmsr's operators in their former form"),
+        (without_rank, "does not tell how many axes its input u has"),
+        (tell("dvmsr.precision", "int8"), "says that it computes in int8, which engines do not"),
+        (tell("dvmsr.example", "{"), r"has a damaged dvmsr\.example; export it again"),
+        (tell("dvmsr.example", "[]"), r"has a damaged dvmsr\.example"),
+        (tell("dvmsr.example", '{"u": 3}'), r"has a damaged dvmsr\.example"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_file_that_is_not_right(tmp_path: Path, change: Any, message: str) -> None:
+    path = scan_file(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+    with pytest.raises(IncompatibleModelError, match=message):
+        open_source(Request(path))
+
+
+def test_a_file_without_operators_leaves_the_plugin_nothing_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    onnx.save(parser.parse_model(MATMULS), path)
+    with pytest.raises(UsageError, match=r"has none of dvmsr's operators, .* or add --no-plugin"):
+        open_source(Request(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nets.vision:mambair", "is a network in PyTorch, .* first `dvmsr-export onnx nets.vision"),
+        ("net.engine", "net.engine is an engine already; name the model"),
+        ("none.onnx", "does not exist"),
+    ],
+)
+def test_what_is_no_onnx_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.engine").touch()
+    with pytest.raises(UsageError, match=message):
+        open_source(Request(Path(name)))
+
+
+def test_shapes_are_not_for_dvmsrs_pictures() -> None:
+    for sizes in ({"x": (1, 3, 8, 8)}, (1, 3, 8, 8), (8,)):
+        with pytest.raises(UsageError, match="--min takes HEIGHTxWIDTH, such as 270x480, for stud"):
+            open_source(Request(Path("student"), min=sizes))
+
+
+def test_the_command_that_builds_again_gives_every_shape(tmp_path: Path) -> None:
+    request = Request(Path("n.onnx"), min={"x": (1, 3), "y": (2,)}, max=(4, 5))
+    words = request.command(tmp_path / "n.onnx", tmp_path / "n.engine")
+    assert words[3:9] == ("--min", "x:1x3", "--min", "y:2", "--max", "4x5")
