@@ -36,10 +36,7 @@ def check_finite(
         network = _on_processor(path)
         outputs = network(**made_inputs(network.inputs, profiles, network.examples))
     except DvmsrError as error:
-        reason = str(error)
-        if "--time-limit" in reason:
-            reason = f"it took more than {PATIENCE:g} s"
-        say(f"warning: the model was not computed on the processor first ({reason})")
+        say(f"warning: the model was not computed on the processor first ({_reason(error)})")
         return
     wrong = [name for name, array in outputs.items() if not np.isfinite(array).all()]
     if not wrong:
@@ -61,26 +58,36 @@ def check(
 ) -> None:
     """Compare the engine on this machine's GPU with the file on the processor.
 
-    Where what runs engines is missing, that is said and nothing is compared.
+    A GPU adds FP32 in another order, which stays far below the limit, while products in TF32 do
+    not; of half precision, networks were 5e-4 to 1e-3 of the largest value from FP32, and the two
+    round at different places.
+
+    Where what runs engines is missing, or the processor does not compute the file, that is said and
+    nothing is compared.
 
     Raises:
         ParityError: if the two are further apart than the engine's precision explains.
-        DvmsrError: if one of the two does not run.
+        DvmsrError: if the engine does not run.
     """
     from dvmsr.runtime.backends.trt.tensors import EngineTensors
-    from dvmsr.runtime.parity.limits import RELATIVE_TO_ENGINE
+    from dvmsr.runtime.parity.limits import GPU_RELATIVE, HALF_RELATIVE
 
     try:
         ours = EngineTensors(engine, trust=True)  # just built here
     except MissingComponentError as error:
         say(f"warning: the engine was not compared with {path} ({error})")
         return
-    theirs = _on_processor(path)
-    inputs = made_inputs(theirs.inputs, profiles, theirs.examples)
-    found, worst = _differences(ours(**inputs), theirs(**inputs))
+    try:
+        theirs = _on_processor(path)
+        inputs = made_inputs(theirs.inputs, profiles, theirs.examples)
+        truth = theirs(**inputs)
+    except DvmsrError as error:
+        say(f"warning: the engine was not compared with {path} ({_reason(error)})")
+        return
+    found, worst = _differences(ours(**inputs), truth)
     shapes = ", ".join(f"{name} {in_words(array.shape)}" for name, array in inputs.items())
     say(f"engine against {theirs.backend} at {shapes}: {'; '.join(found)}")
-    limit = RELATIVE_TO_ENGINE[ours.precision]
+    limit = GPU_RELATIVE if ours.precision == "fp32" else HALF_RELATIVE
     if not worst <= limit:
         raise ParityError(
             f"the engine was not written: it differs from {path} by {worst:.1e} of the largest "
@@ -112,6 +119,12 @@ def made_inputs(
             values = np.floor(example.low + (example.high - example.low + 1) * values)
         made[name] = np.asarray(values).astype(dtype)
     return made
+
+
+def _reason(error: DvmsrError) -> str:
+    if "--time-limit" in str(error):
+        return f"it took more than {PATIENCE:g} s"
+    return str(error)
 
 
 def _on_processor(path: Path) -> OnnxTensors:

@@ -187,6 +187,17 @@ def test_a_comparison_that_is_impossible_is_mentioned(
     assert said == [f"warning: the engine was not compared with {tmp_path / 'net.onnx'} (no nvcc)"]
 
 
+def test_a_file_that_no_processor_computes_is_mentioned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "EngineTensors", Played)
+    onnx.save(parser.parse_model(RESHAPE), tmp_path / "net.onnx")
+    said: list[str] = []
+    check(Path("x.engine"), tmp_path / "net.onnx", {"x": PROFILES["x"]}, said.append)
+    (line,) = said
+    assert line.startswith(f"warning: the engine was not compared with {tmp_path / 'net.onnx'} (")
+
+
 def test_an_engine_that_does_not_run_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
