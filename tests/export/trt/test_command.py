@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import played_tensorrt
 import pytest
 import torch
 from networks import random_network
@@ -517,75 +518,11 @@ def test_a_full_disk_before_the_worker(
     assert not list(Path().glob("*.engine*"))
 
 
-STAND_IN = """
-import json
-import os
-from tensorrt_rtx_bindings import *
-from tensorrt_rtx_bindings import Builder, ComputeCapability
-
-__version__ = "10.14.1.48"
-PLUGIN = os.environ["DVMSR_TENSORRT_PLUGIN"]
-create_config = Builder.create_builder_config
-
-
-def for_one_card(builder):
-    config = create_config(builder)
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(ComputeCapability.SM89, 0)
-    return config
-
-
-class Engine:
-    def __init__(self, plan):
-        assert len(plan) > 1000
-
-    create_execution_context = create_engine_inspector = lambda self: self
-
-    def set_input_shape(self, name, shape):
-        assert (name, shape) == ("input", (1, 3, 64, 64))
-
-    def get_engine_information(self, form):
-        half = [{"Format/Datatype": "Half"}]
-        layers = [("scan", "PluginV3"), ("conv1d", "PluginV3"), ("conv_first", "CaskConvolution")]
-        return json.dumps({"Layers": [{"Name": name, "LayerType": kind, "Inputs": half}
-                                      for name, kind in layers]})
-
-
-class Runtime:
-    def __init__(self, logger):
-        pass
-
-    def deserialize_cuda_engine(self, plan):
-        embedded = len(plan) > os.path.getsize(PLUGIN)
-        if embedded and get_plugin_registry().load_library(PLUGIN) is None:
-            return None
-        return Engine(plan)
-
-
-def without_a_runtime(builder, network, config):
-    flag = BuilderFlag.VERSION_COMPATIBLE  # as of TensorRT's engines that carry libraries
-    assert config.get_flag(flag) == (len(config.plugins_to_serialize) > 0)
-    config.clear_flag(flag)  # TensorRT for RTX has no runtime to put in
-    return build(builder, network, config)
-
-
-build = Builder.build_serialized_network
-Builder.build_serialized_network = without_a_runtime
-Builder.create_builder_config = for_one_card
-"""
-
-
 @pytest.fixture
 def played(rtx: None, small: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """TensorRT's own part played by TensorRT for RTX under another name, whose engines nobody can
-    load here; gathers what would be compared."""
-    Path("link").mkdir()
-    engine_run.link_rtx(Path("link"))
-    Path("link/tensorrt.py").write_text(STAND_IN)
-    monkeypatch.setenv("LD_LIBRARY_PATH", "link")
-    monkeypatch.syspath_prepend(Path("link").resolve())
-    monkeypatch.setattr(version, "installed_version", lambda target: "10.14.1.48")
-    monkeypatch.setattr(driver, "first", lambda: driver.Gpu("A GPU", "8.9"))
+    """TensorRT's own part played by TensorRT for RTX; gathers what would be compared."""
+    layers = [("scan", "PluginV3"), ("conv1d", "PluginV3"), ("conv_first", "CaskConvolution")]
+    played_tensorrt.play(monkeypatch, {"input": (1, 3, 64, 64)}, layers)
     compared: list[object] = []
     monkeypatch.setattr(engine_parity, "check", lambda *args: compared.append(args))
     return compared
@@ -616,7 +553,7 @@ def test_the_plan_that_carries_the_plugin_is_inspected(
     """With nothing registered that TensorRT would register again; if it refuses, that is said."""
     if refused:
         module = Path("link/tensorrt.py")
-        module.write_text(STAND_IN.replace("return Engine(plan)", "return None"))
+        module.write_text(module.read_text().replace("return Engine(plan)", "return None"))
     status = run(monkeypatch, small, "--fp16", "--max", "64x64", "--embed-plugin")
     said = capsys.readouterr().err
     if refused:

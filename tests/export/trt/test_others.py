@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mamba_patterns as networks
 import onnx
+import played_tensorrt
 import pytest
 import torch
 from onnx import parser
@@ -19,7 +20,7 @@ from tensorrt_library import build as build_plugin
 from torch import Tensor, nn
 
 from dvmsr.export import cli, export_network
-from dvmsr.export.trt import layers
+from dvmsr.export.trt import layers, network_parity
 from dvmsr.export.trt.layers import Expected
 from dvmsr.runtime.backends.trt import plugin_library
 from dvmsr.runtime.backends.trt.engine_file import InputProfile, read_engine
@@ -95,8 +96,8 @@ def export(pattern: str, precision: str = "fp32", opset: int = 18) -> None:
     Path("net.onnx").write_bytes(exported(pattern, precision, opset))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["dvmsr-export", "trt", *map(str, arguments), *RTX])
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object, options: Sequence[str] = RTX) -> int:
+    monkeypatch.setattr(sys, "argv", ["dvmsr-export", "trt", *map(str, arguments), *options])
     with pytest.raises(SystemExit) as end:
         cli.main()
     return int(end.value.code or 0)
@@ -229,3 +230,24 @@ def test_a_product_that_is_half_in_the_file_must_be_in_the_engine(
     assert run(monkeypatch, "net.onnx", "-o", "x.engine") == 1
     assert "node_MatMul_2 would not compute in fp16, so nothing was" in capsys.readouterr().err
     assert not list(Path().glob("*.engine*"))
+
+
+def test_for_the_gpu_at_hand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The engine is inspected with shapes of all its inputs and compared before it is there."""
+    export("two directions", "fp16")
+    inspected = [*((f"scan {i}", "PluginV3") for i in range(4)), ("node_MatMul_2", "gemm")]
+    played_tensorrt.play(monkeypatch, {"tokens": (2, 9, 8), "scale": ()}, inspected)
+    compared: list[object] = []
+
+    def check(engine: Path, *rest: object) -> None:
+        assert read_engine(engine)[0].precision == "fp16"
+        assert not Path("x.engine").exists()
+        compared.append(rest[0])
+
+    monkeypatch.setattr(network_parity, "check", check)
+    assert run(monkeypatch, "net.onnx", "-o", "x.engine", options=()) == 0
+    assert compared == [Path("net.onnx")]
+    info, _ = read_engine(Path("x.engine"))
+    assert (info.gpu, info.layers) == ("A GPU", {"fp16": 5})
