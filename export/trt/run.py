@@ -6,13 +6,14 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.export.trt.progress import BuildDisplay
 from dvmsr.export.trt.request import Request
 from dvmsr.export.trt.target import INSTALL
@@ -20,6 +21,14 @@ from dvmsr.runtime.backends.trt.engine_file import TARGETS, InputProfile
 from dvmsr.runtime.backends.trt.plugin_library import PluginLibrary
 from dvmsr.utils import child_python, signals
 from dvmsr.utils.console import notice
+
+_UNFIT = re.compile(
+    r"k(?P<which>MIN|OPT|MAX) values (?:for profile 0 )?"
+    r"(?:are not self-consistent\.|violate shape constraints:) (?P<reason>.*?)"
+    r"(?=\.? ?(?:Condition|In \w+(?:\(\))? at)|$)",
+    re.S,
+)
+"""What TensorRT says of sizes at which shapes inside the network do not fit each other."""
 
 
 def run(
@@ -44,6 +53,7 @@ def run(
         DvmsrError: if it fails, with TensorRT's or the plugin's first error, or the disk is full.
         MissingComponentError: if a library that it needs does not load.
         IncompatibleModelError: if TensorRT cannot parse the model.
+        UsageError: if the network does not take its smallest, usual or largest inputs.
     """
     with signals.temporary_folder() as folder:
         job = {
@@ -141,6 +151,13 @@ def _listen(folder: Path, environment: dict[str, str]) -> dict[str, Any]:
             else:
                 said.update(event)
     signals.check()
+    for text in (*errors, *warnings):
+        if unfit := _UNFIT.search(text):  # with a warning TensorRT makes a plan that fails later
+            option = unfit["which"].lower()
+            raise UsageError(
+                f"TensorRT cannot compute the model with the sizes of --{option} "
+                f"({unfit['reason']}); choose others"
+            )
     printed = (folder / "messages").read_text(errors="replace").splitlines()
     if process.returncode == 0 and ("seconds" in said or "unloadable" in said):
         for text in dict.fromkeys(warnings):

@@ -31,9 +31,10 @@ def profiles(
 ) -> tuple[dict[str, InputProfile], list[str]]:
     """The shapes of every input, and the names of axes whose sizes were not all given.
 
-    What is not given follows from the example: it is the usual size, from half of it (of a batch
-    from 1) to twice as much is taken, and what is given lies in between. Where there is no example,
-    what is given stands for it.
+    What is not given follows from the example: it is the usual size, twice as much is taken, and
+    half of it where 8 divides that, since networks with windows or patches take multiples alone;
+    of a batch 1 is. What is given lies in between. Where there is no example, what is given stands
+    for it.
 
     Args:
         path: of the model, for messages.
@@ -130,7 +131,7 @@ def _range(
             f"{path} does not tell which {label} is usual; say so with --opt {name}:SHAPE, where "
             f"SHAPE is like {in_words(shape)}"
         )
-    least = 1 if label == "batch" else max(1, usual // 2)
+    least = 1 if label == "batch" else usual // 2 if usual % 16 == 0 else usual
     low = given.get("--min", min(least, *given.values()) if given else least)
     high = given.get("--max", max(2 * usual, *given.values()) if given else 2 * usual)
     usual = given.get("--opt", min(max(usual, low), high))

@@ -41,10 +41,10 @@ def test_what_a_file_tells(tmp_path: Path) -> None:
     said: list[str] = []
     model = source.exported()
     profiles = source.profiles(model, said.append)
-    assert profiles["u"] == InputProfile((1, 4, 3), (1, 9, 6), (2, 18, 12))
+    assert profiles["u"] == InputProfile((1, 9, 6), (1, 9, 6), (2, 18, 12))
     assert profiles["B"].max == (2, 18, 4, 8)
     (line,) = said
-    assert line.startswith("the engine will take u 1x4x3 to 2x18x12, tuned for 1x9x6; delta")
+    assert line.startswith("the engine will take u 1x9x6 to 2x18x12, tuned for 1x9x6; delta")
     assert line.endswith("choose other sizes of B, L, D, N, G with --min, --opt and --max")
     assert source.products(model) is None
 

@@ -16,7 +16,7 @@ from dvmsr.runtime.backends.trt.engine_file import InputProfile
 
 FILE = Path("net.onnx")
 IMAGE: dict[str, tuple[int | str, ...]] = {"x": ("batch", 3, "height", "width")}
-EXAMPLE = {"x": (1, 3, 64, 48)}
+EXAMPLE = {"x": (1, 3, 64, 40)}
 PAIR: dict[str, tuple[int | str, ...]] = {
     "x": ("batch", 3, "height"), "mask": ("batch", "height"), "scale": (), "fixed": (2, 7),
 }  # fmt: skip
@@ -26,20 +26,20 @@ PAIR_EXAMPLE = {"x": (2, 3, 16), "mask": (2, 16), "scale": (), "fixed": (2, 7)}
 @pytest.mark.parametrize(
     ("asked", "shapes", "assumed"),
     [
-        ({}, ((1, 3, 32, 24), (1, 3, 64, 48), (2, 3, 128, 96)), ["batch", "height", "width"]),
+        ({}, ((1, 3, 32, 40), (1, 3, 64, 40), (2, 3, 128, 80)), ["batch", "height", "width"]),
         (
-            {"--max": (4, 3, 512, 40)},
-            ((1, 3, 32, 24), (1, 3, 64, 40), (4, 3, 512, 40)),
+            {"--max": (4, 3, 512, 30)},
+            ((1, 3, 32, 30), (1, 3, 64, 30), (4, 3, 512, 30)),
             ["batch", "height", "width"],
         ),
         (
             {"--min": {"x": (3, 3, 100, 8)}},
-            ((3, 3, 100, 8), (3, 3, 100, 48), (3, 3, 128, 96)),
+            ((3, 3, 100, 8), (3, 3, 100, 40), (3, 3, 128, 80)),
             ["batch", "height", "width"],
         ),
         (
             {"--opt": (1, 3, 8, 300)},
-            ((1, 3, 8, 24), (1, 3, 8, 300), (2, 3, 128, 300)),
+            ((1, 3, 8, 40), (1, 3, 8, 300), (2, 3, 128, 300)),
             ["batch", "height", "width"],
         ),
         (
