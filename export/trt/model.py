@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 LARGEST_TENSOR = 2**31 - 1
 """Values that a tensor of TensorRT's may have."""
+LARGEST_MODEL = 2**31 - 1
+"""Bytes that a model may have in one piece, weights included."""
 _LAYOUT = "channel_major"
 
 
@@ -39,14 +41,20 @@ def load(path: Path) -> onnx.ModelProto:
     """An ONNX file with its functions.
 
     Raises:
-        IncompatibleModelError: if it cannot be read as one.
+        IncompatibleModelError: if it cannot be read as one, or is too large with its weights.
     """
     import onnx
 
     try:
-        return onnx.load(path)
+        model = onnx.load(path)
     except Exception as error:  # protocol buffers' own
         raise IncompatibleModelError(f"{path} is damaged ({error}); export it again") from None
+    if model.ByteSize() > LARGEST_MODEL:
+        raise IncompatibleModelError(
+            f"{path} has {model.ByteSize():,} bytes with its weights, and TensorRT is given at "
+            f"most {LARGEST_MODEL:,}; export it in half precision, or in parts"
+        )
+    return model
 
 
 def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
@@ -68,7 +76,7 @@ def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
     else:
         bodies.attach(model)
         model = onnx.inliner.inline_local_functions(model)
-    inputs = _leave_out_unused_inputs(model.graph)
+    inputs = _leave_out_inputs(model.graph)
     return Model(
         data=model.SerializeToString(deterministic=True),
         operators=operators,
@@ -88,11 +96,12 @@ def _say_layouts(graph: onnx.GraphProto) -> None:
             node.attribute.append(helper.make_attribute(_LAYOUT, 0))
 
 
-def _leave_out_unused_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
-    """The names of the others. TensorRT warns of them."""
+def _leave_out_inputs(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """Those that nothing reads, of which TensorRT warns, and weights, which old files list among
+    them; the names of the others."""
     from dvmsr.export.onnx.inline import values_read
 
-    read = set(values_read(graph))
-    for value in [value for value in graph.input if value.name not in read]:
+    kept = set(values_read(graph)) - {weight.name for weight in graph.initializer}
+    for value in [value for value in graph.input if value.name not in kept]:
         graph.input.remove(value)
     return tuple(value.name for value in graph.input)

@@ -101,7 +101,11 @@ class NetworkSource(Source):
             return None
         nodes = [node for node in model.graph.node if node.op_type in PRODUCTS]
         types = _types(model)
-        wanted = tuple(node.name for node in nodes if types.get(node.output[0]) == self.precision)
+        wanted = tuple(
+            node.name
+            for node in nodes
+            if self.precision in {types.get(name) for name in (*node.input, *node.output)}
+        )
         if nodes and not wanted:
             raise IncompatibleModelError(
                 f"{self.path} says that it computes in {self.precision}, but types none of its "
@@ -179,7 +183,8 @@ def _half_types() -> dict[int, str]:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, str]:
-    """`fp16` or `bf16` for every value of that type."""
+    """`fp16` or `bf16` for every value that is known to be of that type; what a product takes and
+    gives is of one."""
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(model).graph
@@ -188,5 +193,7 @@ def _types(model: onnx.ModelProto) -> dict[str, str]:
     def typed() -> Iterator[tuple[str, int]]:
         for value in (*graph.value_info, *graph.input, *graph.output):
             yield value.name, value.type.tensor_type.elem_type
+        for weight in graph.initializer:
+            yield weight.name, weight.data_type
 
     return {name: names[kind] for name, kind in typed() if kind in names}

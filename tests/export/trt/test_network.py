@@ -13,6 +13,7 @@ from onnx import parser
 
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export.trt.build import open_source
+from dvmsr.export.trt.model import for_tensorrt
 from dvmsr.export.trt.network import NetworkSource
 from dvmsr.export.trt.request import Request
 from dvmsr.runtime.backends.trt.engine_file import InputProfile
@@ -97,6 +98,15 @@ def test_products_count_that_the_file_types_so(tmp_path: Path) -> None:
     assert source.products(source.exported()) == ("linear",)
 
 
+def test_the_type_of_a_product_behind_an_unknown_operator_is_its_weights(tmp_path: Path) -> None:
+    text = MATMULS.replace("[linear] a = MatMul (x, w)", "u = my.Op (x) [linear] a = MatMul (u, w)")
+    onnx.save(
+        parser.parse_model(text.replace('"dvmsr":1', '"dvmsr":1, "my":1')), tmp_path / "n.onnx"
+    )
+    source = open_source(Request(tmp_path / "n.onnx", plugin=False, opt=(2, 4)))
+    assert source.products(source.exported()) == ("linear",)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_file_in_another_type_than_it_says(tmp_path: Path, precision: str) -> None:
     model = parser.parse_model(MATMULS.replace("float16", "float").replace("to = 10", "to = 1"))
@@ -171,6 +181,35 @@ def test_a_file_without_operators_leaves_the_plugin_nothing_to_do(tmp_path: Path
     path = tmp_path / "net.onnx"
     onnx.save(parser.parse_model(MATMULS), path)
     with pytest.raises(UsageError, match=r"has none of dvmsr's operators, .* or add --no-plugin"):
+        open_source(Request(path))
+
+
+def test_inputs_that_tensorrt_gets() -> None:
+    """Neither weights, which old files list, nor what nothing reads; what a loop reads it does."""
+    model = parser.parse_model(
+        """<ir_version: 3, opset_import: ["":18]>
+        g (float[N,2] x, float[2,2] w, float unused, float inside, bool go) => (float[N,2] y)
+        <float[2,2] w = {1,2,3,4}> {
+            a = MatMul (x, w)
+            b = If (go) <
+                then_branch = t () => (float r) { r = Identity (inside) },
+                else_branch = e () => (float q) { q = Neg (inside) }
+            >
+            y = Mul (a, b)
+        }"""
+    )
+    found = for_tensorrt(model, plugin=False)
+    assert found.inputs == ("x", "inside", "go")
+    graph = onnx.load_from_string(found.data).graph
+    assert tuple(value.name for value in graph.input) == found.inputs
+    assert [weight.name for weight in graph.initializer] == ["w"]
+    assert (found.operators, found.plugin_layers) == (0, 0)
+
+
+def test_a_model_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvmsr.export.trt.model.LARGEST_MODEL", 100)
+    path = scan_file(tmp_path / "net.onnx")
+    with pytest.raises(IncompatibleModelError, match=r"bytes with its weights, and .* most 100"):
         open_source(Request(path))
 
 

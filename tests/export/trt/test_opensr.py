@@ -33,4 +33,4 @@ def test_whole_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert info.model["dvmsr.network"] == "satellite:sr"
     assert (info.precision, info.plugin_layers) == ("fp16", 8)
     assert info.layers["fp16"] > 500
-    assert info.profiles == {"x": InputProfile((1, 3, 10, 8), (1, 3, 20, 16), (1, 3, 64, 64))}
+    assert info.profiles == {"x": InputProfile((1, 3, 20, 8), (1, 3, 20, 16), (1, 3, 64, 64))}
