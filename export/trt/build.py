@@ -24,7 +24,7 @@ from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginIn
 from dvmsr.runtime.backends.trt.plugin_library import PluginLibrary
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice
-from dvmsr.utils.paths import IMPORT_PATH, exists
+from dvmsr.utils.paths import is_import_path
 from dvmsr.weights.registry import (
     BUNDLED_CHECKPOINTS,
     CHECKPOINTS,
@@ -130,7 +130,7 @@ def open_source(request: Request) -> Source:
         IncompatibleModelError: if it holds no network that engines are built of.
     """
     name = str(request.model)
-    if IMPORT_PATH.fullmatch(name) and not exists(request.model):
+    if is_import_path(name):
         raise UsageError(
             f"{name} is a network in PyTorch, and engines are built of ONNX files; first "
             f"`dvmsr-export onnx {name}` with --input and --dynamic, then name the file it writes"

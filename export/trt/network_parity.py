@@ -12,12 +12,11 @@ from dvmsr.export.trt.parity import PATIENCE
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.tensors import Arrays, Example, Port
 from dvmsr.runtime.backends.trt.engine_file import InputProfile, in_words
+from dvmsr.utils.arrays import random_array
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from dvmsr.runtime.backends.onnxrt.tensors import OnnxTensors
+    from dvmsr.runtime.parity.difference import ArrayDifference
 
 
 def check_finite(
@@ -70,7 +69,7 @@ def check(
         DvmsrError: if the engine does not run.
     """
     from dvmsr.runtime.backends.trt.tensors import EngineTensors
-    from dvmsr.runtime.parity.limits import GPU_RELATIVE, HALF_RELATIVE
+    from dvmsr.runtime.parity.limits import default_array_limits
 
     try:
         ours = EngineTensors(engine, trust=True)  # just built here
@@ -87,11 +86,11 @@ def check(
     found, worst = _differences(ours(**inputs), truth)
     shapes = ", ".join(f"{name} {in_words(array.shape)}" for name, array in inputs.items())
     say(f"engine against {theirs.backend} at {shapes}: {'; '.join(found)}")
-    limit = GPU_RELATIVE if ours.precision == "fp32" else HALF_RELATIVE
-    if not worst <= limit:
+    limits = default_array_limits((ours.precision, theirs.precision), on_gpu=True)
+    if broken := limits.broken(worst.relative, worst.max_abs):
         raise ParityError(
-            f"the engine was not written: it differs from {path} by {worst:.1e} of the largest "
-            f"value where {limit:g} is allowed; export it in FP32, and please report this"
+            f"the engine was not written: it differs from {path} by {broken[0]}; export it in "
+            "FP32, and please report this"
         )
 
 
@@ -111,13 +110,8 @@ def made_inputs(
         example = examples.get(name) or Example(profile.opt)
         bounds = zip(profile.min, example.shape, profile.max, strict=True)
         shape = tuple(min(max(low, size), high) for low, size, high in bounds)
-        dtype = np.dtype(port.dtype or "float32")
-        values = generator.uniform(size=shape)
-        if dtype.kind == "f":
-            values = example.low + (example.high - example.low) * values
-        else:
-            values = np.floor(example.low + (example.high - example.low + 1) * values)
-        made[name] = np.asarray(values).astype(dtype)
+        dtype = port.held or "float32"
+        made[name] = random_array(shape, dtype, generator, example.low, example.high)
     return made
 
 
@@ -136,11 +130,12 @@ def _on_processor(path: Path) -> OnnxTensors:
     return network
 
 
-def _differences(ours: Arrays, theirs: Arrays) -> tuple[list[str], float]:
-    """How far each output is from its truth, in words; the largest difference of fractions,
-    relative to the largest magnitude. Whole numbers, which may turn on a rounding, are told
-    alone."""
-    found, worst = [], 0.0
+def _differences(ours: Arrays, theirs: Arrays) -> tuple[list[str], ArrayDifference]:
+    """How far each output is from its truth, in words; the largest difference of fractions. Whole
+    numbers, which may turn on a rounding, are told alone."""
+    from dvmsr.runtime.parity.difference import ArrayDifference, measure_arrays
+
+    found, worst = [], ArrayDifference(0.0, 0.0)
     for name, truth in theirs.items():
         if ours[name].shape != truth.shape:
             raise ParityError(
@@ -150,17 +145,7 @@ def _differences(ours: Arrays, theirs: Arrays) -> tuple[list[str], float]:
         if truth.dtype.kind != "f":
             found.append(f"{name} {int((ours[name] != truth).sum())} of {truth.size} values differ")
             continue
-        difference = _relative(ours[name], truth)
-        found.append(f"{name} {difference:.1e} of the largest")
-        worst = max(worst, difference)
+        apart = measure_arrays(ours[name], truth)
+        found.append(f"{name} {apart.relative:.1e} of the largest")
+        worst = max(worst, apart, key=lambda difference: difference.relative)
     return found, worst
-
-
-def _relative(ours: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """Infinite where one of the two is not finite alone."""
-    import numpy as np
-
-    wide, true = ours.astype(np.float64), truth.astype(np.float64)
-    off = np.abs(np.where(wide == true, 0.0, wide - true)).max(initial=0.0)
-    scale = np.abs(true).max(initial=0.0)
-    return float(off / max(scale, 1e-30)) if np.isfinite(off) else np.inf
