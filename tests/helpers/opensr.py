@@ -7,6 +7,7 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -36,15 +37,28 @@ class First(nn.Module):
     def forward(self, x):
         return self.inner(x, save_attention_maps=True)[0]
 
-def sr():
-    weights = importlib.resources.files("opensr_mamba.mamba.weights") / "srmodel.pth"
+def load(file, **sizes):
     network = MambaSR(
-        img_size=128, in_chans=3, embed_dim=60, depths=[2, 2, 2, 2], d_state=16, mlp_ratio=1.5,
-        upscale=4, attention_type="sigmoid_02", upsampler="pixelshuffledirect",
-        resi_connection="1conv", operation_attention="sum",
+        img_size=128, embed_dim=60, depths=[2, 2, 2, 2], d_state=16, mlp_ratio=1.5,
+        attention_type="sigmoid_02", upsampler="pixelshuffledirect", resi_connection="1conv",
+        **sizes,
     )
+    weights = importlib.resources.files("opensr_mamba.mamba.weights") / file
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     return First(network)
+
+def sr():
+    return load("srmodel.pth", in_chans=3, upscale=4, operation_attention="sum")
+
+def fusion01():
+    return load(
+        "fusionmodel01.pth", in_chans=10, out_chans=6, upscale=1, operation_attention="prod"
+    )
+
+def fusion02():
+    return load(
+        "fusionmodel02.pth", in_chans=10, out_chans=7, upscale=1, operation_attention="sum"
+    )
 '''
 
 
@@ -56,11 +70,16 @@ def skip_without_opensr() -> None:
         pytest.skip("dvmsr has no native operators here")
 
 
-def export(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Writes `sr.onnx` into the folder."""
+def export(folder: Path, name: str, channels: int, *options: str) -> CompletedProcess[str]:
+    """Writes one of its networks, `sr`, `fusion01` or `fusion02`, as `<name>.onnx`.
+
+    Args:
+        channels: of its pictures.
+    """
     (folder / "satellite.py").write_text(FACTORY)
     command = [
         sys.executable, "-c", "from dvmsr import entry; entry.dvmsr_export()", "onnx",
-        "satellite:sr", "--input", "1x3x20x16", "--dynamic", "0:batch,2:height,3:width", *options,
+        f"satellite:{name}", "--input", f"1x{channels}x20x16",
+        "--dynamic", "0:batch,2:height,3:width", "-o", f"{name}.onnx", *options,
     ]  # fmt: skip
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)

@@ -21,7 +21,7 @@ def test_whole_with_its_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     skip_without_opensr()
     skip_without_rtx()
     monkeypatch.setenv(plugin_library.ENVIRONMENT, str(build_plugin("found").pure))
-    exported = export(tmp_path, "--no-verify", "--fp16", "-o", "sr.onnx")
+    exported = export(tmp_path, "sr", 3, "--no-verify", "--fp16")
     assert exported.returncode == 0, exported.stderr
     program = "from dvmsr import entry; entry.dvmsr_export()"
     command = [sys.executable, "-c", program, "trt", "sr.onnx", "--target", "rtx"]
