@@ -67,7 +67,8 @@ def test_products_are_known_by_whole_names(kind: str) -> None:
     check_network([scan, other], expected)
     with pytest.raises(DvmsrError, match=r"^linear would not compute in fp16"):
         check_network([scan, one, other], expected)
-    assert expected.concerns("act + linear") and expected.concerns("[mlp/out+add]")
+    for layer in ("act + linear", "[mlp/out+add]", "linear_myl3_7", "linear+linear_1"):
+        assert expected.concerns(layer)
     assert not expected.concerns("mlp/out_2") and not Expected("fp16", 1, ()).concerns("linear")
 
 
