@@ -67,10 +67,12 @@ def for_tensorrt(model: onnx.ModelProto, plugin: bool) -> Model:
 
     from dvmsr.export.onnx import bodies
     from dvmsr.export.onnx.forms import write_out_layouts
+    from dvmsr.export.trt.reshapes import take_zeros_for_sizes
 
     operators = sum(node.domain == DOMAIN for node in model.graph.node)
     bodies.detach(model)
     write_out_layouts(model.graph)
+    take_zeros_for_sizes(model)
     if plugin:
         _say_layouts(model.graph)
     else:
