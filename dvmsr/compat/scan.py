@@ -20,20 +20,28 @@ def refuse_complex(A: Tensor) -> None:
         raise NotSupportedError("a complex A is not supported: dvmsr's selective scan is real")
 
 
-def rows(name: str, tensor: Tensor) -> Tensor:
-    """B or C, (B, N, L) or (B, G, N, L), token-major: (B, L, G, N), a view.
+def groups(name: str, tensor: Tensor) -> Tensor:
+    """B or C, (B, N, L) or (B, G, N, L), with its groups: (B, G, N, L), a view.
 
     Raises:
         NotSupportedError: if it is the same for all tokens, (D, N).
     """
     if tensor.dim() == 4:
-        return tensor.permute(0, 3, 1, 2)
+        return tensor
     if tensor.dim() == 3:
-        return tensor.mT.unsqueeze(2)
+        return tensor.unsqueeze(1)
     raise NotSupportedError(
         f"{name} of shape {tuple(tensor.shape)} is not supported: "
         "dvmsr's selective scan takes one for each token, (B, N, L) or (B, G, N, L)"
     )
+
+
+def rows(name: str, tensor: Tensor) -> Tensor:
+    """The same, token-major: (B, L, G, N).
+
+    Raises: as `groups`.
+    """
+    return groups(name, tensor).permute(0, 3, 1, 2)
 
 
 def scan(
@@ -53,7 +61,7 @@ def scan(
         y (B, D, L) in the type of u, contiguous, and the last state (B, D, N).
     """
     refuse_complex(A)
-    B, C = (rows(name, t).permute(0, 2, 3, 1) for name, t in (("B", B), ("C", C)))  # (B, G, N, L)
+    B, C = groups("B", B), groups("C", C)
     wide, D, delta_bias = parameters(A, D, delta_bias, like=u)
     assert wide is not None
     softplus = bool(delta_softplus)
