@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from dvmsr import checkpoint
@@ -20,7 +21,7 @@ from dvmsr.errors import (
     UsageError,
     summary,
 )
-from dvmsr.utils.paths import IMPORT_PATH
+from dvmsr.utils.paths import IMPORT_PATH, is_file
 from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
 
 
@@ -53,6 +54,11 @@ def load(model: str) -> nn.Module:
 
 
 def _find(module: str, attribute: str) -> Any:
+    if module.endswith(".py") and is_file(Path(module)):
+        raise UsageError(
+            f"{module}:{attribute} names a file; write the module, "
+            f"{module.removesuffix('.py')}:{attribute}"
+        )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
     try:
@@ -79,8 +85,20 @@ def _find(module: str, attribute: str) -> Any:
     return found
 
 
+def refuse_script(name: str, module: nn.Module) -> None:
+    """
+    Raises:
+        IncompatibleModelError: if it is TorchScript, of which nothing can be traced.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise IncompatibleModelError(
+            f"{name} is TorchScript; give the torch.nn.Module that it was made of"
+        )
+
+
 def _make(name: str, factory: Any) -> nn.Module:
     if isinstance(factory, nn.Module):
+        refuse_script(name, factory)
         return factory
     if not callable(factory):
         raise UsageError(f"{name} cannot be called; name a function that returns the network")
@@ -97,4 +115,5 @@ def _make(name: str, factory: Any) -> nn.Module:
         raise IncompatibleModelError(
             f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
         )
+    refuse_script(f"what {name} returns", module)
     return module

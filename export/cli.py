@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dvmsr.errors import UsageError
-from dvmsr.export.network.command import export_named
+from dvmsr.export.network.command import check_checkpoint_named, export_named
 from dvmsr.export.network.export import NetworkReport
 from dvmsr.export.onnx.export import DEFAULT_OPSET, ExportReport, export_onnx
 from dvmsr.export.plugin import command as plugin_command
@@ -129,6 +129,7 @@ def onnx_command(
         )
         _print(network, as_json)
         return
+    check_checkpoint_named(source)
     refuse(source, input=inputs, inputs=inputs_file, dynamic=dynamic)
     checkpoint = Path(source)
     kind = (

@@ -67,7 +67,7 @@ MAY_IMPORT = {
     "export": "export/onnx export/network",
     "export/onnx": f"{LOW} ops model weights checkpoint networks data runtime/backends "
     "runtime/memory runtime/parity",
-    "export/network": "errors utils kernels ops networks compat export/onnx "
+    "export/network": "errors utils kernels ops weights networks compat export/onnx "
     "runtime/backends/onnxrt runtime/backends/pytorch/ports "
     "runtime/parity/difference",
     "export/plugin": "errors utils kernels runtime/backends/trt",

@@ -1,8 +1,10 @@
 """`python -m dvmsr.compat script.py ARGUMENTS` or `python -m dvmsr.compat -m module ARGUMENTS`:
 runs it as `python` would, with the stand-ins of `dvmsr.compat` in place."""
 
+import importlib.util
 import runpy
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import TracebackType
 
@@ -26,10 +28,36 @@ def main(arguments: list[str]) -> None:
     install()
     sys.excepthook = _show_without_us
     if as_module:
+        if reason := _not_to_be_run(sys.argv[0]):
+            sys.exit(_usage_error(reason))
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:
         sys.path[0] = str(script.resolve().parent)
         runpy.run_path(str(script), run_name="__main__")
+
+
+def _not_to_be_run(module: str) -> str:
+    """Why there is no such module to be run; empty if there is. What the packages above it raise
+    when they are imported is raised."""
+    if module.endswith(".py") and Path(module).exists():
+        return f"{module} is a file; leave out -m, or write {module.removesuffix('.py')}"
+    if not all(part.isidentifier() for part in module.split(".")):
+        return f"{module} is no name of a module; write it with dots, as in package.module"
+    spec = _find(module)
+    if spec is None:
+        return f"there is no module {module}; check the name"
+    if spec.submodule_search_locations is not None and _find(f"{module}.__main__") is None:
+        return f"{module} is a package without a __main__; name one of its modules"
+    return ""
+
+
+def _find(module: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(module)
+    except ModuleNotFoundError as error:
+        if f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
 def _usage_error(message: str) -> int:

@@ -57,6 +57,7 @@ _temporary: set[Path] = set()
 _words: list[Callable[[], None]] = []
 _children: set[subprocess.Popen[Any]] = set()
 _patient = 0
+_hasty = 0
 _watch: _Watch | None = None
 
 
@@ -132,6 +133,23 @@ def patience() -> Iterator[None]:
         yield
     finally:
         _patient -= 1
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """A first signal ends the process wherever it is: nothing in the block is half done but
+    `temporary` files.
+
+    Raises:
+        Ended: if a signal has come before.
+    """
+    global _hasty
+    _hasty += 1
+    try:
+        check()
+        yield
+    finally:
+        _hasty -= 1
 
 
 @contextmanager
@@ -253,6 +271,8 @@ class _Watch:
                     first, self.told = now, self.told or number
                     for process in list(_children):
                         _kill(process, signal.SIGTERM)
+                    if _hasty and not _patient:
+                        self._end()
                 elif now - first > _SAME:
                     self._end()
             if not ready and not _patient:

@@ -92,12 +92,14 @@ def export_network(
     import torch
 
     from dvmsr.export.network.inputs import Inputs, check_names
+    from dvmsr.networks import refuse_script
     from dvmsr.runtime.backends.pytorch.ports import parameters
 
     path = Path(path)
     check(path, opset, overwrite)
     if precision not in PRECISIONS:
         raise UsageError(f"the precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    refuse_script("the network", module)
     if isinstance(example_inputs, torch.Tensor):
         raise UsageError("example_inputs is a tensor; give a tuple of tensors, or them by name")
     if not isinstance(example_inputs, Mapping):
@@ -112,9 +114,19 @@ def export_network(
     for name, tensor in example_inputs.items():
         if not isinstance(tensor, torch.Tensor):
             raise UsageError(f"the example input {name} is a {type(tensor).__name__}, no tensor")
-    inputs = Inputs(dict(example_inputs), described)
+        if tensor.device.type != "cpu":
+            raise UsageError(
+                f"the example input {name} is on {tensor.device}; networks are exported on the "
+                "CPU: call .cpu() on it and on the network"
+            )
+    inputs = Inputs({name: t.detach() for name, t in example_inputs.items()}, described)
     check_names(module, inputs)
     for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if weight.device.type != "cpu":
+            raise UsageError(
+                f"the network's {name} is on {weight.device}; networks are exported on the CPU: "
+                "call .cpu() on it first"
+            )
         if weight.is_floating_point() and weight.dtype != torch.float32:
             raise UsageError(
                 f"the network's {name} is {weight.dtype}; networks are exported in FP32: call "
@@ -142,7 +154,8 @@ def _write(
     from dvmsr.export.network.capture import capture
     from dvmsr.export.network.half import to_half
     from dvmsr.export.network.outputs import flatten
-    from dvmsr.export.network.verify import find_truths
+    from dvmsr.export.network.rounding import Exact
+    from dvmsr.export.network.verify import find_truths, outputs_of
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
 
@@ -150,7 +163,7 @@ def _write(
     with torch.inference_mode():
         copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
         names = list(flatten(module(**copies)))
-    annotated = capture(module, inputs, names, opset, progress)
+    annotated, decisions = capture(module, inputs, names, opset, progress)
     if precision == "fp16":
         to_half(annotated)
     bodies.attach(annotated)
@@ -160,11 +173,14 @@ def _write(
     _describe(model, inputs, source, precision)
     data = model.SerializeToString()
     checks: list[Check] = []
+    exact = Exact(module, outputs_of)
     with replacing(path, overwrite) as temporary:
         progress(f"writing {path}: {precision}, opset {opset}, {len(data):,} bytes")
         temporary.write_bytes(data)
         if verify:
-            checks = verify_file(temporary, str(path), annotated, truths, progress, precision)
+            checks = verify_file(
+                *(temporary, str(path), annotated, truths, decisions, exact, progress, precision)
+            )
     return NetworkReport(
         path=str(path),
         sha256=hashlib.sha256(data).hexdigest(),

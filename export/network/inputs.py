@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.backends.pytorch.ports import parameters, takes_any_name
-from dvmsr.utils.arrays import parse_arrays, read_arrays
+from dvmsr.utils.arrays import TYPES, parse_arrays, read_arrays
 
 _AXIS = re.compile(r"(?P<axis>\d+)(?::(?P<name>[^\W\d]\w*))?")
+_TAKEN = (*TYPES, "int16", "int8", "uint8")
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,16 @@ class Inputs:
     """Per input the name of each axis whose size may change; axes of one name change together."""
 
     def __post_init__(self) -> None:
+        for name, tensor in self.tensors.items():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            if kind not in _TAKEN:
+                remedy = " as float32" if "float" in kind else ""
+                raise UsageError(
+                    f"the example input {name} is {kind}; give it{remedy}: an input is one of "
+                    f"{', '.join(_TAKEN)}"
+                )
+            if not tensor.numel():
+                raise UsageError(f"the example input {name} is empty; give it elements")
         sizes: dict[str, int] = {}
         for name, axes in self.dynamic.items():
             if name not in self.tensors:

@@ -1,7 +1,7 @@
 """An exported network against the one in PyTorch, at every size that it promises."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from dvmsr.errors import (
     UsageError,
     summary,
 )
-from dvmsr.export.network.capture import frame_of, line_of
+from dvmsr.export.network.decisions import Decision, fixed_at
 from dvmsr.export.network.inputs import Inputs
+from dvmsr.export.network.lines import line_in, line_of
+from dvmsr.export.network.missing import StableSort
 from dvmsr.export.network.outputs import flatten
+from dvmsr.export.network.randomness import Draws
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for
@@ -29,6 +32,11 @@ from dvmsr.utils.threads import bounded
 
 LIMITS = {"fp32": 1e-5, "fp16": 1e-2}
 """Largest difference relative to the largest magnitude of an output, by the file's precision."""
+ROUNDING = 4.0
+"""Or, of a file in FP32, as many times what PyTorch itself in FP32 is from FP64, the file being as
+near to that."""
+MOST_ROUNDING = 1e-2
+"""A network that is further off by itself computes nothing that could be compared."""
 SIZES = 3
 """So many sizes of each dynamic axis are tried, and two of one that is called batch."""
 _CANDIDATES = (2.0, 0.5, 1.5, 0.75, 1.25, 3.0, 0.25, 4.0)
@@ -51,11 +59,15 @@ class Check:
     """Of the dynamic axes."""
     difference: float
     """The largest of any output, relative to the largest magnitude of that output."""
+    rounding: float | None = None
+    """How far PyTorch in FP32 is from FP64, where that is what the difference comes from."""
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name} {size}" for name, size in self.sizes.items())
+        own = "" if self.rounding is None else f"; PyTorch is {self.rounding:.1e} from FP64 itself"
         return (
-            f"{self.backend}{f' at {sizes}' if sizes else ''}: {self.difference:.1e} of the largest"
+            f"{self.backend}{f' at {sizes}' if sizes else ''}: {self.difference:.1e} of the "
+            f"largest{own}"
         )
 
 
@@ -64,6 +76,8 @@ def verify(
     name: str,
     annotated: onnx.ModelProto,
     truths: Truths,
+    decisions: Sequence[Decision],
+    exact: Callable[[Mapping[str, Tensor]], Arrays | None],
     progress: Callable[[str], None],
     precision: str = "fp32",
 ) -> list[Check]:
@@ -73,14 +87,18 @@ def verify(
     Args:
         name: what messages call the file.
         annotated: the same graph whose nodes still tell the line that they came from.
+        decisions: what the network decided by sizes, which explains a difference.
+        exact: the network's outputs in FP64, asked for where a file in FP32 is further off
+            than `LIMITS` allow.
 
     Raises:
-        ParityError: if an output differs by more than `LIMITS` allow.
+        ParityError: if an output differs by more than that.
         IncompatibleModelError: if the file fails at a size that PyTorch takes.
         DvmsrError: if dvmsr was built without its native operators.
     """
     if cpu.library_path() is None:
         raise DvmsrError(f"an export is verified with dvmsr's native operators; {cpu.REMEDY}")
+    example = next(iter(truths))
     smallest = min(truths, key=lambda sizes: math.prod(dict(sizes).values()))
     found = []
     limit = LIMITS[precision]
@@ -89,26 +107,55 @@ def verify(
         for sizes, (given, expected) in truths.items():
             if backend == "portable" and sizes != smallest:
                 continue
-            actual = _run(session, annotated, given, dict(sizes))
-            check = Check(backend, dict(sizes), _difference(actual, expected))
+            actual = _run(session, annotated, given, dict(sizes), decisions)
+            difference = _difference(actual, expected)
+            rounding = None
+            if not difference <= limit and precision == "fp32":
+                rounding = _rounding(actual, expected, exact(given))
+            check = Check(backend, dict(sizes), difference, rounding)
             progress(str(check))
             if [a.shape for a in actual] != [e.shape for e in expected]:
                 raise IncompatibleModelError(
-                    f"the graph gives outputs of other shapes than PyTorch at {_words(sizes)}: a "
-                    "size is fixed in the network, as int(a / b) and branches on sizes do it; "
-                    "compute with // and tensor sizes"
+                    f"the graph gives outputs of other shapes than PyTorch at {_words(sizes)}: "
+                    f"{_cause(decisions)}"
                 )
-            if not check.difference <= limit:
-                cause = "a branch on sizes may be fixed in it"
+            if not difference <= limit and rounding is None:
                 if precision == "fp16":
                     cause = "half precision may not hold its values: export it in FP32"
+                else:
+                    cause = _cause(decisions) if sizes != example else _OTHERWISE
                 raise ParityError(
                     f"{name} differs from PyTorch by {check.difference:.1e} of the largest value "
-                    f"({backend}, {_words(sizes)}) where {limit:g} is allowed; it was "
-                    f"not written: {cause}"
+                    f"({backend}, {_words(sizes)}) where {limit:g} is allowed, so it was not "
+                    f"written: {cause}"
                 )
             found.append(check)
     return found
+
+
+def _rounding(actual: Arrays, expected: Arrays, exact: Arrays | None) -> float | None:
+    """How far PyTorch is from FP64, if the file is hardly further."""
+    if exact is None:
+        return None
+    own = _difference(expected, exact)
+    return own if own < MOST_ROUNDING and _difference(actual, exact) <= ROUNDING * own else None
+
+
+_OTHERWISE = "an operator computes otherwise there; try another --opset"
+
+
+def _cause(decisions: Sequence[Decision]) -> str:
+    """What may make a graph wrong at other sizes than it was made with, and the remedy."""
+    branches = list(dict.fromkeys(decision.line for decision in decisions if not decision.fixes))
+    if place := fixed_at(decisions):
+        return f"a size is fixed{place}; compute there with // and sizes as they are, without int()"
+    if branches:
+        return (
+            f"the network decides by sizes at {' and '.join(branches[:2])}, and a file holds one "
+            "branch; do what is right for every size, such as padding by 0, or give an example of "
+            "the other branch"
+        )
+    return "a size is fixed in the network, as constants do it; compute with // and tensor sizes"
 
 
 def _words(sizes: tuple[tuple[str, int], ...]) -> str:
@@ -130,11 +177,11 @@ def find_truths(
     found: Truths = {}
     base = inputs.axes
     try:
-        outputs = _outputs(module, inputs.tensors)
+        outputs = outputs_of(module, inputs.tensors)
     except DvmsrError:
         raise
     except Exception as error:
-        place = frame_of(error.__traceback__)
+        place = line_in(error.__traceback__)
         raise UsageError(
             f"the network fails on its example inputs{f' at {place}' if place else ''} "
             f"({summary(error)}); give inputs of the sizes and types that it takes"
@@ -144,12 +191,23 @@ def find_truths(
             "the network's output for the example is not finite, so no file can be compared with "
             "it; give an example for which it is"
         )
-    again = _outputs(module, inputs.tensors)
+    sorts = StableSort()
+    with Draws() as draws:
+        again = outputs_of(module, inputs.tensors, sorts)
+    if draws.lines:
+        raise IncompatibleModelError(
+            f"the network draws random numbers at {draws.lines[0]}, which a file does otherwise; "
+            "take that out for inference"
+        )
     if (off := _difference(again, outputs)) > 1e-6:
         raise IncompatibleModelError(
-            f"the network's own output differs by {off:.1e} from run to run: it draws random "
-            "numbers or changes its own state, so no file can be compared with it; take that out "
-            "for inference"
+            f"the network's own output differs by {off:.1e} from run to run: it changes its own "
+            "state, so no file can be compared with it; take that out for inference"
+        )
+    for line in dict.fromkeys(sorts.lines):
+        progress(
+            f"the network leaves the order of equal values open at {line}: the file keeps it, as "
+            "PyTorch does with stable=True"
         )
     found[tuple(base.items())] = inputs.tensors, outputs
     if not several:
@@ -164,7 +222,7 @@ def find_truths(
             sizes = {**base, label: candidate}
             given = inputs.resized(sizes)
             try:
-                outputs = _outputs(module, given)
+                outputs = outputs_of(module, given)
             except Exception as error:
                 progress(f"left out {label} {candidate}: PyTorch fails there ({summary(error)})")
                 continue
@@ -181,7 +239,7 @@ def find_truths(
         given = inputs.resized(others)
         together = tuple({**base, **others}.items())
         try:
-            found[together] = given, _outputs(module, given)
+            found[together] = given, outputs_of(module, given)
         except Exception as error:
             progress(f"left out {_words(together)}: PyTorch fails there ({summary(error)})")
     return found
@@ -197,8 +255,11 @@ def _sizes_like(size: int) -> Iterator[int]:
             yield candidate
 
 
-def _outputs(module: nn.Module, given: Mapping[str, Tensor]) -> Arrays:
-    with torch.inference_mode():
+def outputs_of(
+    module: nn.Module, given: Mapping[str, Tensor], sorts: StableSort | None = None
+) -> Arrays:
+    """What the network returns, in the order of `flatten`."""
+    with torch.no_grad(), sorts or StableSort():
         tensors = flatten(module(**{name: tensor.clone() for name, tensor in given.items()}))
     return [tensor.detach().cpu().numpy() for tensor in tensors.values()]
 
@@ -218,6 +279,7 @@ def _run(
     annotated: onnx.ModelProto,
     given: Mapping[str, Tensor],
     sizes: Mapping[str, int],
+    decisions: Sequence[Decision],
 ) -> Arrays:
     halves = {value.name: value.type == "tensor(float16)" for value in session.get_inputs()}
     feeds = {  # none that the network does not use
@@ -240,8 +302,7 @@ def _run(
                 else f": {summary(error)}"
             )
             + (f" from {place}" if place else "")
-            + "; a size is fixed there, as int(a / b) and constants do it: compute with // and "
-            "tensor sizes"
+            + f": {_cause(decisions)}"
         ) from None
 
 

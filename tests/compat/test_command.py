@@ -72,12 +72,32 @@ def test_a_traceback_begins_in_the_script(folder: Path) -> None:
         (["-m"], "usage:"),
         (["-x", "train.py"], "usage:"),
         (["nowhere.py"], "nowhere.py does not exist"),
+        (["-m", "nowhere"], "there is no module nowhere; check the name"),
+        (["-m", "nowhere.train"], "there is no module nowhere.train; check the name"),
+        (["-m", "json.nowhere"], "there is no module json.nowhere; check the name"),
+        (["-m", "mamba_ssm.nowhere"], "there is no module mamba_ssm.nowhere; check the name"),
+        (["-m", "scripts/train.py"], "scripts/train.py is a file; leave out -m"),
+        (["-m", "scripts/train"], "scripts/train is no name of a module"),
+        (["-m", "scripts"], "scripts is a package without a __main__; name one of its modules"),
     ],
-    ids=["nothing", "no_module", "option", "no_file"],
+    ids=[
+        "nothing",
+        "no_module_named",
+        "option",
+        "no_file",
+        "no_module",
+        "no_package",
+        "no_submodule",
+        "none_of_a_stand_in",
+        "file",
+        "path",
+        "package",
+    ],
 )
 @pytest.mark.slow
 def test_bad_usage(folder: Path, words: list[str], sentence: str) -> None:
     done = run(folder, *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stderr

@@ -156,3 +156,55 @@ def test_help_is_light_and_shows_examples() -> None:
     assert result.returncode == 0, result.stderr
     assert "dvmsr-export onnx student\n" in result.stdout
     assert result.stdout.rstrip().endswith("[]")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bad:", "bad: is no import path; write package.module:factory in Python's names"),
+        (":f", ":f is no import path"),
+        ("folder/own:net", "folder/own:net is no import path"),
+        ("own::net", "own::net is no import path"),
+        ("own.py:net", "own.py:net names a file; write the module, own:net"),
+        ("own", "no checkpoint named own; there is student"),
+        ("own.onnx", "own.onnx is no checkpoint"),
+        ("own:other", "own has no other; name a factory that it has"),
+        ("own:script", "what own:script returns is TorchScript; give the torch.nn.Module"),
+    ],
+)
+def test_what_is_wrong_with_an_import_path(
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    message: str,
+) -> None:
+    Path("own.py").write_text(
+        "import torch\nprint('hello')\n"
+        "def script(): return torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2))\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code = run(monkeypatch, "onnx", name, "--input", "1x2")
+    sys.modules.pop("own", None)
+    assert code == (5 if "script" in name else 2)
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err.splitlines()[-1].startswith(f"error: {message}")
+    assert "Traceback" not in streams.err
+
+
+def test_what_a_network_prints_is_no_result(
+    source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("chatty_of_a_test.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def forward(self, x):\n        print('here'); return x * 2\n"
+        "def net():\n    print('made'); return Net()\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    options = ["--input", "1x2", "--no-verify", "--json"]
+    assert run(monkeypatch, "onnx", "chatty_of_a_test:net", *options) == 0
+    streams = capsys.readouterr()
+    assert json.loads(streams.out)["path"] == "net.onnx"
+    assert "made" in streams.err and "here" in streams.err

@@ -162,6 +162,20 @@ def test_signals_of_a_closing_terminal_are_one(tmp_path: Path) -> None:
     assert process.returncode in (128 + signal.SIGHUP, 128 + signal.SIGTERM)
 
 
+@pytest.mark.parametrize("wait", [name for name in WAITS if name != "a reader that has stopped"])
+def test_where_nothing_is_half_done_a_first_signal_ends_at_once(tmp_path: Path, wait: str) -> None:
+    body = f"""
+    with replacing(Path("p.png"), False) as path, signals.at_once():
+        path.write_bytes(b"half")
+        ready()
+{textwrap.indent(WAITS[wait], " " * 8)}
+    """
+    _, err, seconds = ended(started(body, tmp_path), "SIGINT")
+    assert err == "interrupted\n"
+    assert seconds < signals.GRACE / 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_patience_lets_work_come_to_its_end(tmp_path: Path) -> None:
     body = f"""

@@ -53,3 +53,48 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("no arrays")
     with pytest.raises(DvmsrError, match=r"text\.npz is no \.npz file with arrays"):
         parse_inputs(networks.gated(), [], tmp_path / "text.npz")
+
+
+def saved(folder: Path, **arrays: object) -> Path:
+    np.savez(folder / "a.npz", **arrays)  # type: ignore[arg-type]
+    return folder / "a.npz"
+
+
+BAD_ARRAYS: dict[str, tuple[object, str]] = {
+    "objects": (np.array([None, {}], object), r"tokens in .*a\.npz holds Python objects; give"),
+    "text": (np.array(["a", "b"]), r"tokens in .*a\.npz holds text; give an array of numbers"),
+    "records": (np.zeros(2, "i4,f4"), r"tokens in .*a\.npz holds no numbers; give"),
+    "long": (np.zeros(2, np.longdouble), r"is float\d+; give it in a type that PyTorch has"),
+    "double": (
+        np.zeros((1, 2)),
+        r"input tokens is float64; give it as float32: an input is",
+    ),
+    "complex": (np.zeros(2, np.complex64), r"input tokens is complex64; give it: an input is one"),
+    "unsigned": (np.zeros(2, np.uint32), r"input tokens is uint32; give it: an input is one of"),
+    "empty": (np.zeros((0, 2), np.float32), "input tokens is empty"),
+}
+
+
+@pytest.mark.parametrize(("array", "message"), BAD_ARRAYS.values(), ids=BAD_ARRAYS)
+def test_bad_arrays(tmp_path: Path, array: object, message: str) -> None:
+    with pytest.raises(DvmsrError, match=message) as caught:
+        parse_inputs(networks.gated(), [], saved(tmp_path, tokens=array))
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_names_and_single_arrays(tmp_path: Path) -> None:
+    x = np.zeros((1, 2, 8), np.float32)
+    with pytest.raises(DvmsrError, match=r"a\.npz holds token, which is no .*it takes tokens, sc"):
+        parse_inputs(networks.gated(), [], saved(tmp_path, tokens=x, token=x))
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DvmsrError, match=r"x\.npy is a single array without a name; write it"):
+        parse_inputs(networks.gated(), [], tmp_path / "x.npy")
+    with pytest.raises(DvmsrError, match="is a folder; name a file"):
+        parse_inputs(networks.gated(), [], tmp_path)
+
+
+def test_arrays_of_other_byte_orders_and_strides_are_the_same(tmp_path: Path) -> None:
+    x = np.arange(6, dtype=">f4").reshape(1, 2, 3)[:, ::-1]
+    found = parse_inputs(networks.gated(), [], saved(tmp_path, tokens=x)).tensors["tokens"]
+    np.testing.assert_array_equal(found.numpy(), x)
