@@ -15,8 +15,8 @@ DEV := $(VENV)/.dev-$(KIND)
 # For tests alone: Ray, OpenVINO, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
 OPTIONAL := ray,openvino,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
-# A network of others with its weights, for tests alone; mamba-ssm, which it asks for, it does without.
-OTHERS := opensr-mamba==0.0.1
+# Networks of others, one with its weights, for tests alone; mamba-ssm, which they ask for, they do without.
+OTHERS := opensr-mamba==0.0.1 mambapy==1.2.0
 
 .PHONY: demo test quick proof bundled lint check clean
 .NOTPARALLEL:
