@@ -6,10 +6,14 @@ such a module itself.
 """
 
 import importlib
+import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,7 +33,8 @@ def load(model: str) -> nn.Module:
     """A network in eval mode whose weights need no gradients.
 
     What an import path names is looked for among the installed packages, then in the current
-    folder, and runs where its weights lie, in their type.
+    folder, and runs where its weights lie, in their type. Weights that it draws at random are the
+    same every time, so that one command can be held to what another has made of the network.
 
     Raises:
         UsageError: if there is no such model, file, module or attribute.
@@ -44,13 +49,29 @@ def load(model: str) -> nn.Module:
     elif model in BUNDLED_CHECKPOINTS:
         module = checkpoint.load(find_checkpoint(model))
     elif match := IMPORT_PATH.fullmatch(model):
-        module = _make(model, _find(*match.groups()))
+        with _same_random_numbers():
+            module = _make(model, _find(*match.groups()))
     else:
         raise UsageError(
             f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
             f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
         )
     return module.eval().requires_grad_(False)
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Random numbers on the CPU that are the same in each process; those of the caller go on."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            random.seed(0)
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _find(module: str, attribute: str) -> Any:
@@ -64,16 +85,12 @@ def _find(module: str, attribute: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if not str(error).startswith("No module named"):  # a stand-in says what it lacks
-            raise IncompatibleModelError(f"{module} cannot be imported: {error}") from None
-        if f"{module}.".startswith(f"{error.name}."):
+        if _lacks_package(error) and f"{module}.".startswith(f"{error.name}."):
             raise UsageError(
                 f"there is no module {error.name}, neither installed nor in the current folder; "
                 "check the name"
             ) from None
-        raise MissingComponentError(
-            f"{module} needs the package {error.name}; install it"
-        ) from None
+        raise _missing(module, error) from None
     except DvmsrError:
         raise
     except (Exception, SystemExit) as error:
@@ -83,6 +100,24 @@ def _find(module: str, attribute: str) -> Any:
             raise UsageError(f"{module} has no {attribute}; name a factory that it has")
         found = getattr(found, name)
     return found
+
+
+def _lacks_package(error: ModuleNotFoundError) -> bool:
+    """Whether Python says it; a stand-in says what it lacks in words of its own."""
+    return str(error).startswith("No module named")
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> DvmsrError:
+    """What to say of a module that the network, or what makes it, imports and that is not there."""
+    if not _lacks_package(error):
+        return IncompatibleModelError(f"{name} cannot be imported: {error}")
+    package, _, inner = (error.name or "").partition(".")
+    if inner and package in sys.modules:
+        return MissingComponentError(
+            f"{name} needs {error.name}, which the {package} that is here lacks; install another "
+            "version of it"
+        )
+    return MissingComponentError(f"{name} needs the package {error.name}; install it")
 
 
 def refuse_script(name: str, module: nn.Module) -> None:
@@ -106,6 +141,8 @@ def _make(name: str, factory: Any) -> nn.Module:
         module = factory()
     except (MemoryError, DvmsrError):
         raise
+    except ModuleNotFoundError as error:
+        raise _missing(name, error) from None
     except (Exception, SystemExit) as error:
         raise DvmsrError(
             f"{name} failed ({summary(error)}); it must return the network without being given "

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +36,13 @@ def needy(weights): return Twice()
 def failing(): raise FileNotFoundError("weights.pth is not here\\nat all")
 def leaving(): raise SystemExit
 def number(): return 3
+def needing(): import no_such_package_at_all.part
+def outdated(): import json.no_such_part
+def drawn():
+    import random, numpy
+    net = nn.Linear(3, 3)
+    net.more = nn.Parameter(torch.tensor([random.random(), numpy.random.random()]))
+    return net
 ready = Twice()
 constant = 3
 """
@@ -73,6 +82,16 @@ def test_import_paths(networks: str, attribute: str) -> None:
     assert gradient[0, 0, 0] == 2 and gradient.count_nonzero() == 1
 
 
+def test_weights_drawn_at_random_are_the_same_every_time(networks: str) -> None:
+    """Or `dvmsr parity` would refuse the file that `dvmsr-export onnx` wrote of the same name."""
+    first = load(f"{networks}:drawn").state_dict()
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    again = load(f"{networks}:drawn").state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first) and first["more"].all()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
+
+
 def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
     model = DVMSR(DVMSRConfig(channels=8, depths=(1,), state=2, scale=3)).eval()
     checkpoint.save(model, tmp_path / "small.safetensors")
@@ -108,6 +127,8 @@ def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
         ("broken_of_a_test:make", DvmsrError, "cannot be imported (SyntaxError: "),
         ("raising_of_a_test:make", DvmsrError, "cannot be imported (ValueError: no luck)"),
         ("needing_of_a_test:make", MissingComponentError, "needs the package no_such_package"),
+        ("networks_of_a_test:needing", MissingComponentError, "needs the package no_such_package"),
+        ("networks_of_a_test:outdated", MissingComponentError, "needs json.no_such_part, which"),
     ],
 )
 def test_refusals(networks: str, name: str, kind: type[DvmsrError], message: str) -> None:
