@@ -31,7 +31,7 @@ def takes_any_name(module: nn.Module) -> bool:
 
 def flatten(returned: Any) -> dict[str, Tensor]:
     """A tensor is `output`; those of a sequence are `output_0` and so on, those of a mapping have
-    its keys.
+    its keys, `key_0` and so on where one holds several; None is left out.
 
     Raises:
         IncompatibleModelError: if there is none, something among it is no tensor, or two have one
@@ -39,11 +39,12 @@ def flatten(returned: Any) -> dict[str, Tensor]:
     """
     if isinstance(returned, Tensor):
         named = [("output", returned)]
-    elif isinstance(returned, Mapping) and all(isinstance(v, Tensor) for v in returned.values()):
-        named = [(str(key), value) for key, value in returned.items()]
+    elif isinstance(returned, Mapping):
+        named = []
+        for key, value in returned.items():
+            named += [(str(key), value)] if isinstance(value, Tensor) else _numbered(key, value)
     else:
-        leaves = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
-        named = [(f"output_{i}", leaf) for i, leaf in enumerate(leaves)]
+        named = _numbered("output", returned)
     if not named:
         raise IncompatibleModelError("the network returns no tensor; return its results")
     for _, value in named:
@@ -58,3 +59,8 @@ def flatten(returned: Any) -> dict[str, Tensor]:
             "each a name of its own"
         )
     return found
+
+
+def _numbered(name: object, returned: Any) -> list[tuple[str, Any]]:
+    leaves = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
+    return [(f"{name}_{i}", leaf) for i, leaf in enumerate(leaves)]

@@ -21,7 +21,7 @@ X = torch.ones(2)
         ((X, None, [X, (X,)]), ["output_0", "output_1", "output_2"]),
         (OrderedDict(b=X, a=X), ["b", "a"]),
         ({1: X, "two": X}, ["1", "two"]),
-        ({"a": X, "b": [X, X], "c": None}, ["output_0", "output_1", "output_2"]),
+        ({"a": X, "b": [X, X], "c": None}, ["a", "b_0", "b_1"]),
     ],
 )
 def test_names(returned: Any, names: list[str]) -> None:

@@ -30,7 +30,7 @@ def test_what_may_be_given_by_name() -> None:
         (X, ["output"]),
         ((X, None, [X, (X,)]), ["output_0", "output_1", "output_2"]),
         ({1: X.bfloat16(), "two": X + 1j}, ["1", "two"]),
-        ({"a": X, "b": [X, X], "c": None}, ["output_0", "output_1", "output_2"]),
+        ({"a": X, "b": [X, X], "c": None}, ["a", "b_0", "b_1"]),
     ],
 )
 def test_names_of_outputs(returned: Any, names: list[str]) -> None:
