@@ -14,7 +14,7 @@ Facts = dict[str, Any]
 """JSON-ready."""
 _STAND_INS = "dvmsr.compat"
 _ITSELF = "(itself)"
-_HEADINGS = {"parameters_by_module": "  by module", "stand_ins": "stand-ins"}
+_HEADINGS = {"parameters_by_module": "  by module", "stand_ins": "modules of stand-ins"}
 
 
 def of_file(path: Path) -> Facts | None:
