@@ -12,11 +12,16 @@ from dvmsr.compat.stand_ins import install
 
 USAGE = "usage: python -m dvmsr.compat script.py ARGUMENTS, or -m module ARGUMENTS"
 
+EXAMPLES = """
+Examples:
+  python -m dvmsr.compat train.py --epochs 2
+  python -m dvmsr.compat -m package.train"""
+
 
 def main(arguments: list[str]) -> None:
     """Ends as the script ends; exit code 2 where none is named or found."""
     if arguments[:1] in (["-h"], ["--help"]):
-        print(f"{USAGE}\n\n{__doc__}")
+        print(f"{USAGE}\n\n{__doc__}\n{EXAMPLES}")
         return
     as_module = arguments[:1] == ["-m"]
     sys.argv = arguments[as_module:]
@@ -25,6 +30,8 @@ def main(arguments: list[str]) -> None:
     script = Path(sys.argv[0])
     if not as_module and not script.exists():
         sys.exit(_usage_error(f"{script} does not exist; check the path"))
+    if not as_module and script.is_dir() and not (script / "__main__.py").exists():
+        sys.exit(_usage_error(f"{script} is a folder without a __main__.py; name a script in it"))
     install()
     sys.excepthook = _show_without_us
     if as_module:
