@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,30 @@ def test_links_paths_and_modules_exist(path: Path) -> None:
     missing += [name for name in _PATH.findall(text) if not list(REPOSITORY.glob(name))]
     missing += [name for name in _MODULE.findall(text) if not _is_module_or_in_one(name)]
     assert not [name for name in missing if name not in BUILT]
+
+
+def test_what_is_written_for_a_repository_makes_its_imports_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines of docs/networks.md, with a network that imports as MambaIR's and Vim's do."""
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/networks.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "basicsr/archs").mkdir(parents=True)
+    (tmp_path / "basicsr/__init__.py").write_text("import cv2_that_is_not_here")
+    (tmp_path / "basicsr/archs/some_arch.py").write_text(
+        "from timm.models.layers import DropPath, lecun_normal_, to_2tuple, trunc_normal_\n"
+        "from timm.models.registry import register_model\n"
+        "from timm.models.vision_transformer import VisionTransformer, _cfg, _load_weights\n"
+        "sizes = to_2tuple(3), to_2tuple((4, 5))\n"
+    )
+    before = dict(sys.modules)
+    try:
+        exec(next(block for block in blocks if "def stand_in(" in block), {})
+        assert importlib.import_module("basicsr.archs.some_arch").sizes == ((3, 3), (4, 5))
+    finally:
+        for name in sys.modules.keys() - before.keys():
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def _is_module_or_in_one(name: str) -> bool:
