@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export.trt import network_parity, shapes
@@ -14,6 +12,7 @@ from dvmsr.export.trt.model import LARGEST_TENSOR, load
 from dvmsr.export.trt.request import Request
 from dvmsr.export.trt.source import Profiles, Say, Source
 from dvmsr.export.trt.tensor_sizes import largest
+from dvmsr.runtime.backends.examples import read_shapes
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 from dvmsr.runtime.backends.trt.engine_file import NETWORK, PRECISIONS, InputProfile, in_words
 
@@ -69,8 +68,8 @@ class NetworkSource(Source):
             )
         declared = _declared(path, self._model.graph)
         examples = {
-            name: tuple(shape)
-            for name, shape in self._told("dvmsr.example").items()
+            name: shape
+            for name, shape in read_shapes(path, self._metadata).items()
             if len(shape) == len(declared.get(name, ()))
         }
         self._profiles, self._assumed = shapes.profiles(path, declared, examples, request.sizes)
@@ -129,18 +128,6 @@ class NetworkSource(Source):
                 f"{self.path} has a tensor of {values:,} values, {tensor}, where its inputs are "
                 f"{inputs}, and TensorRT takes {LARGEST_TENSOR:,}; choose a smaller --max"
             )
-
-    def _told(self, key: str) -> dict[str, list[int]]:
-        """A property that `dvmsr-export onnx` wrote; empty where it did not."""
-        with suppress(ValueError):
-            told = json.loads(self._metadata.get(key, "{}"))
-            if isinstance(told, dict) and all(_are_numbers(entry) for entry in told.values()):
-                return told
-        raise IncompatibleModelError(f"{self.path} has a damaged {key}; export it again")
-
-
-def _are_numbers(entry: Any) -> bool:
-    return isinstance(entry, list) and all(type(number) in (int, float) for number in entry)
 
 
 def _is_former(node: onnx.NodeProto) -> bool:

@@ -14,6 +14,8 @@ from dvmsr.errors import UsageError
 Arrays = dict[str, NDArray[Any]]
 """By the names of inputs or outputs."""
 
+PRECISIONS = ("fp32", "fp16", "bf16", "fp64")
+
 
 @dataclass(frozen=True)
 class Port:
@@ -59,7 +61,7 @@ class TensorNetwork(ABC):
     backend: str
     """`native`, `portable`, `cuda`, `torch` or `tensorrt`."""
     precision: str
-    """Type of the activations: `fp32`, `fp16`, `bf16` or `fp64`."""
+    """Type of the activations, one of `PRECISIONS`."""
     inputs: dict[str, Port]
     takes_any_name: bool = False
     """Whether it takes further inputs by any name."""

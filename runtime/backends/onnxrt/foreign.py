@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from dvmsr.data.natural_image import USUAL_SHAPE, natural_image
 from dvmsr.errors import DvmsrError, IncompatibleModelError
 from dvmsr.runtime.backends.base import Enlarger
+from dvmsr.runtime.backends.examples import read_shapes
 from dvmsr.runtime.backends.onnxrt.network import DTYPES, open_on, options_for, run_session
 from dvmsr.runtime.backends.onnxrt.onnx_file import check_bodies, check_operators, read_facts
-from dvmsr.runtime.backends.onnxrt.tensors import read_examples
 from dvmsr.utils.paths import check_encodable
 from dvmsr.weights.registry import PEAKS
 
@@ -123,8 +123,8 @@ class ForeignNetwork(Enlarger):
     def _sample_size(self, metadata: dict[str, str]) -> tuple[int, int]:
         """Height and width that the network takes: of an exported file, multiples of those of the
         example that it was made with, as networks with windows take them alone."""
-        example = read_examples(metadata).get(self._input)
-        told = example.shape[2:] if example is not None and len(example.shape) == 4 else (1, 1)
+        example = read_shapes(self.path, metadata).get(self._input, ())
+        told = example[2:] if len(example) == 4 else (1, 1)
         usual = [-(-size // step) * step for size, step in zip(USUAL_SHAPE[1:], told, strict=True)]
         height, width = (fixed or size for fixed, size in zip(self._size, usual, strict=True))
         return height, width

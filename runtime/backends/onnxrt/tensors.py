@@ -1,14 +1,14 @@
 """Any ONNX network: arrays in, arrays out, by name."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from dvmsr.errors import IncompatibleModelError
+from dvmsr.runtime.backends.examples import read_examples
 from dvmsr.runtime.backends.onnxrt.network import open_on, options_for, run_session
 from dvmsr.runtime.backends.onnxrt.onnx_file import check_bodies, check_operators, read_facts
-from dvmsr.runtime.backends.tensors import Arrays, Example, Port, TensorNetwork
+from dvmsr.runtime.backends.tensors import PRECISIONS, Arrays, Port, TensorNetwork
 from dvmsr.utils.threads import bounded
 
 _TYPES = {
@@ -34,7 +34,7 @@ class OnnxTensors(TensorNetwork):
         UsageError: if there is no such file.
         DvmsrError: if it cannot be read.
         IncompatibleModelError: if it is no ONNX file that ONNX Runtime runs, or one with other
-            values than arrays.
+            values than arrays, or that tells what makes no sense of its examples.
         MissingComponentError: if the library or the GPU is missing or does not load.
     """
 
@@ -49,10 +49,12 @@ class OnnxTensors(TensorNetwork):
         self.inputs = {v.name: _port(path, v) for v in self._session.get_inputs()}
         self.outputs = {v.name: _port(path, v) for v in self._session.get_outputs()}
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self.examples = read_examples(self.metadata)
+        self.examples = read_examples(path, self.metadata, self.inputs)
         types = [port.dtype for port in (*self.inputs.values(), *self.outputs.values())]
         half = "fp16" if "float16" in types else "fp32"
         self.precision = self.metadata.get("dvmsr.precision", half)
+        if self.precision not in PRECISIONS:
+            raise IncompatibleModelError(f"{path} has a damaged dvmsr.precision; export it again")
 
     def _run(self, feeds: Arrays) -> Arrays:
         names = list(self.outputs)
@@ -71,10 +73,3 @@ def _port(path: Path, value: Any) -> Port:
         )
     shape = tuple(size if isinstance(size, (int, str)) else "?" for size in value.shape)
     return Port(shape, _TYPES[value.type])
-
-
-def read_examples(metadata: dict[str, str]) -> dict[str, Example]:
-    """What an exported file tells of the inputs that it was made with."""
-    shapes = json.loads(metadata.get("dvmsr.example", "{}"))
-    ranges = json.loads(metadata.get("dvmsr.example_range", "{}"))
-    return {name: Example(tuple(shape), *ranges.get(name, ())) for name, shape in shapes.items()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dvmsr.errors import IncompatibleModelError
+from dvmsr.runtime.backends.examples import read_axes, read_ranges
 from dvmsr.runtime.backends.tensors import Arrays, Example, Port, TensorNetwork
 from dvmsr.runtime.backends.trt.cuda_memory import Event
 from dvmsr.runtime.backends.trt.engine_file import EngineInfo, InputProfile, in_words, read_engine
@@ -62,7 +61,8 @@ class EngineTensors(TensorNetwork):
                 f"{path} has other inputs than it is described with; "
                 f"build it again: {self.info.rebuild}"
             )
-        ranges, labels = (self._told(key) for key in ("dvmsr.example_range", "dvmsr.dynamic"))
+        ranges = read_ranges(path, self.info.model)
+        labels = read_axes(path, self.info.model)
         self.inputs = {
             name: Port(_declared(name, profile, labels.get(name, {})), self._dtypes.get(name))
             for name, profile in self.info.profiles.items()
@@ -164,14 +164,6 @@ class EngineTensors(TensorNetwork):
     def _output_shape(self, name: str) -> tuple[int | str, ...]:
         sizes = self._loaded.engine.get_tensor_shape(name)
         return tuple(size if size >= 0 else "?" for size in sizes)
-
-    def _told(self, key: str) -> dict[str, Any]:
-        """A property of the model that is a table; empty where it is none."""
-        with suppress(ValueError):
-            table = json.loads(self.info.model.get(key, "{}"))
-            if isinstance(table, dict):
-                return table
-        return {}
 
     def _outside(self, name: str, shape: tuple[int, ...]) -> IncompatibleModelError:
         profile = self.info.profiles[name]

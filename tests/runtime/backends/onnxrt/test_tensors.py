@@ -59,3 +59,15 @@ def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(IncompatibleModelError, match="no ONNX file or damaged"):
         open_model(tmp_path / "text.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("example", "{"), ("example", "[]"), ("example_range", "x"), ("precision", "int8")],
+)
+def test_damaged_properties_are_named(scan_file: Path, key: str, text: str) -> None:
+    model = onnx.load(scan_file)
+    onnx.helper.set_model_props(model, {f"dvmsr.{key}": text})
+    onnx.save(model, scan_file)
+    with pytest.raises(IncompatibleModelError, match=rf"scan\.onnx has a damaged dvmsr\.{key}; ex"):
+        open_model(scan_file)
