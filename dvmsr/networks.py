@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from dvmsr import checkpoint
 from dvmsr.errors import (
@@ -56,6 +57,11 @@ def load(model: str) -> nn.Module:
             f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
             f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
         )
+    for name, weight in (*module.named_parameters(), *module.named_buffers()):
+        if isinstance(weight, (UninitializedBuffer, UninitializedParameter)):
+            raise IncompatibleModelError(
+                f"{model} has a {name} without a size yet; run the network once before returning it"
+            )
     return module.eval().requires_grad_(False)
 
 
@@ -134,7 +140,7 @@ def refuse_script(name: str, module: nn.Module) -> None:
 def _make(name: str, factory: Any) -> nn.Module:
     if isinstance(factory, nn.Module):
         refuse_script(name, factory)
-        return factory
+        return _unwrapped(factory)
     if not callable(factory):
         raise UsageError(f"{name} cannot be called; name a function that returns the network")
     try:
@@ -153,4 +159,16 @@ def _make(name: str, factory: Any) -> nn.Module:
             f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
         )
     refuse_script(f"what {name} returns", module)
-    return module
+    return _unwrapped(module)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What torch.compile or (Distributed)DataParallel was given, which has the parameters of
+    `forward` that the wrapper does not tell."""
+    while True:
+        if isinstance(compiled := module._modules.get("_orig_mod"), nn.Module):
+            module = compiled
+        elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        else:
+            return module

@@ -43,6 +43,8 @@ def drawn():
     net = nn.Linear(3, 3)
     net.more = nn.Parameter(torch.tensor([random.random(), numpy.random.random()]))
     return net
+def lazy(): return nn.LazyLinear(4)
+def compiled(): return torch.compile(nn.DataParallel(Twice()))
 ready = Twice()
 constant = 3
 """
@@ -66,7 +68,7 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("attribute", ["make", "Twice", "ready"])
+@pytest.mark.parametrize("attribute", ["make", "Twice", "ready", "compiled"])
 def test_import_paths(networks: str, attribute: str) -> None:
     """It runs in the type of its weights, FP64 here, whatever it is given."""
     module = load(f"{networks}:{attribute}")
@@ -124,6 +126,7 @@ def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
         ("networks_of_a_test:failing", DvmsrError, "(FileNotFoundError: weights.pth is not here);"),
         ("networks_of_a_test:leaving", DvmsrError, "failed (SystemExit)"),
         ("networks_of_a_test:number", IncompatibleModelError, "returns a int, not a torch.nn.Mod"),
+        ("networks_of_a_test:lazy", IncompatibleModelError, "has a weight without a size yet; run"),
         ("broken_of_a_test:make", DvmsrError, "cannot be imported (SyntaxError: "),
         ("raising_of_a_test:make", DvmsrError, "cannot be imported (ValueError: no luck)"),
         ("needing_of_a_test:make", MissingComponentError, "needs the package no_such_package"),
