@@ -149,20 +149,16 @@ def _write(
     precision: str,
 ) -> NetworkReport:
     import onnx
-    import torch
 
     from dvmsr.export.network.capture import capture
     from dvmsr.export.network.half import to_half
-    from dvmsr.export.network.outputs import flatten
     from dvmsr.export.network.rounding import Exact
-    from dvmsr.export.network.verify import find_truths, outputs_of
+    from dvmsr.export.network.verify import find_truths, named_outputs, outputs_of
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
 
     truths = find_truths(module, inputs, progress, several=verify)
-    with torch.inference_mode():
-        copies = {name: tensor.clone() for name, tensor in inputs.tensors.items()}
-        names = list(flatten(module(**copies)))
+    names = list(named_outputs(module, inputs.tensors))
     annotated, decisions = capture(module, inputs, names, opset, progress)
     if precision == "fp16":
         to_half(annotated)

@@ -19,6 +19,8 @@ class StableSort(TorchDispatchMode):
     """In its block PyTorch, too, sorts equal values in their order, which it otherwise leaves open
     and which differs from processor to processor."""
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []

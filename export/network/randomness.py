@@ -13,6 +13,8 @@ class Draws(TorchDispatchMode):
     """Notes, in its block, each line that draws; one that may draw and does not, as dropout at
     inference, is none."""
 
+    supports_higher_order_operators = True
+
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
@@ -25,7 +27,7 @@ class Draws(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         given = dict(kwargs or {})
-        if torch.Tag.nondeterministic_seeded in function.tags:
+        if torch.Tag.nondeterministic_seeded in getattr(function, "tags", ()):
             arguments = function._schema.arguments
             values = {argument.name: argument.default_value for argument in arguments}
             values |= dict(zip(values, args, strict=False)) | given

@@ -181,10 +181,9 @@ def find_truths(
     except DvmsrError:
         raise
     except Exception as error:
-        place = line_in(error.__traceback__)
         raise UsageError(
-            f"the network fails on its example inputs{f' at {place}' if place else ''} "
-            f"({summary(error)}); give inputs of the sizes and types that it takes"
+            f"the network fails on its example inputs{_at(error)} ({summary(error)}); give inputs "
+            "of the sizes and types that it takes"
         ) from None
     if not all(np.isfinite(array).all() for array in outputs if array.dtype.kind in "fc"):
         raise IncompatibleModelError(
@@ -259,9 +258,30 @@ def outputs_of(
     module: nn.Module, given: Mapping[str, Tensor], sorts: StableSort | None = None
 ) -> Arrays:
     """What the network returns, in the order of `flatten`."""
-    with torch.no_grad(), sorts or StableSort():
-        tensors = flatten(module(**{name: tensor.clone() for name, tensor in given.items()}))
-    return [tensor.detach().cpu().numpy() for tensor in tensors.values()]
+    return list(named_outputs(module, given, sorts).values())
+
+
+def named_outputs(
+    module: nn.Module, given: Mapping[str, Tensor], sorts: StableSort | None = None
+) -> dict[str, NDArray[np.generic]]:
+    """The same by name.
+
+    Raises:
+        DvmsrError: if the network ends the process.
+    """
+    try:
+        with torch.no_grad(), sorts or StableSort():
+            tensors = flatten(module(**{name: tensor.clone() for name, tensor in given.items()}))
+    except SystemExit as error:
+        raise DvmsrError(
+            f"the network ends the process (sys.exit) where it computes{_at(error)}; take that out"
+        ) from None
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _at(error: BaseException) -> str:
+    place = line_in(error.__traceback__)
+    return f" at {place}" if place else ""
 
 
 def _session(path: Path, backend: str) -> onnxruntime.InferenceSession:

@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dvmsr.errors import IncompatibleModelError, ParityError, UsageError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, ParityError, UsageError
 from dvmsr.export import export_network
 from dvmsr.export.network import verify as verification
 from dvmsr.kernels import cpu
@@ -220,3 +220,14 @@ def test_a_difference_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_bad_inputs(tmp_path: Path, inputs: object, dynamic: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         export_network(networks.ss2d(), inputs, tmp_path / "n.onnx", dynamic, **SILENT)  # type: ignore[arg-type]
+
+
+class Ends(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise SystemExit(3)
+
+
+def test_a_network_that_ends_the_process_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DvmsrError, match=r"ends the process .* at .*test_export\.py, line \d+"):
+        export_network(Ends(), (torch.rand(1, 4),), tmp_path / "n.onnx")
+    assert not list(tmp_path.iterdir())

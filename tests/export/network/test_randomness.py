@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.export import export_network
+from dvmsr.export.network.randomness import Draws
+from dvmsr.export.network.verify import outputs_of
 
 
 class Seeded(nn.Module):
@@ -71,3 +74,17 @@ def test_what_does_not_draw_goes(tmp_path: Path) -> None:
         Idle().eval(), (torch.rand(1, 1, 4, 8),), tmp_path / "m.onnx", progress=lambda _: None
     )
     assert not [name for name in report.nodes if name.startswith("Random")]
+
+
+class Conditional(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        taken: Tensor = torch.cond(x.sum() > 0, torch.sin, torch.cos, (x,))
+        return taken
+
+
+def test_graphs_within_a_network_are_computed() -> None:
+    x = torch.rand(2, 3)
+    with Draws() as draws:
+        (found,) = outputs_of(Conditional(), {"x": x})
+    assert not draws.lines
+    np.testing.assert_array_equal(found, x.sin().numpy())
