@@ -121,6 +121,9 @@ def parse_limits(text: str, kind: type[AnyLimits]) -> AnyLimits:
             value = float(number)
         except ValueError:
             value = math.nan
+        signed = key in ("psnr", "delta_psnr")  # decibels; nothing differs by less than nothing
+        if key in names and math.isfinite(value) and value < 0 and not signed:
+            raise UsageError(f"--limits {part.strip()} is below 0; give the most that may differ")
         if key not in names or key in values or not math.isfinite(value):
             *first, last = (f"{name.replace('_', '-')}=NUMBER" for name in names)
             raise UsageError(

@@ -85,6 +85,8 @@ def test_of_arrays_as_written() -> None:
     assert str(limits) == "at most 0.001 of the largest, max abs at most 2"
     assert limits.broken(1e-3, 2) == []
     assert len(limits.broken(math.nan, math.inf)) == 2
+    with pytest.raises(UsageError, match=r"--limits max-abs=-1 is below 0; give the most"):
+        parse_limits("relative=0, max-abs=-1", ArrayLimits)
     with pytest.raises(UsageError, match="takes relative=NUMBER and max-abs=NUMBER, separated"):
         parse_limits("psnr=60", ArrayLimits)
     with pytest.raises(UsageError, match="max-abs=NUMBER, psnr=NUMBER and delta-psnr=NUMBER"):
