@@ -12,7 +12,7 @@ from dvmsr.export.trt.model import LARGEST_TENSOR, load
 from dvmsr.export.trt.request import Request
 from dvmsr.export.trt.source import Profiles, Say, Source
 from dvmsr.export.trt.tensor_sizes import largest
-from dvmsr.runtime.backends.examples import read_shapes
+from dvmsr.runtime.backends.examples import read_axes, read_ranges, read_shapes
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 from dvmsr.runtime.backends.trt.engine_file import NETWORK, PRECISIONS, InputProfile, in_words
 
@@ -66,6 +66,8 @@ class NetworkSource(Source):
                 if request.precision == "fp16"
                 else f"{path} computes in {self.precision}; leave out --{request.precision}"
             )
+        for read in (read_ranges, read_axes):  # what opens the engine reads them, too
+            read(path, self._metadata)
         declared = _declared(path, self._model.graph)
         examples = {
             name: shape

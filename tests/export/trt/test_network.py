@@ -163,6 +163,8 @@ def tell(key: str, value: str) -> Any:
         (without_rank, "does not tell how many axes its input u has"),
         (tell("dvmsr.precision", "int8"), "says that it computes in int8, which engines do not"),
         (tell("dvmsr.example", "{"), r"has a damaged dvmsr\.example; export it again"),
+        (tell("dvmsr.example_range", "{"), r"has a damaged dvmsr\.example_range; export it again"),
+        (tell("dvmsr.dynamic", "[]"), r"has a damaged dvmsr\.dynamic"),
         (tell("dvmsr.example", "[]"), r"has a damaged dvmsr\.example"),
         (tell("dvmsr.example", '{"u": 3}'), r"has a damaged dvmsr\.example"),
     ],
