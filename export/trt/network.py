@@ -13,7 +13,7 @@ from dvmsr.export.trt.request import Request
 from dvmsr.export.trt.source import Profiles, Say, Source
 from dvmsr.export.trt.tensor_sizes import largest
 from dvmsr.runtime.backends.examples import read_axes, read_ranges, read_shapes
-from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
+from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, check_operators, read_facts
 from dvmsr.runtime.backends.trt.engine_file import NETWORK, PRECISIONS, InputProfile, in_words
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ class NetworkSource(Source):
 
     Raises:
         UsageError: if an option does not go with it.
-        IncompatibleModelError: if it is damaged, its operators are in their former form, or it
+        IncompatibleModelError: if it is damaged, its operators are in another form, or it
             says anything of itself that makes no sense.
     """
 
     def __init__(self, request: Request, path: Path) -> None:
         self.path, self._request = path, request
         self._model = load(path)
+        check_operators(path, read_facts(path))
         self._metadata = {prop.key: prop.value for prop in self._model.metadata_props}
         operators = [node for node in self._model.graph.node if node.domain == DOMAIN]
         if any(_is_former(node) for node in operators):

@@ -144,6 +144,10 @@ def without_softplus(model: onnx.ModelProto) -> None:
     node.attribute.remove(next(a for a in node.attribute if a.name == "delta_softplus"))
 
 
+def of_the_future(model: onnx.ModelProto) -> None:
+    next(entry for entry in model.opset_import if entry.domain == "dvmsr").version = 7
+
+
 def without_rank(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.ClearField("shape")
 
@@ -160,6 +164,7 @@ def tell(key: str, value: str) -> Any:
     ("change", "message"),
     [
         (without_softplus, "has dvmsr's operators in their former form"),
+        (of_the_future, "was made by a newer dvmsr; upgrade dvmsr"),
         (without_rank, "does not tell how many axes its input u has"),
         (tell("dvmsr.precision", "int8"), "says that it computes in int8, which engines do not"),
         (tell("dvmsr.example", "{"), r"has a damaged dvmsr\.example; export it again"),
