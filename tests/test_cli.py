@@ -14,24 +14,10 @@ import pytest
 from PIL import Image
 
 import dvmsr
-from dvmsr.cli import main
 from dvmsr.config import PRESETS, DVMSRConfig
 
 Capture = pytest.CaptureFixture[str]
 _ROOT = Path(dvmsr.__file__).parents[1]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: Capture):
-    """Runs `dvmsr` in this process: arguments -> exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

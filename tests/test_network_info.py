@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from engine_info import INFO
 from foreign_model import save_foreign
 from one_node import one_node_model
 
-from dvmsr import cli, network_info
+from dvmsr import network_info
 from dvmsr.runtime.backends.trt import engine_file
 
 onnx = pytest.importorskip("onnx")
@@ -24,16 +25,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command) -> Command:
     """Runs `dvmsr info` in this process: arguments -> exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", "info", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
+    return partial(command, "info")
 
 
 def test_an_exported_file(command: Command, exported: Callable[[str], Path]) -> None:

@@ -9,6 +9,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +20,6 @@ from foreign_model import SCALE, repeated, save_foreign
 from numpy.typing import NDArray
 from PIL import Image
 
-from dvmsr.cli import main
 from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import read_rgb, reduce
 from dvmsr.eval.metrics import psnr_y, ssim_y
@@ -65,14 +66,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", "compare", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
+def command(command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    """Runs `dvmsr compare` in this process: arguments -> exit code, stdout, stderr."""
+    return partial(command, "compare")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from PIL import Image
 from small_model import Models
 
-from dvmsr import cli
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime import Upscaler
@@ -33,16 +33,9 @@ QUICK = ("--rounds", "2", "--warmup", "0", "--threads", "1")
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command) -> Command:
     """Runs `dvmsr bench` in this process: arguments -> exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", "bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
+    return partial(command, "bench")
 
 
 class Device(Network):

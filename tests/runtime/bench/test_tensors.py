@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 from foreign_model import save_foreign
 from PIL import Image
 
-from dvmsr import cli
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.backends.tensors import Arrays, TensorNetwork
 from dvmsr.runtime.bench import tensors
@@ -23,16 +22,9 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command) -> Command:
     """Runs `dvmsr bench` in this process: arguments -> exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", "bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
+    return partial(command, "bench")
 
 
 class Device(TensorNetwork):

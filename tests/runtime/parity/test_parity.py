@@ -18,7 +18,7 @@ from PIL import Image
 from shared import official_weights, shared_dir
 from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels
 
-from dvmsr import checkpoint, cli
+from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig
 from dvmsr.data.natural_image import natural_image
 from dvmsr.data.pairs import find_dataset
@@ -35,19 +35,6 @@ from dvmsr.runtime.parity.samples import Sample, find_samples, synthetic_sample
 from dvmsr.runtime.spec import load, split
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs `dvmsr` in this process: arguments -> exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

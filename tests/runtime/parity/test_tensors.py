@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from foreign_model import save_foreign
 
-from dvmsr import cli
 from dvmsr.errors import DvmsrError, ParityError, UsageError
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.tensors import Arrays, TensorNetwork
@@ -25,16 +24,9 @@ native = pytest.mark.skipif(
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command) -> Command:
     """Runs `dvmsr parity` in this process: arguments -> exit code, stdout, stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["dvmsr", "parity", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        return int(exit.value.code or 0), *capsys.readouterr()
-
-    return run
+    return partial(command, "parity")
 
 
 def giving(**outputs: object) -> TensorNetwork:
