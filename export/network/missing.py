@@ -1,13 +1,13 @@
 """Operators of PyTorch that its exporter has no translation of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from onnxscript import opset18
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dvmsr.export.network.lines import line_here
+from dvmsr.export.network.watching import Watch
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
@@ -15,32 +15,19 @@ def translations() -> dict[Any, Callable[..., Any]]:
     return {torch.ops.aten.sort.default: _sort, torch.ops.aten.sort.stable: _stable_sort}
 
 
-class StableSort(TorchDispatchMode):
+class StableSort(Watch):
     """In its block PyTorch, too, sorts equal values in their order, which it otherwise leaves open
-    and which differs from processor to processor."""
+    and which differs from processor to processor; notes where it does."""
 
-    supports_higher_order_operators = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        """Where the network leaves it open."""
-
-    def __torch_dispatch__(
-        self,
-        function: Any,
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         sort = torch.ops.aten.sort
         if function in (sort.default, sort.stable):
             names = [argument.name for argument in function._schema.arguments]
-            given = dict(zip(names, args, strict=False)) | dict(kwargs or {})
+            given = dict(zip(names, args, strict=False)) | kwargs
             if not given.pop("stable", False):
                 self.lines.append(line_here())
             return sort.stable(given.pop("self"), stable=True, **given)
-        return function(*args, **dict(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def _sort(values: Any, dim: int = -1, descending: bool = False) -> Any:

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import onnx
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
-_SCAN, _SOFTPLUS = "SelectiveScan", "delta_softplus"
-"""An attribute that every node of that operator has since it has groups."""
 
 
 class NetworkSource(Source):
@@ -36,10 +34,11 @@ class NetworkSource(Source):
     def __init__(self, request: Request, path: Path) -> None:
         self.path, self._request = path, request
         self._model = load(path)
-        check_operators(path, read_facts(path))
+        facts = read_facts(path)
+        check_operators(path, facts)
         self._metadata = {prop.key: prop.value for prop in self._model.metadata_props}
         operators = [node for node in self._model.graph.node if node.domain == DOMAIN]
-        if any(_is_former(node) for node in operators):
+        if facts.former:
             raise IncompatibleModelError(
                 f"{path} has dvmsr's operators in their former form, without groups; export it "
                 "again with `dvmsr-export onnx`"
@@ -131,10 +130,6 @@ class NetworkSource(Source):
                 f"{self.path} has a tensor of {values:,} values, {tensor}, where its inputs are "
                 f"{inputs}, and TensorRT takes {LARGEST_TENSOR:,}; choose a smaller --max"
             )
-
-
-def _is_former(node: onnx.NodeProto) -> bool:
-    return node.op_type == _SCAN and all(entry.name != _SOFTPLUS for entry in node.attribute)
 
 
 def _declared(path: Path, graph: onnx.GraphProto) -> dict[str, tuple[int | str, ...]]:

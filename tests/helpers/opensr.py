@@ -62,12 +62,14 @@ def fusion02():
 '''
 
 
-def skip_without_opensr() -> None:
-    """Skip the running test where the network cannot be exported."""
-    if any(importlib.util.find_spec(name) is None for name in ("opensr_mamba", "einops")):
-        pytest.skip("opensr-mamba or einops is not installed")
-    if cpu.library_path() is None:
-        pytest.skip("dvmsr has no native operators here")
+NEEDED = [
+    pytest.mark.skipif(
+        any(importlib.util.find_spec(name) is None for name in ("opensr_mamba", "einops")),
+        reason="opensr-mamba or einops is not installed",
+    ),
+    pytest.mark.skipif(cpu.library_path() is None, reason="dvmsr has no native operators here"),
+]
+"""Marks of tests that export it."""
 
 
 def export(folder: Path, name: str, channels: int, *options: str) -> CompletedProcess[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from opensr import export, skip_without_opensr
+from opensr import NEEDED, export
 
 from dvmsr.runtime import open_model
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, *NEEDED]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,6 @@ pytestmark = pytest.mark.slow
 def test_whole_with_its_weights(
     tmp_path: Path, name: str, taken: int, given: int, scale: int
 ) -> None:
-    skip_without_opensr()
     done = export(tmp_path, name, taken)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{name}.onnx\n"

@@ -7,21 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from opensr import export, skip_without_opensr
+from opensr import NEEDED, export
 from rtx import skip_without_rtx
 from tensorrt_library import build as build_plugin
 
 from dvmsr.runtime.backends.trt import plugin_library
 from dvmsr.runtime.backends.trt.engine_file import InputProfile, read_engine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, *NEEDED]
 
 
 @pytest.mark.parametrize(("name", "channels"), [("sr", 3), ("fusion01", 10), ("fusion02", 10)])
 def test_whole_with_its_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, channels: int
 ) -> None:
-    skip_without_opensr()
     skip_without_rtx()
     monkeypatch.setenv(plugin_library.ENVIRONMENT, str(build_plugin("found").pure))
     exported = export(tmp_path, name, channels, "--no-verify", "--fp16")
