@@ -148,9 +148,10 @@ def bench(
       dvmsr bench networks:vim vim.onnx --input 8x3x224x224
     """
     from dvmsr.runtime.bench.command import run
+    from dvmsr.runtime.bench.settings import Settings
 
-    run(
-        *(models, size or [], batch or [], inputs or [], inputs_file),
+    settings = Settings(
         *(rounds, warmup, threads, trust_engine, time_limit),
         *(output, plot, overwrite, as_json),
     )
+    run(models, size or [], batch or [], inputs or [], inputs_file, settings)

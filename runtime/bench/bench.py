@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 from dvmsr.data.natural_image import natural_image
 from dvmsr.runtime import memory
 from dvmsr.runtime.bench.measurement import Measurement
 from dvmsr.runtime.bench.probe import Shape, probe
 from dvmsr.runtime.bench.report import check_targets, finish
+from dvmsr.runtime.bench.settings import Settings
 from dvmsr.runtime.bench.timing import interleave, summarise
 from dvmsr.runtime.spec import load
 from dvmsr.runtime.upscaler import Upscaler
@@ -65,32 +65,25 @@ def run(
     specs: Sequence[str],
     sizes: Sequence[str],
     batches: Sequence[int],
-    rounds: int,
-    warmup: int,
-    threads: int | None,
-    trust_engine: bool,
-    time_limit: float,
-    output: Path | None,
-    plot: Path | None,
-    overwrite: bool,
-    as_json: bool,
+    settings: Settings,
 ) -> None:
     """What the command does with models of DVMSR: measure, write, print."""
-    check_targets(output, plot, overwrite)
+    check_targets(settings)
     asked = [parse_size("--size", size) for size in sizes]
     results: list[Measurement] = []
     with warnings_to():
-        threads = bounded(threads)
-        upscalers = [load(spec, threads, trust_engine, time_limit) for spec in specs]
+        threads = bounded(settings.threads)
+        opening = threads, settings.trust_engine, settings.time_limit
+        upscalers = [load(spec, *opening) for spec in specs]
         shapes = _shapes(upscalers, asked, batches)
-        runs = len(shapes) * len(specs) * (rounds + warmup + 1)
+        runs = len(shapes) * len(specs) * (settings.rounds + settings.warmup + 1)
         with progress_bar("measuring", runs) as advance:
             for shape in shapes:
                 results += measure(
-                    *(specs, upscalers, shape, rounds, warmup),
-                    *(threads, trust_engine, time_limit, advance),
+                    *(specs, upscalers, shape, settings.rounds, settings.warmup),
+                    *(*opening, advance),
                 )
-    finish(results, specs, threads, rounds, warmup, output, plot, overwrite, as_json)
+    finish(results, specs, threads, settings)
 
 
 def _shapes(

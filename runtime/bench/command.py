@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dvmsr.errors import UsageError
+from dvmsr.runtime.bench.settings import Settings
 from dvmsr.runtime.spec import is_foreign
 
 
@@ -13,15 +14,7 @@ def run(
     batches: Sequence[int],
     inputs: Sequence[str],
     inputs_file: Path | None,
-    rounds: int,
-    warmup: int,
-    threads: int | None,
-    trust_engine: bool,
-    time_limit: float,
-    output: Path | None,
-    plot: Path | None,
-    overwrite: bool,
-    as_json: bool,
+    settings: Settings,
 ) -> None:
     """The command: measure, write, print.
 
@@ -29,7 +22,6 @@ def run(
         UsageError: for options of the other kind of benchmark.
     """
     foreign = next((spec for spec in specs if is_foreign(spec)), None)
-    common = (rounds, warmup, threads, trust_engine, time_limit, output, plot, overwrite, as_json)
     if foreign is None:
         if inputs or inputs_file is not None:
             raise UsageError(
@@ -38,7 +30,7 @@ def run(
             )
         from dvmsr.runtime.bench.bench import run as on_pictures
 
-        on_pictures(specs, sizes, batches, *common)
+        on_pictures(specs, sizes, batches, settings)
         return
     if sizes or batches:
         raise UsageError(
@@ -47,4 +39,4 @@ def run(
         )
     from dvmsr.runtime.bench.tensors import run as on_arrays
 
-    on_arrays(specs, inputs, inputs_file, *common)
+    on_arrays(specs, inputs, inputs_file, settings)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.bench import machine
 from dvmsr.runtime.bench.measurement import Timed
+from dvmsr.runtime.bench.settings import Settings
 from dvmsr.runtime.images.codec import encode
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.console import notice, say, stdout_console
@@ -20,46 +20,45 @@ if TYPE_CHECKING:
 MIB = 2**20
 
 
-def check_targets(output: Path | None, plot: Path | None, overwrite: bool) -> None:
+def check_targets(settings: Settings) -> None:
     """Whether figures and a picture may be written there.
 
     Raises:
         UsageError: if not.
     """
-    for path, suffix in ((output, ".json"), (plot, ".png")):
+    for path, suffix in ((settings.output, ".json"), (settings.plot, ".png")):
         if path is not None:
             if path.suffix.lower() != suffix:
                 raise UsageError(f"{path} must end in {suffix}")
-            check_target(path, overwrite)
+            check_target(path, settings.overwrite)
 
 
 def finish(
-    results: Sequence[Timed],
-    specs: Sequence[str],
-    threads: int | None,
-    rounds: int,
-    warmup: int,
-    output: Path | None,
-    plot: Path | None,
-    overwrite: bool,
-    as_json: bool,
+    results: Sequence[Timed], specs: Sequence[str], threads: int | None, settings: Settings
 ) -> None:
-    """Write and print the results of all models, of which ratios are to the first."""
+    """Write and print the results of all models, of which ratios are to the first.
+
+    Args:
+        threads: as many as were used, None where each model chose.
+    """
     report = {
         "machine": machine.describe(),
         "threads": threads,
-        "rounds": rounds,
-        "warmup": warmup,
+        "rounds": settings.rounds,
+        "warmup": settings.warmup,
         "base": specs[0],
         "results": [result.to_dict() for result in results],
     }
-    if output is not None:
-        write_atomically(output, (json.dumps(report, indent=1) + "\n").encode(), overwrite)
-    if plot is not None:
+    overwrite = settings.overwrite
+    if settings.output is not None:
+        text = json.dumps(report, indent=1) + "\n"
+        write_atomically(settings.output, text.encode(), overwrite)
+    if settings.plot is not None:
         from dvmsr.runtime.bench.plot import draw
 
-        write_atomically(plot, encode(draw(results, headline(report)), plot), overwrite)
-    if as_json:
+        picture = encode(draw(results, headline(report)), settings.plot)
+        write_atomically(settings.plot, picture, overwrite)
+    if settings.as_json:
         print(json.dumps(report, indent=2, allow_nan=False))
     else:
         _print(results, report)

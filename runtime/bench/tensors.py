@@ -10,6 +10,7 @@ from dvmsr.runtime.backends.tensors import Arrays, TensorNetwork
 from dvmsr.runtime.bench.measurement import ArrayMeasurement
 from dvmsr.runtime.bench.probe import probe
 from dvmsr.runtime.bench.report import check_targets, finish
+from dvmsr.runtime.bench.settings import Settings
 from dvmsr.runtime.bench.timing import interleave, summarise
 from dvmsr.runtime.inputs import describe, find_inputs
 from dvmsr.runtime.spec import open_tensors
@@ -66,25 +67,19 @@ def run(
     specs: Sequence[str],
     shapes: Sequence[str],
     file: Path | None,
-    rounds: int,
-    warmup: int,
-    threads: int | None,
-    trust_engine: bool,
-    time_limit: float,
-    output: Path | None,
-    plot: Path | None,
-    overwrite: bool,
-    as_json: bool,
+    settings: Settings,
 ) -> None:
     """What the command does with networks of others: measure, write, print."""
-    check_targets(output, plot, overwrite)
+    check_targets(settings)
     with warnings_to(), prints_aside():
-        threads = bounded(threads)
-        networks = [open_tensors(spec, threads, trust_engine, time_limit) for spec in specs]
+        threads = bounded(settings.threads)
+        opening = threads, settings.trust_engine, settings.time_limit
+        networks = [open_tensors(spec, *opening) for spec in specs]
         inputs = find_inputs(networks, shapes, file)
-        with progress_bar("measuring", len(specs) * (rounds + warmup + 1)) as advance:
+        runs = len(specs) * (settings.rounds + settings.warmup + 1)
+        with progress_bar("measuring", runs) as advance:
             results = measure(
-                *(specs, networks, inputs, rounds, warmup),
-                *(threads, trust_engine, time_limit, advance),
+                *(specs, networks, inputs, settings.rounds, settings.warmup),
+                *(*opening, advance),
             )
-    finish(results, specs, threads, rounds, warmup, output, plot, overwrite, as_json)
+    finish(results, specs, threads, settings)
