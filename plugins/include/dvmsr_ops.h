@@ -1,9 +1,9 @@
-/* The two operators on a CPU, as a plain C interface.
+/* The operators on a CPU, as a plain C interface.
  *
- * SelectiveScan and CausalConv1d as the project defines them (README, "The two operators"):
- * token-major (of a scan that says so, channel-major), dense, row-major tensors; state in and state
- * out; arithmetic in FP32, or in FP64 for DVMSR_F64. Nothing here allocates on behalf of the caller
- * or keeps state between calls, and every function may be called from several threads at once.
+ * SelectiveScan, CausalConv1d, MambaMixer and Conv3x3 as the project defines them (README, "The
+ * operators"): token-major (of a scan that says so, channel-major), dense, row-major tensors; state in
+ * and state out; arithmetic in FP32, or in FP64 for DVMSR_F64. Nothing here keeps state between calls,
+ * and every function may be called from several threads at once.
  */
 #ifndef DVMSR_OPS_H
 #define DVMSR_OPS_H
@@ -119,6 +119,69 @@ DVMSR_API dvmsr_status dvmsr_causal_conv1d_backward(const dvmsr_conv_inputs *in,
                                                     const void *new_tail_grad,
                                                     const dvmsr_conv_gradients *out,
                                                     const dvmsr_executor *executor);
+
+/* The weights of a MambaMixer; matrices are (in, out), to be multiplied by rows from the left. */
+typedef struct {
+  dvmsr_dtype dtype; /* DVMSR_F32 or DVMSR_F16 */
+  float epsilon;     /* of the norm */
+  int64_t channels, inner, state, rank, width, out_channels; /* C, D, N, R, K, E */
+  const void *norm_weight, *norm_bias;                       /* act (C); NULL: no LayerNorm of x */
+  const void *in_proj_x, *in_proj_z; /* act (C, D); NULL: the rows of x are those of x and z, C = 2 D */
+  const void *conv1d_weight;         /* par (D, K) */
+  const void *conv1d_bias;           /* par (D) */
+  const void *x_proj_dt;             /* act (D, R) */
+  const void *x_proj_B, *x_proj_C;   /* act (D, N) */
+  const void *dt_proj;               /* act (R, D) */
+  const void *A;                     /* par (D, N) */
+  const void *D;                     /* par (D) */
+  const void *delta_bias;            /* par (D) */
+  const void *out_proj;              /* act (D, E); NULL: none, and E = D */
+} dvmsr_mixer_weights;
+
+typedef struct {
+  int64_t batch, length; /* B, L */
+  const void *x;         /* act (B, L, C) */
+  const void *tail;      /* act (B, K-1, D): what the convolution sees before the first token */
+  const void *h0;        /* par (B, D, N) */
+} dvmsr_mixer_inputs;
+
+typedef struct {
+  void *y;        /* act (B, L, E) */
+  void *new_tail; /* act (B, K-1, D) */
+  void *h_last;   /* par (B, D, N) */
+} dvmsr_mixer_outputs;
+
+/* The weights as the kernels read them; nothing of `weights` is kept. */
+typedef struct dvmsr_mixer dvmsr_mixer;
+DVMSR_API dvmsr_status dvmsr_mixer_pack(const dvmsr_mixer_weights *weights, dvmsr_mixer **mixer);
+DVMSR_API void dvmsr_mixer_free(dvmsr_mixer *mixer);
+
+/* The result does not depend on the number of threads. */
+DVMSR_API dvmsr_status dvmsr_mamba_mixer_forward(const dvmsr_mixer *mixer, const dvmsr_mixer_inputs *in,
+                                                 const dvmsr_mixer_outputs *out,
+                                                 const dvmsr_executor *executor);
+
+/* The weights of a 3x3 convolution of token-major pixels. */
+typedef struct {
+  dvmsr_dtype dtype;              /* DVMSR_F32 or DVMSR_F16 */
+  int64_t channels, out_channels; /* C, E */
+  const void *weight;             /* act (E, C, 3, 3) */
+  const void *bias;               /* act (E) */
+} dvmsr_conv3x3_weights;
+
+typedef struct {
+  int64_t batch, height, width;             /* B, H, W */
+  int64_t top, left, bottom, right;         /* rows and columns of zeros around x, 0 or 1 each */
+  const void *x;                            /* act (B, H, W, C) */
+} dvmsr_conv3x3_inputs;
+
+typedef struct dvmsr_conv3x3 dvmsr_conv3x3;
+DVMSR_API dvmsr_status dvmsr_conv3x3_pack(const dvmsr_conv3x3_weights *weights, dvmsr_conv3x3 **conv);
+DVMSR_API void dvmsr_conv3x3_free(dvmsr_conv3x3 *conv);
+
+/* y: act (B, top + H + bottom - 2, left + W + right - 2, E). */
+DVMSR_API dvmsr_status dvmsr_conv3x3_forward(const dvmsr_conv3x3 *conv, const dvmsr_conv3x3_inputs *in,
+                                             void *y, const dvmsr_executor *executor);
 
 /* (batch, rows, columns) to (batch, columns, rows), dense; elements of 4 or 8 bytes. For sequences
  * whose tokens lie side by side, (B, D, L), which the operators do not take. */
