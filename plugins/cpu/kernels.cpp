@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "conv_tiles.h"
+#include "mixer_tiles.h"
 #include "scan_backward.h"
 #include "scan_layouts.h"
 #include "scan_tiles.h"
@@ -29,6 +30,15 @@ const Kernels DVMSR_TABLE(DVMSR_ISA) = {
     {scan_backward<float>, nullptr, scan_backward<double>},
     {conv_forward<float, float>, conv_forward<float, half>, conv_forward<double, double>},
     {conv_backward<float>, nullptr, conv_backward<double>},
+    {pack_mixer<float>, pack_mixer<half>},
+    mixer_scratch,
+    {mixer_before<float>, mixer_before<half>},
+    {mixer_after<float>, mixer_after<half>},
+    sizeof(MixerScan),
+    token_major_scratch,
+    mixer_scan_begin,
+    mixer_scan_run,
+    mixer_scan_end,
 };
 
 }  // namespace dvmsr

@@ -3,7 +3,10 @@
 // tiles themselves allocate nothing and cannot fail. One table of them exists per instruction set.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "mixer.h"
 
 namespace dvmsr {
 
@@ -78,7 +81,24 @@ struct Kernels {
   void (*scan_backward[3])(const ScanBackwardTile &);
   void (*conv_forward[3])(const ConvTile &);
   void (*conv_backward[3])(const ConvBackwardTile &);
+
+  // Indexed by dvmsr_dtype, without FP64. All but the sizes, the epsilon and what is there is set.
+  void (*mixer_pack[2])(const dvmsr_mixer_weights &, Mixer &);
+  int64_t (*mixer_scratch)(const Mixer &);
+  void (*mixer_before[2])(const MixerTile &);  // up to the scan
+  void (*mixer_after[2])(const MixerTile &);   // from the scan to y
+  // The scan of channels [first, end), begun in mixer_scan_size bytes of memory, with
+  // mixer_scan_scratch() values; it is run on one block of tokens after the other.
+  size_t mixer_scan_size;
+  int64_t (*mixer_scan_scratch)(int64_t channels, int64_t state);
+  void (*mixer_scan_begin)(void *scan, const Mixer &, int64_t first, int64_t end, const float *h0,
+                           float *h_last, void *scratch);
+  void (*mixer_scan_run)(void *scan, const MixerBlock &, int64_t tokens);
+  void (*mixer_scan_end)(void *scan);
 };
+
+// Those for this machine and DVMSR_ISA.
+const Kernels &kernels();
 
 extern const Kernels kernels_baseline;
 extern const Kernels kernels_avx2;    // x86-64 only

@@ -2,9 +2,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 
+#include "call.h"
 #include "dvmsr_ops.h"
 #include "executor.h"
 #include "kernels.h"
@@ -30,13 +29,14 @@ const Kernels &select_kernels() {
   return kernels_baseline;
 }
 
+}  // namespace
+
 const Kernels &kernels() {
   static const Kernels &chosen = select_kernels();
   return chosen;
 }
 
-int64_t act_size(dvmsr_dtype dtype) { return dtype == DVMSR_F64 ? 8 : dtype == DVMSR_F32 ? 4 : 2; }
-int64_t par_size(dvmsr_dtype dtype) { return dtype == DVMSR_F64 ? 8 : 4; }
+namespace {
 
 bool valid(dvmsr_dtype dtype, int64_t batch, int64_t length, int64_t channels, int64_t inner) {
   return dtype >= DVMSR_F32 && dtype <= DVMSR_F64 && batch >= 0 && length >= 0 && channels > 0 &&
@@ -49,25 +49,6 @@ bool valid(const dvmsr_scan_inputs &in) {
 bool valid(const dvmsr_conv_inputs &in) {
   return valid(in.dtype, in.batch, in.length, in.channels, in.width);
 }
-
-const char *at(const void *base, int64_t elements, int64_t size) {
-  return base ? static_cast<const char *>(base) + elements * size : nullptr;
-}
-char *at(void *base, int64_t elements, int64_t size) {
-  return base ? static_cast<char *>(base) + elements * size : nullptr;
-}
-
-// Uninitialised memory for all tiles of a call.
-class Scratch {
- public:
-  Scratch(int64_t elements, int64_t size) : data_(new char[static_cast<size_t>(elements * size) + 64]) {}
-  char *get() const { return data_.get(); }
-
- private:
-  std::unique_ptr<char[]> data_;
-};
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The D channels in blocks of whole vectors, about `wanted` of them and as equal as possible, none of
 // which straddles one of the G groups that share rows of B and C.
@@ -362,17 +343,6 @@ dvmsr_status conv_backward(const dvmsr_conv_inputs &in, const void *y_grad, cons
   sum_parts(in.dtype, weight_parts, batch, D * K, out.weight);
   sum_parts(in.dtype, bias_parts, batch, D, out.bias);
   return DVMSR_OK;
-}
-
-template <class Body>
-dvmsr_status guarded(const Body &body) {
-  try {
-    return body();
-  } catch (const std::bad_alloc &) {
-    return DVMSR_OUT_OF_MEMORY;
-  } catch (...) {
-    return DVMSR_FAILED;
-  }
 }
 
 }  // namespace

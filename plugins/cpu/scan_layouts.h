@@ -21,7 +21,7 @@ constexpr int64_t run_of_tokens = 64;
 template <class R, class Act>
 struct ChannelMajorScan {
   using V = Vector<R>;
-  static constexpr int64_t columns = blocks_at_once * W;  // of a buffer
+  static constexpr int64_t columns = 2 * W;  // of a buffer
 
   static int64_t scratch(int64_t tile_channels, int64_t N) {
     return token_major_scratch(tile_channels, N) + 2 * round_up(tile_channels, W) +
@@ -44,10 +44,8 @@ struct ChannelMajorScan {
         take(t.delta, c, columns, token, tokens, delta);
         if (z) take(t.z, c, columns, token, tokens, z);
         task.origin = c;
-        if (c + W < width)
-          task.template channels_of<blocks_at_once, N0>(c, tokens);
-        else
-          task.template channels_of<1, N0>(c, tokens);
+        for (int64_t block = c; block < std::min(c + columns, width); block += W)
+          task.template channels_of<N0>(block, tokens);
         give(u, c, columns, token, tokens);
       }
     }

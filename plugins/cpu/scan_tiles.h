@@ -18,8 +18,6 @@ namespace {
 // Tokens that a block of channels takes at a time: their exponentials overlap, and A and the state
 // are loaded once for all of them.
 constexpr int tokens_at_once = 4;
-// Blocks of channels that share what is loaded of B and C.
-constexpr int blocks_at_once = 2;
 // How far ahead memory is asked for.
 constexpr int tokens_ahead = 16;
 
@@ -78,7 +76,7 @@ void with_states(int64_t N, const Run &run) {
 
 int64_t token_major_scratch(int64_t tile_channels, int64_t N) {
   return 3 * round_up(tile_channels, W) * N + 2 * round_up(tile_channels, W) +
-         blocks_at_once * tokens_at_once * N * W + 2 * round_up(tokens_at_once * N, W);
+         2 * round_up(tokens_at_once * N, W);
 }
 
 template <class R, class Act>
@@ -103,8 +101,7 @@ struct ScanTask {
     first = a + padded * N;
     sum = first + padded * N;
     limit = sum + padded;
-    decays = limit + padded;
-    B_row = decays + blocks_at_once * tokens_at_once * N * W;
+    B_row = limit + padded;
     C_row = B_row + round_up(tokens_at_once * N, W);
     for (int64_t c = t.first_channel; c < t.end_channel; c += W) {
       const int64_t at = (c - t.first_channel) * N, count = lanes_at(c, t.end_channel);
@@ -125,80 +122,67 @@ struct ScanTask {
     }
   }
 
-  // decays[n][j] = exp(d[j] * A[n])
-  template <int T, int N0, Exponents E>
-  DVMSR_INLINE void all_decays(const V (&d)[T], const R *ac, R *to) {
-#pragma GCC unroll 1
-    for (int64_t n = 0; n < (N0 ? N0 : N); ++n) {
-      const V an = load(ac + n * W);
-      V e[T];
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        e[j] = d[j] * an;
-        round_now(e[j]);
-      }
-      exp2<E>(e);
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(to + (n * T + j) * W, e[j]);
+  // T tokens of a block of `count` <= W channels from c on. N0: the state size where it is known, else 0.
+  template <int T, int N0>
+  DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
+    const int64_t at = token * stride + c - origin, lane = c - t.first_channel;
+    V d[T], drive[T], sum_n[T];
+    const V bias_c = load(bias + c, count);
+    if (in_memory) DVMSR_UNROLL for (int j = 0; j < T; ++j) fetch(at + (j + tokens_ahead) * stride);
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) d[j] = load(delta + at + j * stride, count) + bias_c;
+    if (t.delta_softplus) softplus(d);
+    const V limit_c = load(limit + lane);
+    auto ordinary = d[0] <= limit_c;
+    DVMSR_UNROLL for (int j = 1; j < T; ++j) ordinary &= d[j] <= limit_c;
+    if (!t.delta_softplus)
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) ordinary &= d[j] >= 0;
+    const V skip_c = load(skip + c, count);
+    V total = load(sum + lane);
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+      const V x = load(u + at + j * stride, count);
+      drive[j] = d[j] * x;
+      sum_n[j] = skip_c * x;
+      total += d[j];
     }
+    store(sum + lane, total);
+    if (all(ordinary))
+      all_states<T, N0, Exponents::ordinary>(lane, d, drive, B_t, C_t, sum_n);
+    else
+      all_states<T, N0, Exponents::any>(lane, d, drive, B_t, C_t, sum_n);
+    if (z) {
+      V gate[T];
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        gate[j] = load(z + at + j * stride, count);
+        sum_n[j] *= gate[j];
+      }
+      sigmoid(gate);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) sum_n[j] *= gate[j];
+    }
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) store(y + at + j * stride, sum_n[j], count);
   }
 
-  // T tokens of P blocks of channels from c on, `count` <= W channels in each. N0: the state size
-  // where it is known, else 0.
-  template <int T, int P, int N0>
-  DVMSR_INLINE void step(int64_t token, int64_t c, int64_t count, const R *B_t, const R *C_t) {
+  // The states of T steps d, and what is read of them, added to sum_n.
+  template <int T, int N0, Exponents E>
+  DVMSR_INLINE void all_states(int64_t lane, const V (&d)[T], const V (&drive)[T], const R *B_t, const R *C_t,
+                               V (&sum_n)[T]) {
     const int64_t states = N0 ? N0 : N;
-    const int64_t at = token * stride + c - origin, lane = c - t.first_channel;
     R *hc = h + lane * states;
-    V drive[P][T], sum_n[P][T];
-    DVMSR_UNROLL for (int p = 0; p < P; ++p) {
-      V d[T];
-      const V bias_c = load(bias + c + p * W, count);
-      if (in_memory) DVMSR_UNROLL for (int j = 0; j < T; ++j) fetch(at + p * W + (j + tokens_ahead) * stride);
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) d[j] = load(delta + at + p * W + j * stride, count) + bias_c;
-      if (t.delta_softplus) softplus(d);
-      const V limit_c = load(limit + lane + p * W);
-      auto ordinary = d[0] <= limit_c;
-      DVMSR_UNROLL for (int j = 1; j < T; ++j) ordinary &= d[j] <= limit_c;
-      if (!t.delta_softplus)
-        DVMSR_UNROLL for (int j = 0; j < T; ++j) ordinary &= d[j] >= 0;
-      const R *ac = a + (lane + p * W) * states;
-      if (all(ordinary))
-        all_decays<T, N0, Exponents::ordinary>(d, ac, decays + p * T * W * states);
-      else
-        all_decays<T, N0, Exponents::any>(d, ac, decays + p * T * W * states);
-      const V skip_c = load(skip + c + p * W, count);
-      V total = load(sum + lane + p * W);
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        const V x = load(u + at + p * W + j * stride, count);
-        drive[p][j] = d[j] * x;
-        sum_n[p][j] = skip_c * x;
-        total += d[j];
-      }
-      store(sum + lane + p * W, total);
-    }
+    const R *ac = a + lane * states;
 #pragma GCC unroll 1
     for (int64_t n = 0; n < states; ++n) {
-      V s[P];
-      DVMSR_UNROLL for (int p = 0; p < P; ++p) s[p] = load(hc + (p * states + n) * W);
+      const V an = load(ac + n * W);
+      V decay[T];
       DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-        const V B_n = splat(B_t[j * states + n]), C_n = splat(C_t[j * states + n]);
-        DVMSR_UNROLL for (int p = 0; p < P; ++p) {
-          s[p] = fused(load(decays + ((p * states + n) * T + j) * W), s[p], drive[p][j] * B_n);
-          sum_n[p][j] = fused(s[p], C_n, sum_n[p][j]);
-        }
+        decay[j] = d[j] * an;
+        round_now(decay[j]);
       }
-      DVMSR_UNROLL for (int p = 0; p < P; ++p) store(hc + (p * states + n) * W, s[p]);
-    }
-    DVMSR_UNROLL for (int p = 0; p < P; ++p) {
-      if (z) {
-        V gate[T];
-        DVMSR_UNROLL for (int j = 0; j < T; ++j) {
-          gate[j] = load(z + at + p * W + j * stride, count);
-          sum_n[p][j] *= gate[j];
-        }
-        sigmoid(gate);
-        DVMSR_UNROLL for (int j = 0; j < T; ++j) sum_n[p][j] *= gate[j];
+      exp2<E>(decay);
+      V s = load(hc + n * W);
+      DVMSR_UNROLL for (int j = 0; j < T; ++j) {
+        s = fused(decay[j], s, drive[j] * splat(B_t[j * states + n]));
+        sum_n[j] = fused(s, splat(C_t[j * states + n]), sum_n[j]);
       }
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) store(y + at + p * W + j * stride, sum_n[p][j], count);
+      store(hc + n * W, s);
     }
   }
 
@@ -214,11 +198,8 @@ struct ScanTask {
   DVMSR_INLINE void all_channels(int64_t token) {
     const R *B_t = rows(B + token * t.row_stride, T, N, t.row_stride, B_row);
     const R *C_t = rows(C + token * t.row_stride, T, N, t.row_stride, C_row);
-    int64_t c = t.first_channel;
-    for (; c + blocks_at_once * W <= t.end_channel; c += blocks_at_once * W)
-      step<T, blocks_at_once, N0>(token, c, W, B_t, C_t);
-    for (; c < t.end_channel; c += W)
-      step<T, 1, N0>(token, c, lanes_at(c, t.end_channel), B_t, C_t);
+    for (int64_t c = t.first_channel; c < t.end_channel; c += W)
+      step<T, N0>(token, c, lanes_at(c, t.end_channel), B_t, C_t);
   }
 
   template <int N0>
@@ -230,13 +211,13 @@ struct ScanTask {
     finish();
   }
 
-  // `tokens` tokens of P whole blocks of channels from c on, B and C in the parameter type and dense.
-  template <int P, int N0>
+  // `tokens` tokens of the whole block of channels from c on, B and C in the parameter type and dense.
+  template <int N0>
   void channels_of(int64_t c, int64_t tokens) {
     int64_t token = 0;
     for (; token + tokens_at_once <= tokens; token += tokens_at_once)
-      step<tokens_at_once, P, N0>(token, c, W, B + token * N, C + token * N);
-    for (; token < tokens; ++token) step<1, P, N0>(token, c, W, B + token * N, C + token * N);
+      step<tokens_at_once, N0>(token, c, W, B + token * N, C + token * N);
+    for (; token < tokens; ++token) step<1, N0>(token, c, W, B + token * N, C + token * N);
   }
 
   void finish() {
@@ -303,7 +284,7 @@ struct ScanTask {
   const Act *u, *delta, *z, *B, *C;
   const R *skip, *bias;
   Act *y;
-  R *h, *a, *first, *sum, *limit, *decays, *B_row, *C_row;
+  R *h, *a, *first, *sum, *limit, *B_row, *C_row;
 };
 
 template <class R>

@@ -83,37 +83,78 @@ DVMSR_INLINE Halves narrow(Vector<float> value) {
   return __builtin_convertvector(rounded | sign, Halves);
 }
 
-// Load or store `count` <= W neighbouring channels; the lanes beyond are zero.
-template <class R>
-DVMSR_INLINE Vector<R> load(const R *from, int64_t count = W) {
-  Vector<R> v{};
-  if (count == W)
-    std::memcpy(&v, from, sizeof v);
-  else
-    for (int64_t i = 0; i < count; ++i) v[i] = from[i];
+// `count` < W neighbouring values; the lanes beyond are zero, and nothing beyond is read or written.
+template <class To, class From>
+DVMSR_INLINE To load_first(const From *from, int64_t count) {
+  To v{};
+  std::memcpy(&v, from, static_cast<size_t>(count) * sizeof(From));
   return v;
 }
-DVMSR_INLINE Vector<float> load(const half *from, int64_t count = W) {
-  Halves v{};
+template <class To, class From>
+DVMSR_INLINE void store_first(To *to, From v, int64_t count) {
+  std::memcpy(to, &v, static_cast<size_t>(count) * sizeof(To));
+}
+#if DVMSR_LANES == 16 && defined(__AVX512BW__) && defined(__AVX512VL__)
+DVMSR_INLINE __mmask16 first(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
+template <>
+DVMSR_INLINE Vector<float> load_first(const float *from, int64_t count) {
+  return _mm512_maskz_loadu_ps(first(count), from);
+}
+template <>
+DVMSR_INLINE Halves load_first(const half *from, int64_t count) {
+  return bits_of<Halves>(_mm256_maskz_loadu_epi16(first(count), from));
+}
+template <>
+DVMSR_INLINE void store_first(float *to, Vector<float> v, int64_t count) {
+  _mm512_mask_storeu_ps(to, first(count), v);
+}
+template <>
+DVMSR_INLINE void store_first(half *to, Halves v, int64_t count) {
+  _mm256_mask_storeu_epi16(to, first(count), bits_of<__m256i>(v));
+}
+#elif DVMSR_LANES == 8 && defined(__AVX2__)
+DVMSR_INLINE __m256i first(int64_t count) {
+  const Int32s lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return bits_of<__m256i>(lane < static_cast<int32_t>(count));
+}
+template <>
+DVMSR_INLINE Vector<float> load_first(const float *from, int64_t count) {
+  return _mm256_maskload_ps(from, first(count));
+}
+template <>
+DVMSR_INLINE void store_first(float *to, Vector<float> v, int64_t count) {
+  _mm256_maskstore_ps(to, first(count), v);
+}
+#endif
+
+// Load or store `count` <= W neighbouring channels; the lanes beyond are zero.
+template <class To, class From>
+DVMSR_INLINE To load_stored(const From *from, int64_t count) {
+  if (count != W) return load_first<To>(from, count);
+  To v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+template <class To, class From>
+DVMSR_INLINE void store_as_stored(To *to, From v, int64_t count) {
   if (count == W)
-    std::memcpy(&v, from, sizeof v);
+    std::memcpy(to, &v, sizeof v);
   else
-    for (int64_t i = 0; i < count; ++i) v[i] = from[i].bits;
-  return widen(v);
+    store_first(to, v, count);
+}
+template <class R>
+DVMSR_INLINE Vector<R> load(const R *from, int64_t count = W) {
+  return load_stored<Vector<R>>(from, count);
+}
+DVMSR_INLINE Vector<float> load(const half *from, int64_t count = W) {
+  return widen(load_stored<Halves>(from, count));
 }
 template <class R>
 DVMSR_INLINE void store(R *to, Vector<R> v, int64_t count = W) {
-  if (count == W)
-    std::memcpy(to, &v, sizeof v);
-  else
-    for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+  store_as_stored(to, v, count);
 }
 DVMSR_INLINE void store(half *to, Vector<float> value, int64_t count = W) {
-  const Halves v = narrow(value);
-  if (count == W)
-    std::memcpy(to, &v, sizeof v);
-  else
-    for (int64_t i = 0; i < count; ++i) to[i].bits = v[i];
+  store_as_stored(to, narrow(value), count);
 }
 
 // a b + c, rounded once where the instruction set can: for sums of two products, of which the compiler
@@ -180,16 +221,43 @@ enum class Exponents {
   ordinary,  // within [-125, 0], and no NaN with a payload: no result is subnormal
 };
 
-// x = 2^x for G vectors in step: their chains of dependent operations overlap. So below.
-template <Exponents E, int G>
-DVMSR_INLINE void exp2(Vector<float> (&x)[G]) {
-  constexpr bool ordinary = E == Exponents::ordinary;
-  constexpr float shift = ordinary ? 0x1.8p23f : 0x1.8p23f + 127;
+#if DVMSR_LANES == 16 && defined(__AVX512F__)
+// The bits of 2^(i / 16), less i << 19.
+alignas(64) constexpr int32_t sixteenths[16] = {
+    0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
+    0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+#endif
+
+// 2^x of bounded exponents for G vectors in step: their chains of dependent operations overlap.
+// Where all are ordinary the exponent's whole part is added to the bits, else it is multiplied by; the
+// values are the same.
+template <bool Ordinary, int G>
+DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
   Vector<float> whole[G], p[G];
-  if (!ordinary)
-    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], -127.f);
-  if (E == Exponents::any)
-    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_most(x[i], 128.f);
+#if DVMSR_LANES == 16 && defined(__AVX512F__)
+  // Sixteenths from a table in a register, and Taylor's series for what remains, 1/32 at most; error 4e-8.
+  constexpr float shift = 0x1.8p19f;
+  const __m512i table = _mm512_load_si512(sixteenths);
+  Vector<float> power[G];
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) whole[i] = x[i] + shift;  // low mantissa bits: round(16 x)
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= whole[i] - shift;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) {
+    const Int32s bits = bits_of<Int32s>(whole[i]);
+    const __m512i looked_up = _mm512_permutexvar_epi32(bits_of<__m512i>(bits), table);
+    const Int32s added = Ordinary ? bits << 19 : bits << 19 & 0x780000;
+    power[i] = bits_of<Vector<float>>(bits_of<Int32s>(looked_up) + added);
+  }
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = x[i] * 0x1.c6b08ep-5f + 0x1.ebfbep-3f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.62e43p-1f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] *= power[i];
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = x[i] * p[i] + power[i];
+  if (!Ordinary)
+    DVMSR_UNROLL for (int i = 0; i < G; ++i) {
+      const Int32s exponent = (bits_of<Int32s>(whole[i]) << 19 & ~0x7fffff) + (127 << 23);
+      x[i] *= bits_of<Vector<float>>(exponent);
+    }
+#else
+  constexpr float shift = Ordinary ? 0x1.8p23f : 0x1.8p23f + 127;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) whole[i] = x[i] + shift;  // low mantissa bits: round(x)
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= whole[i] - shift;
   // Minimax for |x| <= 1/2 with the value at 0 exact; error 9e-8.
@@ -200,9 +268,20 @@ DVMSR_INLINE void exp2(Vector<float> (&x)[G]) {
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 1.f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) {
     const Int32s exponent = bits_of<Int32s>(whole[i]) << 23;
-    x[i] = ordinary ? bits_of<Vector<float>>(bits_of<Int32s>(p[i]) + exponent)
+    x[i] = Ordinary ? bits_of<Vector<float>>(bits_of<Int32s>(p[i]) + exponent)
                     : p[i] * bits_of<Vector<float>>(exponent);
   }
+#endif
+}
+
+// x = 2^x for G vectors. So below.
+template <Exponents E, int G>
+DVMSR_INLINE void exp2(Vector<float> (&x)[G]) {
+  if (E != Exponents::ordinary)
+    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], -127.f);
+  if (E == Exponents::any)
+    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_most(x[i], 128.f);
+  exp2_bounded<E == Exponents::ordinary>(x);
 }
 template <Exponents, int G>
 DVMSR_INLINE void exp2(Vector<double> (&x)[G]) {

@@ -1,0 +1,245 @@
+// MambaMixer: blocks of tokens go through three steps, what comes before the scan, the scan, and what
+// comes after it. The first and the last need one block alone; the scan of each group of channels goes
+// from block to block. Threads take whichever step is due, the oldest block first, so that with one
+// thread a block stays in the cache from beginning to end, and with several none waits for another.
+#include "mixer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "call.h"
+#include "executor.h"
+#include "kernels.h"
+
+struct dvmsr_mixer {
+  dvmsr::Mixer mixer;
+};
+
+namespace dvmsr {
+namespace {
+
+enum class Step { before, scan, after, wait, end };
+
+struct Task {
+  Step step;
+  int64_t block;  // of all blocks of all batch elements
+  int64_t group;  // of channels
+};
+
+// Tasks that are due, the oldest first; there is room for all that can be at once.
+class Queue {
+ public:
+  explicit Queue(int64_t room) : tasks_(static_cast<size_t>(room)) {}
+  bool empty() const { return count_ == 0; }
+  void push(const Task &task) { tasks_[(first_ + count_++) % tasks_.size()] = task; }
+  Task pop() {
+    const Task task = tasks_[first_];
+    first_ = (first_ + 1) % tasks_.size();
+    --count_;
+    return task;
+  }
+
+ private:
+  std::vector<Task> tasks_;
+  size_t first_ = 0, count_ = 0;
+};
+
+// Which step is due. Blocks are numbered through all batch elements, those in turn: block i is number
+// i / batch of element i % batch. `slots` of them are in work at once, block i in slot i % slots.
+class Schedule {
+ public:
+  Schedule(int64_t batch, int64_t blocks, int64_t groups, int64_t slots)
+      : batch_(batch),
+        blocks_(blocks),
+        groups_(groups),
+        slots_(static_cast<size_t>(slots)),
+        chains_(static_cast<size_t>(batch * groups)),
+        scans_(slots * groups),
+        afters_(slots) {
+    for (int64_t i = 0; i < slots; ++i) slots_[static_cast<size_t>(i)].block = i;
+  }
+
+  // The next task, once `done` has ended.
+  Task next(const Task &done) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    finish(done);
+    if (!afters_.empty()) return afters_.pop();
+    if (!scans_.empty()) return scans_.pop();
+    if (begun_ < blocks_ && slot(begun_).block == begun_) return {Step::before, begun_++, 0};
+    return {ended_ == blocks_ ? Step::end : Step::wait, 0, 0};
+  }
+
+ private:
+  struct Slot {
+    int64_t block;       // that is in it or comes next
+    bool ready = false;  // for the scan
+    int64_t scanned = 0; // groups
+  };
+  struct Chain {
+    int64_t next = 0;  // block of its batch element
+  };
+
+  Slot &slot(int64_t block) { return slots_[static_cast<size_t>(block) % slots_.size()]; }
+  Chain &chain(int64_t block, int64_t group) {
+    return chains_[static_cast<size_t>(block % batch_ * groups_ + group)];
+  }
+
+  void finish(const Task &done) {
+    Slot &own = slot(done.block);
+    switch (done.step) {
+      case Step::before:
+        own.ready = true;
+        for (int64_t group = 0; group < groups_; ++group)
+          if (chain(done.block, group).next == done.block / batch_) scans_.push({Step::scan, done.block, group});
+        break;
+      case Step::scan: {
+        const int64_t following = done.block + batch_;
+        ++chain(done.block, done.group).next;
+        if (++own.scanned == groups_) afters_.push({Step::after, done.block, 0});
+        if (following < blocks_ && slot(following).block == following && slot(following).ready)
+          scans_.push({Step::scan, following, done.group});
+        break;
+      }
+      case Step::after:
+        own = {done.block + static_cast<int64_t>(slots_.size())};
+        ++ended_;
+        break;
+      default: break;
+    }
+  }
+
+  const int64_t batch_, blocks_, groups_;
+  std::mutex mutex_;
+  std::vector<Slot> slots_;
+  std::vector<Chain> chains_;
+  Queue scans_, afters_;
+  int64_t begun_ = 0, ended_ = 0;
+};
+
+bool valid(const dvmsr_mixer_weights &w) {
+  const bool has_in_proj = w.in_proj_x, has_out_proj = w.out_proj;
+  return (w.dtype == DVMSR_F32 || w.dtype == DVMSR_F16) && w.channels > 0 && w.inner > 0 && w.state > 0 &&
+         w.rank > 0 && w.width > 0 && w.out_channels > 0 && !w.norm_weight == !w.norm_bias &&
+         !w.in_proj_x == !w.in_proj_z && (has_in_proj || w.channels == 2 * w.inner) &&
+         (has_out_proj || w.out_channels == w.inner);
+}
+
+dvmsr_status pack(const dvmsr_mixer_weights &w, dvmsr_mixer **packed) {
+  if (!valid(w)) return DVMSR_INVALID_ARGUMENT;
+  std::unique_ptr<dvmsr_mixer> made(new dvmsr_mixer{});
+  Mixer &m = made->mixer;
+  m.dtype = w.dtype;
+  m.epsilon = w.epsilon;
+  m.channels = w.channels;
+  m.inner = w.inner;
+  m.state = w.state;
+  m.rank = w.rank;
+  m.width = w.width;
+  m.out_channels = w.out_channels;
+  m.has_norm = w.norm_weight;
+  m.has_in_proj = w.in_proj_x;
+  m.has_out_proj = w.out_proj;
+  kernels().mixer_pack[w.dtype](w, m);
+  *packed = made.release();
+  return DVMSR_OK;
+}
+
+// Memory of all threads of a call, in pieces that begin with a line of the cache.
+class Pieces {
+ public:
+  Pieces(int64_t count, int64_t bytes)
+      : bytes_(ceil_div(bytes, 64) * 64), memory_(count * bytes_ + 64, 1) {}
+  char *operator[](int64_t i) const {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
+    return memory_.get() + (64 - address % 64) % 64 + i * bytes_;
+  }
+
+ private:
+  int64_t bytes_;
+  Scratch memory_;
+};
+
+dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_mixer_outputs &out,
+                     const dvmsr_executor *executor) {
+  if (in.batch < 0 || in.length < 0) return DVMSR_INVALID_ARGUMENT;
+  const Kernels &k = kernels();
+  const int64_t act = act_size(m.dtype), par = sizeof(float);
+  const int64_t L = in.length, D = m.inner, N = m.state, tail = (m.width - 1) * D * act;
+  const int64_t blocks = ceil_div(L, mixer_tokens) * in.batch;
+  if (blocks == 0) {
+    if (tail) std::memcpy(out.new_tail, in.tail, static_cast<size_t>(in.batch * tail));
+    std::memcpy(out.h_last, in.h0, static_cast<size_t>(in.batch * D * N * par));
+    return DVMSR_OK;
+  }
+  const int64_t threads = threads_of(executor);
+  // One group of channels with one thread, as nothing is gained by more; else about two per thread.
+  const int64_t vectors = ceil_div(D, k.lanes);
+  const int64_t per_group = threads == 1 ? vectors : std::max<int64_t>(1, vectors / (2 * threads));
+  const int64_t groups = ceil_div(vectors, per_group);
+  const int64_t slots = threads == 1 ? 1 : std::min(blocks, threads + 2);
+  const int64_t workers = std::min(threads, blocks * groups);
+  const int64_t rows = mixer_tokens * m.stride, states = ceil_div(mixer_tokens * N, 16) * 16;
+  const Pieces block_memory(slots, (3 * rows + 2 * states) * par);
+  const Pieces scratch(workers, k.mixer_scratch(m) * par);
+  const Pieces scans(in.batch * groups, static_cast<int64_t>(k.mixer_scan_size));
+  const Pieces scan_scratch(in.batch * groups, k.mixer_scan_scratch(per_group * k.lanes, N) * par);
+  Schedule schedule(in.batch, blocks, groups, slots);
+
+  const auto run = [&](const Task &task, int64_t worker) {
+    const int64_t b = task.block % in.batch, number = task.block / in.batch;
+    MixerTile tile{};
+    tile.mixer = &m;
+    tile.first_token = number * mixer_tokens;
+    tile.end_token = std::min(L, tile.first_token + mixer_tokens);
+    float *const memory = reinterpret_cast<float *>(block_memory[task.block % slots]);
+    tile.block = {memory, memory + rows, memory + 2 * rows, memory + 3 * rows, memory + 3 * rows + states};
+    if (task.step == Step::scan) {
+      void *const scan = scans[b * groups + task.group];
+      const int64_t first = task.group * per_group * k.lanes, states_before = b * D * N * par;
+      if (number == 0)
+        k.mixer_scan_begin(scan, m, first, std::min(D, first + per_group * k.lanes),
+                           reinterpret_cast<const float *>(at(in.h0, states_before, 1)),
+                           reinterpret_cast<float *>(at(out.h_last, states_before, 1)),
+                           scan_scratch[b * groups + task.group]);
+      k.mixer_scan_run(scan, tile.block, tile.end_token - tile.first_token);
+      if (tile.end_token == L) k.mixer_scan_end(scan);
+      return;
+    }
+    tile.x = at(in.x, b * L * m.channels, act);
+    tile.tail = at(in.tail, b * tail, 1);
+    tile.y = at(out.y, b * L * m.out_channels, act);
+    tile.new_tail = tile.end_token == L ? at(out.new_tail, b * tail, 1) : nullptr;
+    tile.scratch = reinterpret_cast<float *>(scratch[worker]);
+    (task.step == Step::before ? k.mixer_before : k.mixer_after)[m.dtype](tile);
+  };
+
+  parallel_for(executor, static_cast<size_t>(workers), [&](size_t worker) {
+    Task task{Step::wait, 0, 0};
+    for (int turns = 0;; turns = task.step == Step::wait ? turns + 1 : 0) {
+      task = schedule.next(task);
+      if (task.step == Step::end) return;
+      if (task.step != Step::wait)
+        run(task, static_cast<int64_t>(worker));
+      else if (turns > 100)
+        std::this_thread::yield();
+    }
+  });
+  return DVMSR_OK;
+}
+
+}  // namespace
+}  // namespace dvmsr
+
+dvmsr_status dvmsr_mixer_pack(const dvmsr_mixer_weights *weights, dvmsr_mixer **mixer) {
+  return dvmsr::guarded([&] { return dvmsr::pack(*weights, mixer); });
+}
+
+void dvmsr_mixer_free(dvmsr_mixer *mixer) { delete mixer; }
+
+dvmsr_status dvmsr_mamba_mixer_forward(const dvmsr_mixer *mixer, const dvmsr_mixer_inputs *in,
+                                       const dvmsr_mixer_outputs *out, const dvmsr_executor *executor) {
+  return dvmsr::guarded([&] { return dvmsr::forward(mixer->mixer, *in, *out, executor); });
+}
