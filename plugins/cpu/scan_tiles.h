@@ -132,10 +132,9 @@ struct ScanTask {
     DVMSR_UNROLL for (int j = 0; j < T; ++j) d[j] = load(delta + at + j * stride, count) + bias_c;
     if (t.delta_softplus) softplus(d);
     const V limit_c = load(limit + lane);
-    auto ordinary = d[0] <= limit_c;
+    auto decaying = limit_c >= 0, ordinary = d[0] <= limit_c;
+    DVMSR_UNROLL for (int j = 0; j < T; ++j) decaying &= d[j] >= 0;
     DVMSR_UNROLL for (int j = 1; j < T; ++j) ordinary &= d[j] <= limit_c;
-    if (!t.delta_softplus)
-      DVMSR_UNROLL for (int j = 0; j < T; ++j) ordinary &= d[j] >= 0;
     const V skip_c = load(skip + c, count);
     V total = load(sum + lane);
     DVMSR_UNROLL for (int j = 0; j < T; ++j) {
@@ -145,8 +144,10 @@ struct ScanTask {
       total += d[j];
     }
     store(sum + lane, total);
-    if (all(ordinary))
+    if (all(decaying & ordinary))
       all_states<T, N0, Exponents::ordinary>(lane, d, drive, B_t, C_t, sum_n);
+    else if (all(decaying))
+      all_states<T, N0, Exponents::decaying>(lane, d, drive, B_t, C_t, sum_n);
     else
       all_states<T, N0, Exponents::any>(lane, d, drive, B_t, C_t, sum_n);
     if (z) {

@@ -219,6 +219,7 @@ enum class Exponents {
   any,
   negative,  // none above 0
   ordinary,  // within [-125, 0], and no NaN with a payload: no result is subnormal
+  decaying,  // none above 0, and no NaN with a payload: results below 2^-126 become that
 };
 
 #if DVMSR_LANES == 16 && defined(__AVX512F__)
@@ -229,9 +230,9 @@ alignas(64) constexpr int32_t sixteenths[16] = {
 #endif
 
 // 2^x of bounded exponents for G vectors in step: their chains of dependent operations overlap.
-// Where all are ordinary the exponent's whole part is added to the bits, else it is multiplied by; the
-// values are the same.
-template <bool Ordinary, int G>
+// Where all results are normal the exponent's whole part is added to the bits, else its power is
+// multiplied by; the values are the same.
+template <bool Normal, int G>
 DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
   Vector<float> whole[G], p[G];
 #if DVMSR_LANES == 16 && defined(__AVX512F__)
@@ -244,20 +245,20 @@ DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
   DVMSR_UNROLL for (int i = 0; i < G; ++i) {
     const Int32s bits = bits_of<Int32s>(whole[i]);
     const __m512i looked_up = _mm512_permutexvar_epi32(bits_of<__m512i>(bits), table);
-    const Int32s added = Ordinary ? bits << 19 : bits << 19 & 0x780000;
+    const Int32s added = Normal ? bits << 19 : bits << 19 & 0x780000;
     power[i] = bits_of<Vector<float>>(bits_of<Int32s>(looked_up) + added);
   }
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = x[i] * 0x1.c6b08ep-5f + 0x1.ebfbep-3f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.62e43p-1f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] *= power[i];
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = x[i] * p[i] + power[i];
-  if (!Ordinary)
+  if (!Normal)
     DVMSR_UNROLL for (int i = 0; i < G; ++i) {
       const Int32s exponent = (bits_of<Int32s>(whole[i]) << 19 & ~0x7fffff) + (127 << 23);
       x[i] *= bits_of<Vector<float>>(exponent);
     }
 #else
-  constexpr float shift = Ordinary ? 0x1.8p23f : 0x1.8p23f + 127;
+  constexpr float shift = Normal ? 0x1.8p23f : 0x1.8p23f + 127;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) whole[i] = x[i] + shift;  // low mantissa bits: round(x)
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= whole[i] - shift;
   // Minimax for |x| <= 1/2 with the value at 0 exact; error 9e-8.
@@ -268,7 +269,7 @@ DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 1.f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) {
     const Int32s exponent = bits_of<Int32s>(whole[i]) << 23;
-    x[i] = Ordinary ? bits_of<Vector<float>>(bits_of<Int32s>(p[i]) + exponent)
+    x[i] = Normal ? bits_of<Vector<float>>(bits_of<Int32s>(p[i]) + exponent)
                     : p[i] * bits_of<Vector<float>>(exponent);
   }
 #endif
@@ -277,11 +278,12 @@ DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
 // x = 2^x for G vectors. So below.
 template <Exponents E, int G>
 DVMSR_INLINE void exp2(Vector<float> (&x)[G]) {
+  constexpr bool normal = E == Exponents::ordinary || E == Exponents::decaying;
   if (E != Exponents::ordinary)
-    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], -127.f);
+    DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_least(x[i], normal ? -126.f : -127.f);
   if (E == Exponents::any)
     DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = at_most(x[i], 128.f);
-  exp2_bounded<E == Exponents::ordinary>(x);
+  exp2_bounded<normal>(x);
 }
 template <Exponents, int G>
 DVMSR_INLINE void exp2(Vector<double> (&x)[G]) {
