@@ -98,8 +98,9 @@ def build(architectures: Sequence[str]) -> Path:
 def units() -> list[Path]:
     """The files that nvcc compiles."""
     root = nvcc.sources()
-    patterns = ("cuda/*.cu", "cuda_library/*.cu", "ort/custom_ops.cpp")
-    return [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    patterns = ("cuda/*.cu", "cuda_library/*.cu", "ort/*.cpp")
+    found = [path for pattern in patterns for path in sorted(root.glob(pattern))]
+    return [path for path in found if not path.name.startswith("cpu_")]
 
 
 def cache_path(architectures: Sequence[str]) -> Path:

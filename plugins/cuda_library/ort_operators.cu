@@ -21,6 +21,8 @@ const bool reads_channel_major = false;
 
 namespace {
 
+constexpr const Definition *table[] = {&selective_scan, &causal_conv1d};
+
 void check_cuda(int status, const char *name) {
   if (status == cudaSuccess) return;
   throw std::runtime_error(std::string("dvmsr ") + name + ": CUDA failed (" +
@@ -75,11 +77,13 @@ const float *floats(const void *data) { return static_cast<const float *>(data);
 
 }  // namespace
 
-void run_selective_scan(const Call &call) {
+const Constants<const Definition *> operators = table;
+
+void run_selective_scan(const Call &call, bool delta_softplus, bool) {
   const int64_t D = call.size['D'], G = call.size['G'], N = call.size['N'];
   void *const *in = call.in;
   const dvmsr_cuda_scan_params params = {
-      dtype_of(call), call.applied, call.size['B'], call.size['L'], D, G, N, in[0], in[1], floats(in[2]), in[3], in[4],
+      dtype_of(call), delta_softplus, call.size['B'], call.size['L'], D, G, N, in[0], in[1], floats(in[2]), in[3], in[4],
       floats(in[5]), floats(in[6]), floats(in[7]), in[8], call.out[0], static_cast<float *>(call.out[1]), D, D, G * N,
       G * N, D, D};
   int multiprocessors = 0;
@@ -89,11 +93,11 @@ void run_selective_scan(const Call &call) {
   check_cuda(dvmsr_cuda_selective_scan(&params, chunk, workspace.get(), stream_of(call)), "SelectiveScan");
 }
 
-void run_causal_conv1d(const Call &call) {
+void run_causal_conv1d(const Call &call, bool silu) {
   const int64_t D = call.size['D'];
   void *const *in = call.in;
   const dvmsr_cuda_conv_params params = {
-      dtype_of(call), call.applied, call.size['B'], call.size['L'], D, call.size['K'], in[0], floats(in[1]), floats(in[2]), in[3],
+      dtype_of(call), silu, call.size['B'], call.size['L'], D, call.size['K'], in[0], floats(in[1]), floats(in[2]), in[3],
       call.out[0], call.out[1], D, D};
   check_cuda(dvmsr_cuda_causal_conv1d(&params, stream_of(call)), "CausalConv1d");
 }

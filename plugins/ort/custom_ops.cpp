@@ -1,20 +1,17 @@
-// SelectiveScan and CausalConv1d as ONNX Runtime custom operators (domain "dvmsr") over the kernels of a
-// device. Each is registered twice: with FP32 and with FP16 activations; parameters and state are FP32
-// in both.
+// The operators of a device as ONNX Runtime custom operators (domain "dvmsr"). Each is registered twice: with
+// FP32 and with FP16 activations; parameters and state are FP32 in both.
 #include "custom_ops.h"
 
-#include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <new>
-#include <stdexcept>
-#include <string>
 #include <utility>
-#include <vector>
+
+#include "axes.h"
 
 using namespace dvmsr::ort;
 
@@ -23,39 +20,8 @@ namespace {
 constexpr const char *domain_name = "dvmsr";
 // ONNX Runtime's own key for the size of a session's thread pool; the pool cannot be asked.
 constexpr const char *threads_key = "session.intra_op_num_threads";
-
-using Shape = std::vector<int64_t>;
-
-struct Definition {
-  const char *name;
-  const char *attribute;  // 0 or 1, by default 1
-  Ports inputs, outputs;
-  Ports channel_major_inputs, channel_major_outputs;  // where the attribute channel_major is 1; none: it must be 0
-  void (*run)(const Call &call);
-};
-
-constexpr Port scan_inputs[] = {
-    {"u", "BLD", activation},  {"delta", "BLD", activation},    {"A", "DN", parameter},
-    {"B", "BLGN", activation}, {"C", "BLGN", activation},       {"D", "D", parameter},
-    {"delta_bias", "D", parameter}, {"h0", "BDN", parameter},  {"z", "BLD", activation, true}};
-constexpr Port scan_outputs[] = {{"y", "BLD", activation}, {"h_last", "BDN", parameter}};
-constexpr Port channel_major_scan_inputs[] = {
-    {"u", "BDL", activation},  {"delta", "BDL", activation},    {"A", "DN", parameter},
-    {"B", "BGNL", activation}, {"C", "BGNL", activation},       {"D", "D", parameter},
-    {"delta_bias", "D", parameter}, {"h0", "BDN", parameter},  {"z", "BDL", activation, true}};
-constexpr Port channel_major_scan_outputs[] = {{"y", "BDL", activation}, {"h_last", "BDN", parameter}};
-
-constexpr Definition selective_scan = {"SelectiveScan", "delta_softplus", scan_inputs, scan_outputs,
-                                       channel_major_scan_inputs, channel_major_scan_outputs, run_selective_scan};
-
-constexpr Port conv_inputs[] = {{"x", "BLD", activation},
-                                {"weight", "DK", parameter},
-                                {"bias", "D", parameter},
-                                {"tail", "BkD", activation}};
-constexpr Port conv_outputs[] = {{"y", "BLD", activation}, {"new_tail", "BkD", activation}};
-
-constexpr Definition causal_conv1d = {"CausalConv1d", "activation", conv_inputs, conv_outputs,
-                                      {}, {}, run_causal_conv1d};
+// Before ONNX Runtime 1.24, inferring the shapes of a node with an unnamed input ends the process.
+constexpr int infers_unnamed = 24;
 
 // Runs body(); what it throws becomes a status, so that no exception reaches C.
 template <class Body>
@@ -74,12 +40,13 @@ OrtStatus *guarded(const OrtApi &api, const Body &body) noexcept {
   }
 }
 
+// One of the two forms in which an operator is registered.
 struct CustomOp : OrtCustomOp {
-  CustomOp(const OrtApi &api, const Definition &definition, bool half, int threads);
+  CustomOp(const OrtApi &api, const Definition &definition, bool half, int threads, bool infers);
 
   ONNXTensorElementDataType type_of(const Port &port) const {
     return half && port.kind == activation ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
-                                                         : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+                                           : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
 
   const OrtApi &api;
@@ -89,74 +56,6 @@ struct CustomOp : OrtCustomOp {
 };
 
 const CustomOp &self(const OrtCustomOp *op) { return *static_cast<const CustomOp *>(op); }
-
-std::string text_of(char axis) { return axis == 'k' ? "K-1" : std::string(1, axis); }
-
-// "(B, K-1, D)"
-std::string text_of(const char *axes) {
-  std::string text = "(";
-  for (const char *axis = axes; *axis; ++axis) text += (axis == axes ? "" : ", ") + text_of(*axis);
-  return text + ")";
-}
-
-// "(1, 3, 120)"
-std::string text_of(const Shape &shape) {
-  std::string text = "(";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i ? ", " : "") + std::to_string(shape[i]);
-  return text + ")";
-}
-
-[[noreturn]] void refuse(const Definition &definition, const Port &port, const std::string &why) {
-  throw std::invalid_argument(std::string("dvmsr ") + definition.name + ": " + port.name + " " + why +
-                              "; feed a matching shape, or export the model again with dvmsr-export");
-}
-
-// Learns the sizes of the axes from the inputs in turn, and holds each input to what is known.
-class AxisSizes {
- public:
-  explicit AxisSizes(const Definition &definition) : definition_(definition) {}
-
-  void learn(const Port &port, const Shape &shape) {
-    const std::string wrong = "has shape " + text_of(shape) + " but must be " + text_of(port.axes);
-    if (shape.size() != std::strlen(port.axes)) refuse(definition_, port, wrong);
-    for (size_t i = 0; i < shape.size(); ++i) {
-      const char letter = port.axes[i];
-      const auto axis = static_cast<size_t>(letter);
-      if (!from_[axis]) {
-        if (shape[i] < 1 && letter != 'B' && letter != 'L')
-          refuse(definition_, port, wrong + " with " + letter + " at least 1");
-        know(axis, shape[i], port);
-        if (letter == 'K') know('k', shape[i] - 1, port);
-        if (letter == 'G' && size_['D'] % shape[i])
-          refuse(definition_, port,
-                 "has " + std::to_string(shape[i]) + " groups, which do not divide the " +
-                     std::to_string(size_['D']) + " channels");
-      } else if (shape[i] != size_[axis]) {
-        refuse(definition_, port,
-               wrong + " with " + text_of(letter) + " = " + std::to_string(size_[axis]) + " as in " +
-                   from_[axis]);
-      }
-    }
-  }
-
-  Shape shape_of(const Port &port) const {
-    Shape shape;
-    for (const char *axis = port.axes; *axis; ++axis) shape.push_back(size_[static_cast<size_t>(*axis)]);
-    return shape;
-  }
-
-  const Sizes &sizes() const { return size_; }
-
- private:
-  void know(size_t axis, int64_t size, const Port &port) {
-    size_[axis] = size;
-    from_[axis] = port.name;
-  }
-
-  const Definition &definition_;
-  Sizes size_{};
-  std::array<const char *, 128> from_{};  // the input that told the size; NULL: not known yet
-};
 
 Shape shape_of(const OrtApi &api, const OrtTensorTypeAndShapeInfo *info) {
   size_t rank = 0;
@@ -180,88 +79,211 @@ void *data_of(const OrtApi &api, const OrtValue *value) {
   return data;
 }
 
-// A node of a graph: its operator, and what its attributes say.
-struct Kernel {
-  const CustomOp &op;
-  bool applied, channel_major;
+// Whether the call succeeded; for questions that ONNX Runtime answers with an error.
+bool succeeds(const OrtApi &api, OrtStatus *status) {
+  if (status) api.ReleaseStatus(status);
+  return !status;
+}
+
+// Of a node whose kernel is made.
+class KernelDeclared : public Declared {
+ public:
+  KernelDeclared(const OrtApi &api, const Definition &definition, const OrtKernelInfo *info)
+      : Declared(definition), api_(api), info_(info) {}
+
+  bool has(size_t input) const override {
+    size_t count = 0, length = 0;
+    check(api_.KernelInfo_GetInputCount(info_, &count));
+    if (input >= count) return false;
+    check(api_.KernelInfo_GetInputName(info_, input, nullptr, &length));
+    return length > 1;  // more than the NUL
+  }
+  float number(const char *name, float otherwise) const override {
+    float value = 0;
+    return succeeds(api_, api_.KernelInfoGetAttribute_float(info_, name, &value)) ? value : otherwise;
+  }
+  std::vector<int64_t> list(const char *name, std::vector<int64_t> otherwise) const override {
+    size_t count = 0;
+    if (!succeeds(api_, api_.KernelInfoGetAttributeArray_int64(info_, name, nullptr, &count))) return otherwise;
+    std::vector<int64_t> values(count);
+    check(api_.KernelInfoGetAttributeArray_int64(info_, name, values.data(), &count));
+    return values;
+  }
+
+  // The inputs without a batch axis; none where one of them is not constant.
+  std::optional<Weights> weights(const Form &form, bool half) const {
+    AxisSizes axes(definition, form);
+    Weights weights{half, {}, std::vector<void *>(form.inputs.size())};
+    for (size_t i = 0; i < form.inputs.size(); ++i) {
+      if (std::strchr(form.inputs[i].axes, 'B') || !has(i)) continue;
+      int constant = 0;
+      const OrtValue *value = nullptr;
+      check(api_.KernelInfoGetConstantInput_tensor(info_, i, &constant, &value));
+      if (!constant) return std::nullopt;
+      axes.learn(form.inputs[i], shape_of(api_, value));
+      weights.in[i] = data_of(api_, value);
+    }
+    weights.size = axes.sizes();
+    return weights;
+  }
+
+ protected:
+  std::optional<int64_t> integer(const char *name) const override {
+    int64_t value = 0;
+    if (!succeeds(api_, api_.KernelInfoGetAttribute_int64(info_, name, &value))) return std::nullopt;
+    return value;
+  }
+
+ private:
+  const OrtApi &api_;
+  const OrtKernelInfo *info_;
 };
 
-bool attribute_of(const CustomOp &op, const OrtKernelInfo *info, const char *name, bool otherwise) {
-  int64_t value = 1;
-  if (OrtStatus *absent = op.api.KernelInfoGetAttribute_int64(info, name, &value)) {
-    op.api.ReleaseStatus(absent);
-    return otherwise;
-  }
-  if (value != 0 && value != 1)
-    throw std::invalid_argument(std::string("dvmsr ") + op.definition.name + ": " + name + " is " +
-                                std::to_string(value) + " but must be 0 or 1");
-  return value == 1;
-}
+// Of a node whose shapes are inferred.
+class InferDeclared : public Declared {
+ public:
+  InferDeclared(const OrtApi &api, const Definition &definition, const OrtShapeInferContext *context)
+      : Declared(definition), api_(api), context_(context) {}
 
-Kernel kernel_of(const CustomOp &op, const OrtKernelInfo *info) {
-  const Definition &definition = op.definition;
-  const bool channel_major = attribute_of(op, info, "channel_major", false);
-  if (channel_major && !definition.channel_major_inputs.size())
-    throw std::invalid_argument(std::string("dvmsr ") + definition.name +
-                                ": channel_major is 1, but this operator reads token-major tensors alone; transpose "
-                                "its input");
-  if (channel_major && !reads_channel_major)
-    throw std::invalid_argument(std::string("dvmsr ") + definition.name +
-                                ": channel_major is 1, but the CUDA kernels read token-major tensors alone; write "
-                                "the transposes out with dvmsr.export.onnx.forms.write_out_layouts");
-  return {op, attribute_of(op, info, definition.attribute, true), channel_major};
-}
+  bool has(size_t input) const override { return info(input); }
+  float number(const char *name, float otherwise) const override {
+    float value = 0;
+    return read(name, ORT_OP_ATTR_FLOAT, &value, sizeof value) ? value : otherwise;
+  }
+  std::vector<int64_t> list(const char *name, std::vector<int64_t> otherwise) const override {
+    const OrtOpAttr *attribute = find(name);
+    if (!attribute) return otherwise;
+    size_t bytes = 0;
+    succeeds(api_, api_.ReadOpAttr(attribute, ORT_OP_ATTR_INTS, nullptr, 0, &bytes));
+    std::vector<int64_t> values(bytes / sizeof(int64_t));
+    check(api_.ReadOpAttr(attribute, ORT_OP_ATTR_INTS, values.data(), bytes, &bytes));
+    return values;
+  }
+
+  // That of inputs of the same kind: one function infers for FP32 and FP16.
+  ONNXTensorElementDataType type_of(const Port &port) const {
+    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
+    for (size_t i = 0; i < definition.inputs.size(); ++i)
+      if (definition.inputs[i].kind == port.kind && has(i)) {
+        check(api_.GetTensorElementType(info(i), &type));
+        break;
+      }
+    return type;
+  }
+
+  // Empty for an unknown shape.
+  std::vector<Dimension> shape(size_t input) const {
+    const OrtTensorTypeAndShapeInfo *told = info(input);
+    if (!told) return {};
+    const Shape sizes = shape_of(api_, told);
+    std::vector<const char *> names(sizes.size());
+    check(api_.GetSymbolicDimensions(told, names.data(), names.size()));
+    std::vector<Dimension> dimensions;
+    for (size_t i = 0; i < sizes.size(); ++i) dimensions.push_back({sizes[i], names[i]});
+    return dimensions;
+  }
+
+ protected:
+  std::optional<int64_t> integer(const char *name) const override {
+    int64_t value = 0;
+    if (!read(name, ORT_OP_ATTR_INT, &value, sizeof value)) return std::nullopt;
+    return value;
+  }
+
+ private:
+  // Owned by the context; NULL for an input that is left off.
+  const OrtTensorTypeAndShapeInfo *info(size_t input) const {
+    size_t count = 0;
+    check(api_.ShapeInferContext_GetInputCount(context_, &count));
+    OrtTensorTypeAndShapeInfo *info = nullptr;
+    if (input >= count || !succeeds(api_, api_.ShapeInferContext_GetInputTypeShape(context_, input, &info)))
+      return nullptr;
+    return info;
+  }
+  // NULL: there is none.
+  const OrtOpAttr *find(const char *name) const {
+    const OrtOpAttr *attribute = nullptr;
+    return succeeds(api_, api_.ShapeInferContext_GetAttribute(context_, name, &attribute)) ? attribute : nullptr;
+  }
+  bool read(const char *name, OrtOpAttrType type, void *data, size_t size) const {
+    const OrtOpAttr *attribute = find(name);
+    return attribute && succeeds(api_, api_.ReadOpAttr(attribute, type, data, size, &size));
+  }
+
+  const OrtApi &api_;
+  const OrtShapeInferContext *context_;
+};
+
+// A node of a graph and the operator it is of.
+struct Kernel {
+  Kernel(const CustomOp &op, const OrtKernelInfo *info) : op(op) {
+    const KernelDeclared declared(op.api, op.definition, info);
+    node = op.definition.node(declared);
+    if (!node->wants_weights()) return;
+    if (const std::optional<Weights> weights = declared.weights(node->form, op.half)) node->prepare(*weights);
+  }
+
+  const CustomOp &op;
+  std::unique_ptr<Node> node;
+};
 
 void compute(const Kernel &kernel, OrtKernelContext *context) {
   const CustomOp &op = kernel.op;
   const OrtApi &api = op.api;
-  const Definition &definition = op.definition;
-  AxisSizes axes(definition);
+  const Form &form = kernel.node->form;
+  AxisSizes axes(op.definition, form);
   std::vector<void *> in, out;
   size_t given = 0;
   check(api.KernelContext_GetInputCount(context, &given));
-  for (const Port &port : kernel.channel_major ? definition.channel_major_inputs : definition.inputs) {
+  for (const Port &port : form.inputs) {
     const OrtValue *value = nullptr;
     if (in.size() < given) check(api.KernelContext_GetInput(context, in.size(), &value));
-    if (!value && !port.optional) refuse(definition, port, "is missing");
+    if (!value && !port.optional) refuse(op.definition, std::string(port.name) + " is missing; export the model again with dvmsr-export");
     if (value) axes.learn(port, shape_of(api, value));
     in.push_back(value ? data_of(api, value) : nullptr);
   }
-  for (const Port &port : kernel.channel_major ? definition.channel_major_outputs : definition.outputs) {
+  for (const Port &port : form.outputs) {
     const Shape shape = axes.shape_of(port);
     OrtValue *value = nullptr;
     check(api.KernelContext_GetOutput(context, out.size(), shape.data(), shape.size(), &value));
-    if (!value) refuse(definition, port, "is an output without a name");
+    if (!value) refuse(op.definition, std::string(port.name) + " is an output without a name; export the model again with dvmsr-export");
     out.push_back(data_of(api, value));
   }
-
-  definition.run({api, context, op.half, op.threads, kernel.applied, kernel.channel_major, axes.sizes(), in.data(),
-                  out.data()});
+  kernel.node->run({api, context, op.half, op.threads, axes.sizes(), in.data(), out.data()});
 }
 
-// Every output has the shape of an input, symbolic sizes included, which lets the runtime share memory
-// between equal ones.
-void infer_shapes(const CustomOp &op, OrtShapeInferContext *context) {
-  const OrtApi &api = op.api;
-  const Ports &inputs = op.definition.inputs, &outputs = op.definition.outputs;
-  for (size_t o = 0; o < outputs.size(); ++o) {
-    const std::string axes = outputs[o].axes;
-    size_t i = 0;
-    while (axes != inputs[i].axes || inputs[i].kind != outputs[o].kind) ++i;
-    OrtTensorTypeAndShapeInfo *info = nullptr;  // owned by the context
-    check(api.ShapeInferContext_GetInputTypeShape(context, i, &info));
-    const Shape shape = shape_of(api, info);
-    std::vector<const char *> names(shape.size());
-    check(api.GetSymbolicDimensions(info, names.data(), names.size()));
-    // An input of unknown shape reports rank 0; a size that is neither known nor named would be set
-    // to -1.
-    bool known = shape.size() == axes.size();
-    for (size_t d = 0; d < shape.size(); ++d) known = known && (shape[d] >= 0 || *names[d]);
-    if (known) check(api.ShapeInferContext_SetOutputTypeShape(context, o, info));
+void set_shape(const OrtApi &api, OrtShapeInferContext *context, size_t output, ONNXTensorElementDataType type,
+               const std::vector<Dimension> &dimensions) {
+  Shape sizes;
+  std::vector<const char *> names;
+  for (const Dimension &dimension : dimensions) {
+    sizes.push_back(dimension.size);
+    names.push_back(dimension.name.c_str());
   }
+  OrtTensorTypeAndShapeInfo *info = nullptr;
+  check(api.CreateTensorTypeAndShapeInfo(&info));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> owner(
+      info, api.ReleaseTensorTypeAndShapeInfo);
+  check(api.SetTensorElementType(info, type));
+  check(api.SetDimensions(info, sizes.data(), sizes.size()));
+  check(api.SetSymbolicDimensions(info, names.data(), names.size()));
+  check(api.ShapeInferContext_SetOutputTypeShape(context, output, info));
 }
 
-CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, bool half_, int threads_)
+// The sizes of the outputs from those of the inputs, symbolic ones included, which lets the runtime share
+// memory between equal ones.
+void infer_shapes(const CustomOp &op, OrtShapeInferContext *context) {
+  const InferDeclared declared(op.api, op.definition, context);
+  const std::unique_ptr<Node> node = op.definition.node(declared);
+  const Form &form = node->form;
+  AxisNames axes(form);
+  for (size_t i = 0; i < form.inputs.size(); ++i) axes.learn(form.inputs[i], declared.shape(i));
+  for (size_t o = 0; o < form.outputs.size(); ++o)
+    if (const auto shape = axes.shape_of(form.outputs[o]))
+      set_shape(op.api, context, o, declared.type_of(form.outputs[o]), *shape);
+}
+
+CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, bool half_, int threads_, bool infers)
     : OrtCustomOp{}, api(api_), definition(definition_), half(half_), threads(threads_) {
   version = DVMSR_ORT_API;
   GetName = [](const OrtCustomOp *op) { return self(op).definition.name; };
@@ -280,40 +302,51 @@ CustomOp::CustomOp(const OrtApi &api_, const Definition &definition_, bool half_
   };
   GetOutputCharacteristic = [](const OrtCustomOp *, size_t) { return INPUT_OUTPUT_REQUIRED; };
   CreateKernelV2 = [](const OrtCustomOp *op, const OrtApi *, const OrtKernelInfo *info, void **kernel) {
-    return guarded(self(op).api, [&] { *kernel = new Kernel(kernel_of(self(op), info)); });
+    return guarded(self(op).api, [&] { *kernel = new Kernel(self(op), info); });
   };
   KernelDestroy = [](void *kernel) { delete static_cast<Kernel *>(kernel); };
   KernelComputeV2 = [](void *kernel, OrtKernelContext *context) {
     const Kernel &node = *static_cast<Kernel *>(kernel);
     return guarded(node.op.api, [&] { compute(node, context); });
   };
+  if (!infers) return;
   InferOutputShapeFn = [](const OrtCustomOp *op, OrtShapeInferContext *context) {
     return guarded(self(op).api, [&] { infer_shapes(self(op), context); });
   };
 }
 
 struct Domain {
-  Domain(const OrtApi &api, int threads)
-      : ops{{{api, selective_scan, false, threads},
-             {api, selective_scan, true, threads},
-             {api, causal_conv1d, false, threads},
-             {api, causal_conv1d, true, threads}}} {
+  Domain(const OrtApi &api, int threads, int release) {
     check(api.CreateCustomOpDomain(domain_name, &handle));
-    for (const CustomOp &op : ops) check(api.CustomOpDomain_Add(handle, &op));
+    for (const Definition *definition : operators) {
+      bool infers = true;
+      for (const Port &port : definition->inputs) infers = infers && (!port.optional || release >= infers_unnamed);
+      for (const bool half : {false, true}) {
+        ops.push_back(std::make_unique<CustomOp>(api, *definition, half, threads, infers));
+        check(api.CustomOpDomain_Add(handle, ops.back().get()));
+      }
+    }
   }
-  std::array<CustomOp, 4> ops;
+  std::vector<std::unique_ptr<CustomOp>> ops;
   OrtCustomOpDomain *handle = nullptr;
 };
 
 // Sessions point at their domain and its operators to the end of their lives, which nobody announces:
 // so there is one domain per runtime and thread count, and it is never freed.
-const Domain &domain_for(const OrtApi &api, int threads) {
+const Domain &domain_for(const OrtApi &api, int threads, int release) {
   static std::mutex mutex;
   static auto &domains = *new std::map<std::pair<const OrtApi *, int>, std::unique_ptr<Domain>>;
   const std::lock_guard<std::mutex> lock(mutex);
   std::unique_ptr<Domain> &domain = domains[{&api, threads}];
-  if (!domain) domain = std::make_unique<Domain>(api, threads);
+  if (!domain) domain = std::make_unique<Domain>(api, threads, release);
   return *domain;
+}
+
+// 24 of "1.24.1".
+int release_of(const char *version) {
+  int major = 0, minor = 0;
+  std::sscanf(version, "%d.%d", &major, &minor);
+  return minor;
 }
 
 int threads_of(const OrtApi &api, const OrtSessionOptions *options) {
@@ -328,6 +361,21 @@ int threads_of(const OrtApi &api, const OrtSessionOptions *options) {
 
 }  // namespace
 
+namespace dvmsr::ort {
+
+void refuse(const Definition &definition, const std::string &why) {
+  throw std::invalid_argument(std::string("dvmsr ") + definition.name + ": " + why);
+}
+
+bool Declared::flag(const char *name, bool otherwise) const {
+  const int64_t value = integer(name).value_or(otherwise);
+  if (value != 0 && value != 1)
+    refuse(definition, std::string(name) + " is " + std::to_string(value) + " but must be 0 or 1");
+  return value == 1;
+}
+
+}  // namespace dvmsr::ort
+
 // The entry point that ONNX Runtime looks for: SessionOptions.register_custom_ops_library(path).
 extern "C" DVMSR_ORT_EXPORT OrtStatus *DVMSR_ORT_CALL RegisterCustomOps(OrtSessionOptions *options,
                                                                  const OrtApiBase *base) {
@@ -338,7 +386,8 @@ extern "C" DVMSR_ORT_EXPORT OrtStatus *DVMSR_ORT_CALL RegisterCustomOps(OrtSessi
                                 base->GetVersionString() + "; upgrade it with pip install -U onnxruntime";
     return base->GetApi(1)->CreateStatus(ORT_NOT_IMPLEMENTED, message.c_str());
   }
+  const int release = release_of(base->GetVersionString());
   return guarded(*api, [&] {
-    check(api->AddCustomOpDomain(options, domain_for(*api, threads_of(*api, options)).handle));
+    check(api->AddCustomOpDomain(options, domain_for(*api, threads_of(*api, options), release).handle));
   });
 }

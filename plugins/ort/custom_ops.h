@@ -1,11 +1,17 @@
-// What ONNX Runtime custom operators on any device share: the operators' definition, and what is known
-// when one is called. Compiled with custom_ops.cpp into the library of each device, which defines the
-// operators' run functions and `provider`.
+// What ONNX Runtime custom operators on any device share: how an operator is defined, and what a node of
+// it knows when it is made and when it runs. Compiled with the other sources here whose names do not start
+// with cpu_ into the library of each device, which defines `operators`, `provider` and the inner operators'
+// run functions.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #include "ort_abi.h"
 
@@ -19,8 +25,7 @@ namespace dvmsr::ort {
 
 enum Kind { activation, parameter };
 
-// One letter per dimension, as in the operators' definition; 'k' stands for K - 1. Only the last input
-// may be optional.
+// A tensor of an operator: one letter per axis, as in the operators' definition; a digit is its own size.
 struct Port {
   const char *name;
   const char *axes;
@@ -28,34 +33,98 @@ struct Port {
   bool optional = false;
 };
 
-// The size of each axis, by letter.
-using Sizes = std::array<int64_t, 128>;
-// A constant array of ports.
-class Ports {
+// A constant array.
+template <class Element>
+class Constants {
  public:
   template <size_t count>
-  constexpr Ports(const Port (&ports)[count]) : first_(ports), count_(count) {}
-  constexpr Ports() : first_(nullptr), count_(0) {}
-  const Port *begin() const { return first_; }
-  const Port *end() const { return first_ + count_; }
+  constexpr Constants(const Element (&elements)[count]) : first_(elements), count_(count) {}
+  constexpr Constants() : first_(nullptr), count_(0) {}
+  const Element *begin() const { return first_; }
+  const Element *end() const { return first_ + count_; }
   size_t size() const { return count_; }
-  const Port &operator[](size_t i) const { return first_[i]; }
+  const Element &operator[](size_t i) const { return first_[i]; }
 
  private:
-  const Port *first_;
+  const Element *first_;
   size_t count_;
 };
+using Ports = Constants<Port>;
 
+// The size of each axis, by letter.
+using Sizes = std::array<int64_t, 128>;
+
+// An axis whose size is times * that of another + plus.
+struct Derived {
+  char axis, of;
+  int64_t times, plus;
+};
+
+// What the tensors of a node are, as its attributes and the inputs it has say.
+struct Form {
+  Ports inputs, outputs;
+  std::vector<Derived> derived;
+};
+
+// What is known when a node runs.
 struct Call {
   const OrtApi &api;
   const OrtKernelContext *context;
   bool half;    // the activations' type: FP16 or FP32
   int threads;  // of the session; 0: unknown
-  bool applied; // the operator's attribute: delta_softplus or activation
-  bool channel_major;  // the scan's other attribute
   const Sizes &size;
-  void *const *in, *const *out;  // NULL for an optional input that is left off
+  void *const *in, *const *out;  // in: NULL for an optional input that is left off
 };
+
+// Inputs without a batch axis, by their places; NULL for the others and for those that are left off.
+struct Weights {
+  bool half;
+  Sizes size;
+  std::vector<void *> in;
+};
+
+struct Definition;
+
+// What a node of a graph says of itself: its attributes, and which inputs it has.
+class Declared {
+ public:
+  explicit Declared(const Definition &definition) : definition(definition) {}
+  virtual ~Declared() = default;
+  virtual bool has(size_t input) const = 0;
+  // 0 or 1.
+  bool flag(const char *name, bool otherwise) const;
+  virtual float number(const char *name, float otherwise) const = 0;
+  virtual std::vector<int64_t> list(const char *name, std::vector<int64_t> otherwise) const = 0;
+
+  const Definition &definition;
+
+ protected:
+  virtual std::optional<int64_t> integer(const char *name) const = 0;
+};
+
+class Node {
+ public:
+  explicit Node(Form form) : form(std::move(form)) {}
+  Node(const Node &) = delete;
+  virtual ~Node() = default;
+  // Whether prepare() is to be called with the weights, once, where all of them are constant.
+  virtual bool wants_weights() const { return false; }
+  virtual void prepare(const Weights &) {}
+  // Computes, from several threads at once, or throws a CallFailed or a std::exception with a sentence.
+  virtual void run(const Call &call) const = 0;
+
+  const Form form;
+};
+
+struct Definition {
+  const char *name;
+  Ports inputs, outputs;  // every form has as many, of the same kinds
+  // Throws a std::invalid_argument where the node says what is not allowed.
+  std::unique_ptr<Node> (*node)(const Declared &declared);
+};
+
+// "dvmsr <operator>: <why>"
+[[noreturn]] void refuse(const Definition &definition, const std::string &why);
 
 // A failed call into ONNX Runtime, which owns the message.
 struct CallFailed {
@@ -66,11 +135,17 @@ inline void check(OrtStatus *status) {
   if (status) throw CallFailed{status};
 }
 
-// Of the device: they compute, or throw a CallFailed or a std::exception with a sentence.
-void run_selective_scan(const Call &call);
-void run_causal_conv1d(const Call &call);
+// The two operators that every device has.
+extern const Definition selective_scan, causal_conv1d;
 
-// The execution provider that has the operators; NULL for the CPU's.
+// Of the device.
+void run_selective_scan(const Call &call, bool delta_softplus, bool channel_major);
+void run_causal_conv1d(const Call &call, bool silu);
+
+// Its operators.
+extern const Constants<const Definition *> operators;
+
+// The execution provider that has them; NULL for the CPU's.
 extern const char *const provider;
 
 // Whether its scan reads channel-major tensors.

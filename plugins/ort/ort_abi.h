@@ -28,6 +28,7 @@ struct OrtTensorTypeAndShapeInfo;
 struct OrtKernelInfo;
 struct OrtKernelContext;
 struct OrtShapeInferContext;
+struct OrtOpAttr;
 struct OrtMemoryInfo;
 struct OrtAllocator;
 struct OrtApi;
@@ -43,6 +44,8 @@ enum ONNXTensorElementDataType {
 enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0, INPUT_OUTPUT_OPTIONAL = 1 };
 
 enum OrtMemType { OrtMemTypeDefault = 0 };
+
+enum OrtOpAttrType { ORT_OP_ATTR_INT = 1, ORT_OP_ATTR_INTS = 2, ORT_OP_ATTR_FLOAT = 3 };
 
 enum OrtAllocatorType { OrtArenaAllocator = 1 };
 
@@ -60,7 +63,14 @@ struct OrtApi {
   OrtStatus *(DVMSR_ORT_CALL *AddCustomOpDomain)(OrtSessionOptions *options, OrtCustomOpDomain *domain);
   void *skipped_29[22];
   OrtStatus *(DVMSR_ORT_CALL *GetTensorMutableData)(OrtValue *value, void **out);
-  void *skipped_52[9];
+  void *skipped_52[5];
+  OrtStatus *(DVMSR_ORT_CALL *CreateTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo **out);
+  OrtStatus *(DVMSR_ORT_CALL *SetTensorElementType)(OrtTensorTypeAndShapeInfo *info,
+                                                    ONNXTensorElementDataType type);
+  OrtStatus *(DVMSR_ORT_CALL *SetDimensions)(OrtTensorTypeAndShapeInfo *info, const int64_t *dimensions,
+                                             size_t count);
+  OrtStatus *(DVMSR_ORT_CALL *GetTensorElementType)(const OrtTensorTypeAndShapeInfo *info,
+                                                    ONNXTensorElementDataType *out);
   OrtStatus *(DVMSR_ORT_CALL *GetDimensionsCount)(const OrtTensorTypeAndShapeInfo *info, size_t *out);
   OrtStatus *(DVMSR_ORT_CALL *GetDimensions)(const OrtTensorTypeAndShapeInfo *info, int64_t *out,
                                              size_t count);
@@ -75,7 +85,9 @@ struct OrtApi {
   void *skipped_69[6];
   OrtStatus *(DVMSR_ORT_CALL *AllocatorAlloc)(OrtAllocator *allocator, size_t size, void **out);
   OrtStatus *(DVMSR_ORT_CALL *AllocatorFree)(OrtAllocator *allocator, void *pointer);
-  void *skipped_77[9];
+  void *skipped_77[8];
+  OrtStatus *(DVMSR_ORT_CALL *KernelInfoGetAttribute_float)(const OrtKernelInfo *info, const char *name,
+                                                            float *out);
   OrtStatus *(DVMSR_ORT_CALL *KernelInfoGetAttribute_int64)(const OrtKernelInfo *info, const char *name,
                                                             int64_t *out);
   void *skipped_87[1];
@@ -93,23 +105,42 @@ struct OrtApi {
   void(DVMSR_ORT_CALL *ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo *info);
   void *skipped_100[32];
   void(DVMSR_ORT_CALL *ReleaseAllocator)(OrtAllocator *allocator);
-  void *skipped_133[60];
+  void *skipped_133[30];
+  OrtStatus *(DVMSR_ORT_CALL *KernelInfoGetAttributeArray_int64)(const OrtKernelInfo *info,
+                                                                 const char *name, int64_t *out,
+                                                                 size_t *count);
+  void *skipped_164[29];
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetGPUComputeStream)(const OrtKernelContext *context,
                                                                  void **out);
-  void *skipped_194[44];
+  void *skipped_194[36];
+  OrtStatus *(DVMSR_ORT_CALL *KernelInfo_GetInputCount)(const OrtKernelInfo *info, size_t *out);
+  void *skipped_231[1];
+  OrtStatus *(DVMSR_ORT_CALL *KernelInfo_GetInputName)(const OrtKernelInfo *info, size_t index, char *out,
+                                                       size_t *size);
+  void *skipped_233[5];
   OrtStatus *(DVMSR_ORT_CALL *GetSessionConfigEntry)(const OrtSessionOptions *options,
                                                      const char *key, char *out, size_t *size);
-  void *skipped_239[14];
+  void *skipped_239[10];
+  OrtStatus *(DVMSR_ORT_CALL *KernelInfoGetConstantInput_tensor)(const OrtKernelInfo *info, size_t index,
+                                                                 int *is_constant, const OrtValue **out);
+  void *skipped_250[3];
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_GetAllocator)(const OrtKernelContext *context,
                                                           const OrtMemoryInfo *info,
                                                           OrtAllocator **out);
-  void *skipped_254[14];
+  void *skipped_254[13];
+  OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_GetInputCount)(const OrtShapeInferContext *context,
+                                                               size_t *out);
   OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_GetInputTypeShape)(
       const OrtShapeInferContext *context, size_t index, OrtTensorTypeAndShapeInfo **out);
-  void *skipped_269[1];
+  OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_GetAttribute)(const OrtShapeInferContext *context,
+                                                              const char *name, const OrtOpAttr **out);
   OrtStatus *(DVMSR_ORT_CALL *ShapeInferContext_SetOutputTypeShape)(
       const OrtShapeInferContext *context, size_t index, const OrtTensorTypeAndShapeInfo *info);
-  void *skipped_271[3];
+  OrtStatus *(DVMSR_ORT_CALL *SetSymbolicDimensions)(OrtTensorTypeAndShapeInfo *info,
+                                                     const char *names[], size_t count);
+  OrtStatus *(DVMSR_ORT_CALL *ReadOpAttr)(const OrtOpAttr *attribute, OrtOpAttrType type, void *data,
+                                          size_t size, size_t *needed);
+  void *skipped_273[1];
   OrtStatus *(DVMSR_ORT_CALL *KernelContext_ParallelFor)(const OrtKernelContext *context,
                                                          void (*task)(void *data, size_t index),
                                                          size_t count, size_t batches, void *data);

@@ -22,7 +22,7 @@ ORT = PLUGINS.with_name("ort")
 SOURCES = [
     *sorted(PLUGINS.glob("*.cu")),
     *sorted(LIBRARY.glob("*.cu")),
-    ORT / "custom_ops.cpp",
+    *sorted(path for path in ORT.glob("*.cpp") if not path.name.startswith("cpu_")),
 ]
 
 INVALID_VALUE = 1
