@@ -1,17 +1,30 @@
 """The shared library with the operators' CPU kernels (`plugins/include/dvmsr_ops.h`), torch-free.
 
-The same library registers the two custom operators with ONNX Runtime.
+The same library registers the custom operators with ONNX Runtime.
 """
 
 import ctypes
 import functools
-from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_size_t, c_void_p
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_void_p,
+)
 from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import DvmsrError, MissingComponentError
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 REMEDY = "reinstall dvmsr where GCC or Clang can build them (`pip install -v` shows why not)"
 
 _NAMES = ("libdvmsr_ops.so", "libdvmsr_ops.dylib", "dvmsr_ops.dll", "libdvmsr_ops.dll")
@@ -27,8 +40,11 @@ class _Executor(Structure):
     ]
 
 
-def _structure(name: str, kind: str, sizes: str, pointers: str) -> type[Structure]:
+def _structure(
+    name: str, kind: str, sizes: str, pointers: str, numbers: str = ""
+) -> type[Structure]:
     fields: list[tuple[str, type]] = [(number, c_int) for number in kind.split()]
+    fields += [(number, c_float) for number in numbers.split()]
     fields += [(size, c_int64) for size in sizes.split()]
     fields += [(pointer, c_void_p) for pointer in pointers.split()]
     return type(name, (Structure,), {"_fields_": fields})
@@ -49,6 +65,18 @@ ConvInputs = _structure(
 )
 ConvOutputs = _structure("ConvOutputs", "", "", "y new_tail")
 ConvGradients = _structure("ConvGradients", "", "", CONV_ARGUMENTS)
+MixerWeights = _structure(
+    "MixerWeights",
+    "dtype",
+    "channels inner state rank width out_channels",
+    "norm_weight norm_bias in_proj_x in_proj_z conv1d_weight conv1d_bias "
+    "x_proj_dt x_proj_B x_proj_C dt_proj A D delta_bias out_proj",
+    "epsilon",
+)
+MixerInputs = _structure("MixerInputs", "", "batch length", "x tail h0")
+MixerOutputs = _structure("MixerOutputs", "", "", "y new_tail h_last")
+Conv3x3Weights = _structure("Conv3x3Weights", "dtype", "channels out_channels", "weight bias")
+Conv3x3Inputs = _structure("Conv3x3Inputs", "", "batch height width top left bottom right", "x")
 
 
 def library_path() -> Path | None:
@@ -88,6 +116,17 @@ def load() -> ctypes.CDLL:
         forward.argtypes = [POINTER(inputs), POINTER(outputs), executor]
         backward = getattr(library, f"dvmsr_{operator}_backward")
         backward.argtypes = [POINTER(inputs), c_void_p, c_void_p, POINTER(gradients), executor]
+    for operator, weights in (("mixer", MixerWeights), ("conv3x3", Conv3x3Weights)):
+        getattr(library, f"dvmsr_{operator}_pack").argtypes = [POINTER(weights), POINTER(c_void_p)]
+        free = getattr(library, f"dvmsr_{operator}_free")
+        free.argtypes, free.restype = [c_void_p], None
+    library.dvmsr_mamba_mixer_forward.argtypes = [
+        c_void_p,
+        POINTER(MixerInputs),
+        POINTER(MixerOutputs),
+        executor,
+    ]
+    library.dvmsr_conv3x3_forward.argtypes = [c_void_p, POINTER(Conv3x3Inputs), c_void_p, executor]
     library.dvmsr_transpose.argtypes = [c_void_p, c_void_p, *[c_int64] * 4, executor]
     return library
 
@@ -103,6 +142,27 @@ def call(function: str, *arguments: object, threads: int) -> None:
     Raises:
         DvmsrError: if it reports a failure.
     """
-    status = getattr(load(), f"dvmsr_{function}")(*arguments, _Executor(threads=threads))
+    _checked_call(function, *arguments, _Executor(threads=threads))
+
+
+@contextmanager
+def packed(operator: str, weights: Structure) -> Iterator[c_void_p]:
+    """The weights of a `mixer` (MixerWeights) or a `conv3x3` (Conv3x3Weights) as its kernels read
+    them, for `call("mamba_mixer_forward", ...)` or `call("conv3x3_forward", ...)`, until the end
+    of the context. The arrays that `weights` points to need not live longer than this call.
+
+    Raises:
+        DvmsrError: if it reports a failure.
+    """
+    handle = c_void_p()
+    _checked_call(f"{operator}_pack", weights, byref(handle))
+    try:
+        yield handle
+    finally:
+        getattr(load(), f"dvmsr_{operator}_free")(handle)
+
+
+def _checked_call(function: str, *arguments: object) -> None:
+    status = getattr(load(), f"dvmsr_{function}")(*arguments)
     if status:
         raise DvmsrError(f"native {function}: {_STATUS.get(status, f'status {status}')}")

@@ -21,8 +21,9 @@
 extern "C" {
 #endif
 
-/* Raised with every incompatible change of this header; see dvmsr_abi_version. */
-#define DVMSR_ABI_VERSION 2
+/* Raised with every change of this header that a program compiled with an older one, or written for a
+ * newer one, must know of; 3 brought MambaMixer and Conv3x3. See dvmsr_abi_version. */
+#define DVMSR_ABI_VERSION 3
 
 typedef enum {
   DVMSR_F32 = 0, /* everything float */

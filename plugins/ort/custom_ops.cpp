@@ -145,7 +145,7 @@ class InferDeclared : public Declared {
   InferDeclared(const OrtApi &api, const Definition &definition, const OrtShapeInferContext *context)
       : Declared(definition), api_(api), context_(context) {}
 
-  bool has(size_t input) const override { return info(input); }
+  bool has(size_t input) const override { return type_of(input) != ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED; }
   float number(const char *name, float otherwise) const override {
     float value = 0;
     return read(name, ORT_OP_ATTR_FLOAT, &value, sizeof value) ? value : otherwise;
@@ -162,13 +162,9 @@ class InferDeclared : public Declared {
 
   // That of inputs of the same kind: one function infers for FP32 and FP16.
   ONNXTensorElementDataType type_of(const Port &port) const {
-    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
     for (size_t i = 0; i < definition.inputs.size(); ++i)
-      if (definition.inputs[i].kind == port.kind && has(i)) {
-        check(api_.GetTensorElementType(info(i), &type));
-        break;
-      }
-    return type;
+      if (definition.inputs[i].kind == port.kind && has(i)) return type_of(i);
+    return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
 
   // Empty for an unknown shape.
@@ -191,7 +187,7 @@ class InferDeclared : public Declared {
   }
 
  private:
-  // Owned by the context; NULL for an input that is left off.
+  // Owned by the context; NULL for an input beyond the last that is given.
   const OrtTensorTypeAndShapeInfo *info(size_t input) const {
     size_t count = 0;
     check(api_.ShapeInferContext_GetInputCount(context_, &count));
@@ -199,6 +195,12 @@ class InferDeclared : public Declared {
     if (input >= count || !succeeds(api_, api_.ShapeInferContext_GetInputTypeShape(context_, input, &info)))
       return nullptr;
     return info;
+  }
+  // Undefined for an input that is left off.
+  ONNXTensorElementDataType type_of(size_t input) const {
+    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    if (const OrtTensorTypeAndShapeInfo *told = info(input)) check(api_.GetTensorElementType(told, &type));
+    return type;
   }
   // NULL: there is none.
   const OrtOpAttr *find(const char *name) const {
