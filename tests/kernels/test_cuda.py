@@ -36,7 +36,8 @@ def fake_nvcc(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_all_sources_are_installed() -> None:
     names = {path.name for path in cuda_build.units()}
     assert {"selective_scan.cu", "selective_scan_backward.cu", "pixels.cu", "runtime.cu"} <= names
-    assert {"ort_operators.cu", "custom_ops.cpp"} <= names
+    assert {"ort_operators.cu", "custom_ops.cpp", "inner_operators.cpp"} <= names
+    assert not any(name.startswith("cpu_") for name in names)
     assert (nvcc.sources() / "ort" / "ort_abi.h").is_file()
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -262,24 +258,6 @@ def test_half_has_no_backward() -> None:
             cpu.ConvGradients(),
             threads=1,
         )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("isa", ["baseline", "avx2"])
-def test_lower_instruction_sets(isa: str) -> None:
-    """The same vectors in a process that is told to use a lower instruction set."""
-    if os.environ.get("DVMSR_ISA"):
-        pytest.skip("already running under DVMSR_ISA")
-    order = ["baseline", "avx2", "avx512"]
-    if order.index(isa) > order.index(cpu.isa()):
-        pytest.skip(f"this machine has no {isa}")
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-k", "equals", __file__],
-        env={**os.environ, "DVMSR_ISA": isa},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-2000:]
 
 
 def test_names_match_the_c_header() -> None:

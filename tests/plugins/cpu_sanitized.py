@@ -10,6 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from conv3x3_vectors import (
+    CONV3X3_CASES,
+    CONV3X3_TOLERANCE,
+    Conv3x3Case,
+    conv3x3_error,
+    conv3x3_inputs,
+)
+from mixer_vectors import EPSILON, MIXER_CASES, MixerCase, mixer_inputs, mixer_truth
+from packed_kernels import packed_conv3x3, packed_mixer
 from vectors import (
     CHANNEL_MAJOR_CASES,
     CONV_CASES,
@@ -32,6 +41,18 @@ EDGES = [
     for per_group, groups, state in ((1, 2, 1), (15, 1, 3), (17, 2, 16), (33, 1, 17))
 ]
 """Around the vectors' widths and the runs of tokens."""
+MIXER_EDGES = [
+    MixerCase(2, length, inner, 3, 2, width, channels, 17, norm, in_proj)
+    for length in (1, 95, 97)
+    for inner, width, channels in ((1, 1, 17), (17, 4, 16), (33, 2, 1))
+    for norm, in_proj in ((True, True), (False, False), (True, False))
+]
+CONV3X3_EDGES = [
+    Conv3x3Case(2, size, 9 - size, channels, 18 - channels, pads)
+    for size in (2, 4, 5)
+    for channels in (1, 16, 17)
+    for pads in ((0, 0, 0, 0), (1, 1, 1, 1), (0, 1, 1, 0))
+]
 
 
 def pointers(tensors: dict[str, np.ndarray]) -> dict[str, int]:
@@ -61,6 +82,21 @@ def scan(case: ScanCase, dtype: str, threads: int) -> None:
         )
 
 
+def mixer(case: MixerCase, dtype: str, threads: int) -> None:
+    inputs = mixer_inputs(case, dtype)
+    with packed_mixer(inputs, EPSILON) as packed:
+        outputs = packed(inputs, threads)
+    for output, truth in zip(outputs, mixer_truth(inputs), strict=True):
+        assert error(output, truth) <= TOLERANCE[dtype], (case, dtype, threads)
+
+
+def conv3x3(case: Conv3x3Case, dtype: str, threads: int) -> None:
+    x, weight, bias = conv3x3_inputs(case, dtype).values()
+    with packed_conv3x3(weight, bias) as packed:
+        y = packed(x, case.pads, threads)
+    assert conv3x3_error(y, x, weight, bias, case.pads) <= CONV3X3_TOLERANCE[dtype], case
+
+
 def main() -> None:
     cpu.library_path = lambda: Path(sys.argv[1])
     edges = [replace(case, channel_major=layout) for case in EDGES for layout in (False, True)]
@@ -68,6 +104,11 @@ def main() -> None:
         for case in (*SCAN_CASES, *CHANNEL_MAJOR_CASES, *edges):
             for threads in (1, 9):
                 scan(case, dtype, threads)
+        for threads in (1, 9) if dtype != "float64" else ():
+            for case in (*MIXER_CASES, *MIXER_EDGES):
+                mixer(case, dtype, threads)
+            for case in (*CONV3X3_CASES, *CONV3X3_EDGES):
+                conv3x3(case, dtype, threads)
         for case in CONV_CASES:
             inputs = cast(conv_inputs(case), dtype)
             y, tail = np.empty_like(inputs["x"]), np.empty_like(inputs["tail"])
