@@ -20,6 +20,7 @@ namespace {
 constexpr const char *domain_name = "dvmsr";
 // ONNX Runtime's own key for the size of a session's thread pool; the pool cannot be asked.
 constexpr const char *threads_key = "session.intra_op_num_threads";
+const std::string remedy = "; export the model again with dvmsr-export";
 // Before ONNX Runtime 1.24, inferring the shapes of a node with an unnamed input ends the process.
 constexpr int infers_unnamed = 24;
 
@@ -240,7 +241,7 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
   for (const Port &port : form.inputs) {
     const OrtValue *value = nullptr;
     if (in.size() < given) check(api.KernelContext_GetInput(context, in.size(), &value));
-    if (!value && !port.optional) refuse(op.definition, std::string(port.name) + " is missing; export the model again with dvmsr-export");
+    if (!value && !port.optional) refuse(op.definition, port.name + (" is missing" + remedy));
     if (value) axes.learn(port, shape_of(api, value));
     in.push_back(value ? data_of(api, value) : nullptr);
   }
@@ -248,7 +249,7 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
     const Shape shape = axes.shape_of(port);
     OrtValue *value = nullptr;
     check(api.KernelContext_GetOutput(context, out.size(), shape.data(), shape.size(), &value));
-    if (!value) refuse(op.definition, std::string(port.name) + " is an output without a name; export the model again with dvmsr-export");
+    if (!value) refuse(op.definition, port.name + (" is an output without a name" + remedy));
     out.push_back(data_of(api, value));
   }
   kernel.node->run({api, context, op.half, op.threads, axes.sizes(), in.data(), out.data()});

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from one_node import SCAN_AXES, one_node_model
+from one_node import SCAN_AXES, infers_shapes, one_node_model
 from vectors import (
     CHANNEL_MAJOR_CASES,
     CONV_CASES,
@@ -173,6 +173,7 @@ def test_both_precisions_in_one_graph() -> None:
     assert error(y, scan_truth(scan_in | {"u": u})[0]) <= 2 * TOLERANCE["float16"]
 
 
+@infers_shapes
 def test_outputs_take_the_symbolic_shapes_of_the_inputs() -> None:
     def shapes(
         operator: str, ranks: bool, channel_major: int | None = None
@@ -344,6 +345,13 @@ def test_wrong_type_is_refused_at_load(operator: str, name: str) -> None:
     )
     with pytest.raises(Exception, match=operator):
         session(model)
+
+
+def test_a_gate_may_be_unnamed() -> None:
+    inputs = cast(scan_inputs(ScanCase(1, 9, 6, 16, gate=False)), "float32")
+    model = one_node_model("SelectiveScan", gate=False)
+    model.graph.node[0].input.append("")
+    check_scan(session(model), inputs, "float32")
 
 
 @pytest.mark.parametrize("side", ["input", "output"])

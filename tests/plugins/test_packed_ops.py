@@ -17,6 +17,7 @@ from conv3x3_vectors import (
 )
 from mixer_model import VALUES, mixer_model
 from mixer_vectors import MIXER_CASES, MixerCase, mixer_inputs, mixer_truth
+from one_node import infers_shapes
 from vectors import TOLERANCE, error
 
 from dvmsr.kernels import cpu
@@ -26,10 +27,6 @@ onnx = pytest.importorskip("onnx")
 
 pytestmark = pytest.mark.skipif(
     cpu.library_path() is None, reason="dvmsr was built without its native operators"
-)
-infers_shapes = pytest.mark.skipif(
-    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 24),
-    reason="before ONNX Runtime 1.24 operators with unnamed inputs have no inferred shapes",
 )
 
 DTYPES = ["float32", "float16"]
