@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <utility>
 
 #include "axes.h"
@@ -111,12 +112,12 @@ class KernelDeclared : public Declared {
     return values;
   }
 
-  // The inputs without a batch axis; none where one of them is not constant.
+  // The inputs without a batch axis; none where one of them is not constant, or is missing.
   std::optional<Weights> weights(const Form &form, bool half) const {
     AxisSizes axes(definition, form);
     Weights weights{half, {}, std::vector<void *>(form.inputs.size())};
     for (size_t i = 0; i < form.inputs.size(); ++i) {
-      if (std::strchr(form.inputs[i].axes, 'B') || !has(i)) continue;
+      if (std::strchr(form.inputs[i].axes, 'B') || (form.inputs[i].optional && !has(i))) continue;
       int constant = 0;
       const OrtValue *value = nullptr;
       check(api_.KernelInfoGetConstantInput_tensor(info_, i, &constant, &value));

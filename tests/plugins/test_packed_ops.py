@@ -274,6 +274,14 @@ def test_half_of_a_pair_is_refused_at_load(there: str, missing: str) -> None:
     assert f"dvmsr MambaMixer: {message}" in str(caught.value)
 
 
+@pytest.mark.parametrize("weights", [True, False], ids=["constant", "fed"])
+def test_a_missing_weight_is_refused(weights: bool) -> None:
+    inputs = mixer_inputs(MixerCase(1, 5, 8, 4), "float32")
+    del inputs["A"]
+    with pytest.raises(Exception, match=r"MambaMixer|Required inputs"):
+        run(mixer_model(inputs, weights=weights), inputs)
+
+
 @pytest.mark.parametrize("pads", [(1, 1, 1), (1, 1, 1, 2), (1, -1, 1, 1), (1, 1, 1, 1, 1)], ids=str)
 def test_pads_that_are_none_are_refused_at_load(pads: tuple[int, ...]) -> None:
     model = conv3x3_model(conv3x3_inputs(Conv3x3Case(1, 5, 5, 2, 2), "float32"), pads)
