@@ -282,6 +282,14 @@ def test_a_missing_weight_is_refused(weights: bool) -> None:
         run(mixer_model(inputs, weights=weights), inputs)
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("out_proj", "float16"), ("A", "float16")])
+def test_another_type_is_refused_at_load(name: str, dtype: str) -> None:
+    inputs = mixer_inputs(MixerCase(1, 5, 8, 4), "float32")
+    inputs[name] = inputs[name].astype(dtype)
+    with pytest.raises(Exception, match="MambaMixer"):
+        session(mixer_model(inputs))
+
+
 @pytest.mark.parametrize("pads", [(1, 1, 1), (1, 1, 1, 2), (1, -1, 1, 1), (1, 1, 1, 1, 1)], ids=str)
 def test_pads_that_are_none_are_refused_at_load(pads: tuple[int, ...]) -> None:
     model = conv3x3_model(conv3x3_inputs(Conv3x3Case(1, 5, 5, 2, 2), "float32"), pads)
