@@ -3,6 +3,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "conv3x3_tiles.h"
 #include "conv_tiles.h"
 #include "mixer_tiles.h"
 #include "scan_backward.h"
@@ -39,6 +40,11 @@ const Kernels DVMSR_TABLE(DVMSR_ISA) = {
     mixer_scan_begin,
     mixer_scan_run,
     mixer_scan_end,
+    conv3x3_block,
+    conv3x3_scratch,
+    conv3x3_packed_size,
+    {conv3x3_pack<float>, conv3x3_pack<half>},
+    {conv3x3_forward<float>, conv3x3_forward<half>},
 };
 
 }  // namespace dvmsr

@@ -61,6 +61,18 @@ struct ConvBackwardTile {
   void *scratch;                  // conv_backward_scratch() elements
 };
 
+// Tiles of 4x4 pixels of y, numbered row by row through all batch elements.
+struct Conv3x3Tiles {
+  int64_t channels, out_channels;           // C, E
+  int64_t height, width, top, left;         // of x, and its rows and columns of zeros
+  int64_t out_height, out_width;
+  int64_t first_tile, end_tile;             // at most conv3x3_block() of them
+  const void *x;
+  const float *packed;
+  void *y;
+  float *scratch;  // conv3x3_scratch() values
+};
+
 struct Kernels {
   const char *isa;
   int64_t lanes;  // channels per vector
@@ -95,6 +107,15 @@ struct Kernels {
                            float *h_last, void *scratch);
   void (*mixer_scan_run)(void *scan, const MixerBlock &, int64_t tokens);
   void (*mixer_scan_end)(void *scan);
+
+  // Of C and E: tiles that are computed at a time, values of scratch for them, and of the packed weights.
+  int64_t (*conv3x3_block)(int64_t channels, int64_t out_channels);
+  int64_t (*conv3x3_scratch)(int64_t channels, int64_t out_channels);
+  int64_t (*conv3x3_packed_size)(int64_t channels, int64_t out_channels);
+  // Indexed by dvmsr_dtype, without FP64.
+  void (*conv3x3_pack[2])(int64_t channels, int64_t out_channels, const void *weight, const void *bias,
+                          float *packed);
+  void (*conv3x3_forward[2])(const Conv3x3Tiles &);
 };
 
 // Those for this machine and DVMSR_ISA.

@@ -147,21 +147,6 @@ dvmsr_status pack(const dvmsr_mixer_weights &w, dvmsr_mixer **packed) {
   return DVMSR_OK;
 }
 
-// Memory of all threads of a call, in pieces that begin with a line of the cache.
-class Pieces {
- public:
-  Pieces(int64_t count, int64_t bytes)
-      : bytes_(ceil_div(bytes, 64) * 64), memory_(count * bytes_ + 64, 1) {}
-  char *operator[](int64_t i) const {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + (64 - address % 64) % 64 + i * bytes_;
-  }
-
- private:
-  int64_t bytes_;
-  Scratch memory_;
-};
-
 dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_mixer_outputs &out,
                      const dvmsr_executor *executor) {
   if (in.batch < 0 || in.length < 0) return DVMSR_INVALID_ARGUMENT;

@@ -1,0 +1,190 @@
+// A 3x3 convolution of token-major pixels by Winograd's F(4x4, 3x3): a tile of 4x4 pixels of the result comes
+// from 6x6 pixels by 36 products with transformed weights, a quarter of the multiplications of the sum itself.
+//
+// The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity. Their matrices hold binary fractions that FP32 represents
+// exactly, and results are as close to FP64 as those of a plain FP32 sum, where the usual 0, 1, -1, 2, -2 lose
+// a digit. A tile that reads a NaN or an infinity is NaN or infinite as a whole; others are not touched.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels.h"
+#include "products.h"
+#include "simd.h"
+
+namespace dvmsr {
+namespace {
+
+constexpr int winograd_points = 36;
+constexpr float point_a = 5 / 8.f, point_b = 3 / 2.f;
+constexpr float a2 = point_a * point_a, b2 = point_b * point_b;
+
+// Tiles of a block: whole groups of a product's rows, as many as the L2 cache holds before and after it.
+int64_t conv3x3_block(int64_t channels, int64_t out_channels) {
+  constexpr int64_t bytes = 450'000;
+  const int64_t tile = winograd_points * (vectors_of(channels) + vectors_of(out_channels)) * W * 4;
+  return std::max<int64_t>(1, bytes / tile / rows_at_once) * rows_at_once;
+}
+
+// In floats. What separates the 36 matrices of a block keeps them out of each other's way in the L1 cache.
+constexpr int64_t conv3x3_gap = 16;
+int64_t conv3x3_scratch(int64_t channels, int64_t out_channels) {
+  const int64_t block = conv3x3_block(channels, out_channels);
+  return winograd_points * ((vectors_of(channels) + vectors_of(out_channels)) * W * block + 2 * conv3x3_gap);
+}
+
+int64_t conv3x3_packed_size(int64_t channels, int64_t out_channels) {
+  return winograd_points * packed_size(channels, out_channels) + vectors_of(out_channels) * W;
+}
+
+// weight (E, C, 3, 3) and bias (E) into 36 packed (C, E) matrices and the bias.
+template <class Act>
+void conv3x3_pack(int64_t channels, int64_t out_channels, const void *weight, const void *bias, float *to) {
+  const auto value = [](const void *from, int64_t i) {
+    return static_cast<double>(load(static_cast<const Act *>(from) + i, 1)[0]);
+  };
+  const double a = point_a, b = point_b, at_a = 1 / (2 * a * a * (a * a - b * b)),
+               at_b = 1 / (2 * b * b * (b * b - a * a)), at_0 = 1 / (a * a * b * b);
+  const double matrix[6][3] = {{at_0, 0, 0},
+                               {at_a, a * at_a, a * a * at_a},
+                               {at_a, -a * at_a, a * a * at_a},
+                               {at_b, b * at_b, b * b * at_b},
+                               {at_b, -b * at_b, b * b * at_b},
+                               {0, 0, 1}};
+  std::vector<float> transformed(static_cast<size_t>(channels * out_channels));
+  for (int p = 0; p < winograd_points; ++p, to += packed_size(channels, out_channels)) {
+    const double *rows = matrix[p / 6], *columns = matrix[p % 6];
+    for (int64_t e = 0; e < out_channels; ++e)
+      for (int64_t c = 0; c < channels; ++c) {
+        double sum = 0;
+        for (int i = 0; i < 3; ++i)
+          for (int j = 0; j < 3; ++j)
+            sum += rows[i] * columns[j] * value(weight, (e * channels + c) * 9 + 3 * i + j);
+        transformed[static_cast<size_t>(c * out_channels + e)] = static_cast<float>(sum);
+      }
+    pack(transformed.data(), channels, out_channels, to);
+  }
+  for (int64_t e = 0; e < vectors_of(out_channels) * W; ++e)
+    to[e] = e < out_channels ? static_cast<float>(value(bias, e)) : 0;
+}
+
+// Six neighbours of a row or column of pixels to their values at the six points.
+DVMSR_INLINE void winograd_input(const Vector<float> (&d)[6], Vector<float> (&v)[6]) {
+  const Vector<float> even_a = fused(splat(-b2), d[2], d[4]), odd_a = fused(splat(-b2), d[1], d[3]);
+  const Vector<float> even_b = fused(splat(-a2), d[2], d[4]), odd_b = fused(splat(-a2), d[1], d[3]);
+  v[0] = fused(splat(a2 * b2), d[0], fused(splat(-a2 - b2), d[2], d[4]));
+  v[1] = fused(splat(point_a), odd_a, even_a);
+  v[2] = fused(splat(-point_a), odd_a, even_a);
+  v[3] = fused(splat(point_b), odd_b, even_b);
+  v[4] = fused(splat(-point_b), odd_b, even_b);
+  v[5] = fused(splat(a2 * b2), d[1], fused(splat(-a2 - b2), d[3], d[5]));
+}
+
+// Values at the six points to four neighbours, plus an offset.
+DVMSR_INLINE void winograd_output(const Vector<float> (&m)[6], Vector<float> offset, Vector<float> (&y)[4]) {
+  const Vector<float> sum_a = m[1] + m[2], difference_a = m[1] - m[2];
+  const Vector<float> sum_b = m[3] + m[4], difference_b = m[3] - m[4];
+  y[0] = (m[0] + offset) + (sum_a + sum_b);
+  y[1] = fused(splat(point_a), difference_a, fused(splat(point_b), difference_b, offset));
+  y[2] = fused(splat(a2), sum_a, fused(splat(b2), sum_b, offset));
+  y[3] = fused(splat(a2 * point_a), difference_a, fused(splat(b2 * point_b), difference_b, m[5] + offset));
+}
+
+// The 36 values of one vector of channels, `apart` floats from each other, from 6x6 pixels.
+template <class Pixel>
+DVMSR_INLINE void transform_input(const Pixel &pixel, float *to, int64_t apart) {
+  Vector<float> half_way[6][6];  // [point][column]
+  DVMSR_UNROLL for (int j = 0; j < 6; ++j) {
+    Vector<float> column[6], values[6];
+    DVMSR_UNROLL for (int i = 0; i < 6; ++i) column[i] = pixel(i, j);
+    winograd_input(column, values);
+    DVMSR_UNROLL for (int i = 0; i < 6; ++i) half_way[i][j] = values[i];
+  }
+  DVMSR_UNROLL for (int i = 0; i < 6; ++i) {
+    Vector<float> values[6];
+    winograd_input(half_way[i], values);
+    DVMSR_UNROLL for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * apart, values[j]);
+  }
+}
+
+template <class Put>
+DVMSR_INLINE void transform_output(const float *from, int64_t apart, Vector<float> bias, const Put &put) {
+  Vector<float> half_way[4][6];  // [row][point]
+  DVMSR_UNROLL for (int j = 0; j < 6; ++j) {
+    Vector<float> values[6], column[4];
+    DVMSR_UNROLL for (int i = 0; i < 6; ++i) values[i] = load(from + (6 * i + j) * apart);
+    winograd_output(values, Vector<float>{}, column);
+    DVMSR_UNROLL for (int i = 0; i < 4; ++i) half_way[i][j] = column[i];
+  }
+  DVMSR_UNROLL for (int i = 0; i < 4; ++i) {
+    Vector<float> row[4];
+    winograd_output(half_way[i], bias, row);
+    DVMSR_UNROLL for (int j = 0; j < 4; ++j) put(i, j, row[j]);
+  }
+}
+
+// Calls body(first, count) for vectors that cover the channels; the last one overlaps the one before, so that
+// all are whole, unless there are fewer channels than lanes.
+template <class Body>
+DVMSR_INLINE void for_vectors(int64_t channels, const Body &body) {
+  if (channels < W) return body(0, channels);
+  for (int64_t c = 0; c < channels; c += W) body(std::min(c, channels - W), W);
+}
+
+template <class Act>
+void conv3x3_forward(const Conv3x3Tiles &t) {
+  const int64_t C = t.channels, E = t.out_channels, H = t.height, width = t.width;
+  const int64_t across = (t.out_width + 3) / 4, down = (t.out_height + 3) / 4;
+  const int64_t count = t.end_tile - t.first_tile, block = conv3x3_block(C, E);
+  const int64_t row_in = vectors_of(C) * W, row_out = vectors_of(E) * W;
+  const int64_t apart_in = block * row_in + conv3x3_gap, apart_out = block * row_out + conv3x3_gap;
+  float *const values = t.scratch, *const products = values + winograd_points * apart_in;
+
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t tile = t.first_tile + i;
+    const int64_t row = tile / across % down * 4 - t.top, column = tile % across * 4 - t.left;
+    const Act *const x = static_cast<const Act *>(t.x) + tile / (across * down) * H * width * C;
+    const Act *const corner = x + (row * width + column) * C;
+    const bool inside = row >= 0 && column >= 0 && row + 6 <= H && column + 6 <= width;
+    for_vectors(C, [&](int64_t c, int64_t lanes) {
+      float *const to = values + i * row_in + c;
+      if (inside && lanes == W)
+        transform_input([&](int r, int s) { return load(corner + (r * width + s) * C + c); }, to, apart_in);
+      else
+        transform_input(
+            [&](int r, int s) {
+              const bool there = row + r >= 0 && row + r < H && column + s >= 0 && column + s < width;
+              return there ? load(corner + (r * width + s) * C + c, lanes) : Vector<float>{};
+            },
+            to, apart_in);
+    });
+  }
+
+  for (int64_t p = 0; p < winograd_points; ++p)
+    product(values + p * apart_in, row_in, count, t.packed + p * packed_size(C, E), C, E,
+            products + p * apart_out, row_out);
+
+  const float *const bias = t.packed + winograd_points * packed_size(C, E);
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t tile = t.first_tile + i;
+    const int64_t row = tile / across % down * 4, column = tile % across * 4;
+    const int64_t rows = t.out_height - row, columns = t.out_width - column;
+    Act *const y = static_cast<Act *>(t.y) +
+                   ((tile / (across * down) * t.out_height + row) * t.out_width + column) * E;
+    for_vectors(E, [&](int64_t e, int64_t lanes) {
+      const float *const from = products + i * row_out + e;
+      if (rows >= 4 && columns >= 4 && lanes == W)
+        transform_output(from, apart_out, load(bias + e), [&](int r, int s, Vector<float> v) {
+          store(y + (r * t.out_width + s) * E + e, v);
+        });
+      else
+        transform_output(from, apart_out, load(bias + e), [&](int r, int s, Vector<float> v) {
+          if (r < rows && s < columns) store(y + (r * t.out_width + s) * E + e, v, lanes);
+        });
+    });
+  }
+}
+
+}  // namespace
+}  // namespace dvmsr
