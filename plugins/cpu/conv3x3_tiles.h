@@ -20,9 +20,9 @@ constexpr int winograd_points = 36;
 constexpr float point_a = 5 / 8.f, point_b = 3 / 2.f;
 constexpr float a2 = point_a * point_a, b2 = point_b * point_b;
 
-// Tiles of a block: whole groups of a product's rows, as many as the L2 cache holds before and after it.
+// Tiles of a block: whole groups of a product's rows, few enough that the L2 cache has room for the weights too.
 int64_t conv3x3_block(int64_t channels, int64_t out_channels) {
-  constexpr int64_t bytes = 450'000;
+  constexpr int64_t bytes = 240'000;
   const int64_t tile = winograd_points * (vectors_of(channels) + vectors_of(out_channels)) * W * 4;
   return std::max<int64_t>(1, bytes / tile / rows_at_once) * rows_at_once;
 }
@@ -132,58 +132,81 @@ DVMSR_INLINE void for_vectors(int64_t channels, const Body &body) {
   for (int64_t c = 0; c < channels; c += W) body(std::min(c, channels - W), W);
 }
 
-template <class Act>
-void conv3x3_forward(const Conv3x3Tiles &t) {
-  const int64_t C = t.channels, E = t.out_channels, H = t.height, width = t.width;
-  const int64_t across = (t.out_width + 3) / 4, down = (t.out_height + 3) / 4;
-  const int64_t count = t.end_tile - t.first_tile, block = conv3x3_block(C, E);
-  const int64_t row_in = vectors_of(C) * W, row_out = vectors_of(E) * W;
-  const int64_t apart_in = block * row_in + conv3x3_gap, apart_out = block * row_out + conv3x3_gap;
-  float *const values = t.scratch, *const products = values + winograd_points * apart_in;
+// Where the tiles of an image lie, and the two sides of the products of a block: 36 matrices each, a row per tile.
+struct Conv3x3Block {
+  explicit Conv3x3Block(const Conv3x3Tiles &t)
+      : across((t.out_width + 3) / 4),
+        down((t.out_height + 3) / 4),
+        row_in(vectors_of(t.channels) * W),
+        row_out(vectors_of(t.out_channels) * W),
+        apart_in(conv3x3_block(t.channels, t.out_channels) * row_in + conv3x3_gap),
+        apart_out(conv3x3_block(t.channels, t.out_channels) * row_out + conv3x3_gap),
+        in(t.scratch),
+        out(in + winograd_points * apart_in) {}
+  int64_t image(int64_t tile) const { return tile / (across * down); }
+  int64_t row(int64_t tile) const { return tile / across % down * 4; }  // of y, as is the column
+  int64_t column(int64_t tile) const { return tile % across * 4; }
+  int64_t across, down, row_in, row_out, apart_in, apart_out;
+  float *in, *out;
+};
 
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t tile = t.first_tile + i;
-    const int64_t row = tile / across % down * 4 - t.top, column = tile % across * 4 - t.left;
-    const Act *const x = static_cast<const Act *>(t.x) + tile / (across * down) * H * width * C;
-    const Act *const corner = x + (row * width + column) * C;
+template <class Act>
+void conv3x3_inputs(const Conv3x3Tiles &t, const Conv3x3Block &b) {
+  const int64_t C = t.channels, H = t.height, width = t.width;
+  for (int64_t tile = t.first_tile; tile < t.end_tile; ++tile) {
+    const int64_t row = b.row(tile) - t.top, column = b.column(tile) - t.left;
+    const Act *const corner = static_cast<const Act *>(t.x) + ((b.image(tile) * H + row) * width + column) * C;
     const bool inside = row >= 0 && column >= 0 && row + 6 <= H && column + 6 <= width;
     for_vectors(C, [&](int64_t c, int64_t lanes) {
-      float *const to = values + i * row_in + c;
+      float *const to = b.in + (tile - t.first_tile) * b.row_in + c;
       if (inside && lanes == W)
-        transform_input([&](int r, int s) { return load(corner + (r * width + s) * C + c); }, to, apart_in);
+        transform_input([&](int r, int s) { return load(corner + (r * width + s) * C + c); }, to, b.apart_in);
       else
         transform_input(
             [&](int r, int s) {
               const bool there = row + r >= 0 && row + r < H && column + s >= 0 && column + s < width;
               return there ? load(corner + (r * width + s) * C + c, lanes) : Vector<float>{};
             },
-            to, apart_in);
+            to, b.apart_in);
     });
   }
+}
 
-  for (int64_t p = 0; p < winograd_points; ++p)
-    product(values + p * apart_in, row_in, count, t.packed + p * packed_size(C, E), C, E,
-            products + p * apart_out, row_out);
-
-  const float *const bias = t.packed + winograd_points * packed_size(C, E);
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t tile = t.first_tile + i;
-    const int64_t row = tile / across % down * 4, column = tile % across * 4;
+template <class Act>
+void conv3x3_outputs(const Conv3x3Tiles &t, const Conv3x3Block &b) {
+  const int64_t E = t.out_channels;
+  const float *const bias = t.packed + winograd_points * packed_size(t.channels, E);
+  for (int64_t tile = t.first_tile; tile < t.end_tile; ++tile) {
+    const int64_t row = b.row(tile), column = b.column(tile);
     const int64_t rows = t.out_height - row, columns = t.out_width - column;
-    Act *const y = static_cast<Act *>(t.y) +
-                   ((tile / (across * down) * t.out_height + row) * t.out_width + column) * E;
+    Act *const y = static_cast<Act *>(t.y) + ((b.image(tile) * t.out_height + row) * t.out_width + column) * E;
     for_vectors(E, [&](int64_t e, int64_t lanes) {
-      const float *const from = products + i * row_out + e;
+      const float *const from = b.out + (tile - t.first_tile) * b.row_out + e;
       if (rows >= 4 && columns >= 4 && lanes == W)
-        transform_output(from, apart_out, load(bias + e), [&](int r, int s, Vector<float> v) {
+        transform_output(from, b.apart_out, load(bias + e), [&](int r, int s, Vector<float> v) {
           store(y + (r * t.out_width + s) * E + e, v);
         });
       else
-        transform_output(from, apart_out, load(bias + e), [&](int r, int s, Vector<float> v) {
+        transform_output(from, b.apart_out, load(bias + e), [&](int r, int s, Vector<float> v) {
           if (r < rows && s < columns) store(y + (r * t.out_width + s) * E + e, v, lanes);
         });
     });
   }
+}
+
+inline void conv3x3_products(const Conv3x3Tiles &t, const Conv3x3Block &b) {
+  const int64_t C = t.channels, E = t.out_channels;
+  for (int64_t p = 0; p < winograd_points; ++p)
+    product(b.in + p * b.apart_in, b.row_in, t.end_tile - t.first_tile, t.packed + p * packed_size(C, E), C, E,
+            b.out + p * b.apart_out, b.row_out);
+}
+
+template <class Act>
+void conv3x3_forward(const Conv3x3Tiles &t) {
+  const Conv3x3Block block(t);
+  conv3x3_inputs<Act>(t, block);
+  conv3x3_products(t, block);
+  conv3x3_outputs<Act>(t, block);
 }
 
 }  // namespace
