@@ -1,9 +1,9 @@
 // A 3x3 convolution of token-major pixels by Winograd's F(4x4, 3x3): a tile of 4x4 pixels of the result comes
 // from 6x6 pixels by 36 products with transformed weights, a quarter of the multiplications of the sum itself.
 //
-// The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity. Their matrices hold binary fractions that FP32 represents
-// exactly, and results are as close to FP64 as those of a plain FP32 sum, where the usual 0, 1, -1, 2, -2 lose
-// a digit. A tile that reads a NaN or an infinity is NaN or infinite as a whole; others are not touched.
+// The points are 0, 5/8, -5/8, 3/2, -3/2 and infinity: what pixels and products are multiplied by is exact in FP32,
+// and errors are a quarter of those with the usual 0, 1, -1, 2, -2, about five times those of a plain sum.
+// A NaN or an infinity may reach every pixel of the tiles that read it, and no others.
 #pragma once
 
 #include <algorithm>
@@ -19,20 +19,6 @@ namespace {
 constexpr int winograd_points = 36;
 constexpr float point_a = 5 / 8.f, point_b = 3 / 2.f;
 constexpr float a2 = point_a * point_a, b2 = point_b * point_b;
-
-// Tiles of a block: whole groups of a product's rows, few enough that the L2 cache has room for the weights too.
-int64_t conv3x3_block(int64_t channels, int64_t out_channels) {
-  constexpr int64_t bytes = 240'000;
-  const int64_t tile = winograd_points * (vectors_of(channels) + vectors_of(out_channels)) * W * 4;
-  return std::max<int64_t>(1, bytes / tile / rows_at_once) * rows_at_once;
-}
-
-// In floats. What separates the 36 matrices of a block keeps them out of each other's way in the L1 cache.
-constexpr int64_t conv3x3_gap = 16;
-int64_t conv3x3_scratch(int64_t channels, int64_t out_channels) {
-  const int64_t block = conv3x3_block(channels, out_channels);
-  return winograd_points * ((vectors_of(channels) + vectors_of(out_channels)) * W * block + 2 * conv3x3_gap);
-}
 
 int64_t conv3x3_packed_size(int64_t channels, int64_t out_channels) {
   return winograd_points * packed_size(channels, out_channels) + vectors_of(out_channels) * W;
@@ -91,19 +77,37 @@ DVMSR_INLINE void winograd_output(const Vector<float> (&m)[6], Vector<float> off
   y[3] = fused(splat(a2 * point_a), difference_a, fused(splat(b2 * point_b), difference_b, m[5] + offset));
 }
 
-// The 36 values of one vector of channels, `apart` floats from each other, from 6x6 pixels.
-template <class Pixel>
-DVMSR_INLINE void transform_input(const Pixel &pixel, float *to, int64_t apart) {
-  Vector<float> half_way[6][6];  // [point][column]
-  DVMSR_UNROLL for (int j = 0; j < 6; ++j) {
-    Vector<float> column[6], values[6];
-    DVMSR_UNROLL for (int i = 0; i < 6; ++i) column[i] = pixel(i, j);
-    winograd_input(column, values);
-    DVMSR_UNROLL for (int i = 0; i < 6; ++i) half_way[i][j] = values[i];
+// A tile's six columns of pixels, each as its values at the six points, for one vector of channels. The last two
+// are the first two of the tile on the right: of two neighbours one has its first four columns where the other
+// has its last two.
+struct Columns {
+  static constexpr int64_t size = 2 * 6 * 4 * W;
+  Columns(float *memory, int64_t tile)
+      : first_four(memory + tile % 2 * size / 2), last_two(memory + (1 - tile % 2) * size / 2) {}
+  float *at(int point, int column) const {
+    return (column < 4 ? first_four : last_two) + (4 * point + column % 4) * W;
   }
+  float *first_four, *last_two;
+};
+
+// The 36 values of one vector of channels, `apart` floats from each other, from 6x6 pixels. `continued`: the
+// tile on the left has filled in the first two columns.
+template <class Pixel>
+DVMSR_INLINE void transform_input(const Pixel &pixel, bool continued, const Columns &columns, float *to,
+                                  int64_t apart) {
+  const auto fill = [&](int j) __attribute__((always_inline)) {
+    Vector<float> pixels[6], values[6];
+    DVMSR_UNROLL for (int i = 0; i < 6; ++i) pixels[i] = pixel(i, j);
+    winograd_input(pixels, values);
+    DVMSR_UNROLL for (int i = 0; i < 6; ++i) store(columns.at(i, j), values[i]);
+  };
+  if (!continued)
+    DVMSR_UNROLL for (int j = 0; j < 2; ++j) fill(j);
+  DVMSR_UNROLL for (int j = 2; j < 6; ++j) fill(j);
   DVMSR_UNROLL for (int i = 0; i < 6; ++i) {
-    Vector<float> values[6];
-    winograd_input(half_way[i], values);
+    Vector<float> row[6], values[6];
+    DVMSR_UNROLL for (int j = 0; j < 6; ++j) row[j] = load(columns.at(i, j));
+    winograd_input(row, values);
     DVMSR_UNROLL for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * apart, values[j]);
   }
 }
@@ -132,6 +136,21 @@ DVMSR_INLINE void for_vectors(int64_t channels, const Body &body) {
   for (int64_t c = 0; c < channels; c += W) body(std::min(c, channels - W), W);
 }
 
+// Tiles of a block: whole groups of a product's rows, few enough that the L2 cache has room for the weights too.
+int64_t conv3x3_block(int64_t channels, int64_t out_channels) {
+  constexpr int64_t bytes = 240'000;
+  const int64_t tile = winograd_points * (vectors_of(channels) + vectors_of(out_channels)) * W * 4;
+  return std::max<int64_t>(1, bytes / tile / rows_at_once) * rows_at_once;
+}
+
+// The 36 matrices of a block lie this many floats apart, out of each other's way in the L1 cache.
+constexpr int64_t conv3x3_gap = 16;
+int64_t conv3x3_scratch(int64_t channels, int64_t out_channels) {
+  const int64_t row = (vectors_of(channels) + vectors_of(out_channels)) * W;
+  return winograd_points * (conv3x3_block(channels, out_channels) * row + 2 * conv3x3_gap) +
+         vectors_of(channels) * Columns::size;
+}
+
 // Where the tiles of an image lie, and the two sides of the products of a block: 36 matrices each, a row per tile.
 struct Conv3x3Block {
   explicit Conv3x3Block(const Conv3x3Tiles &t)
@@ -142,12 +161,14 @@ struct Conv3x3Block {
         apart_in(conv3x3_block(t.channels, t.out_channels) * row_in + conv3x3_gap),
         apart_out(conv3x3_block(t.channels, t.out_channels) * row_out + conv3x3_gap),
         in(t.scratch),
-        out(in + winograd_points * apart_in) {}
+        out(in + winograd_points * apart_in),
+        columns(out + winograd_points * apart_out) {}
   int64_t image(int64_t tile) const { return tile / (across * down); }
   int64_t row(int64_t tile) const { return tile / across % down * 4; }  // of y, as is the column
   int64_t column(int64_t tile) const { return tile % across * 4; }
   int64_t across, down, row_in, row_out, apart_in, apart_out;
   float *in, *out;
+  float *columns;  // of each vector of channels
 };
 
 template <class Act>
@@ -157,17 +178,22 @@ void conv3x3_inputs(const Conv3x3Tiles &t, const Conv3x3Block &b) {
     const int64_t row = b.row(tile) - t.top, column = b.column(tile) - t.left;
     const Act *const corner = static_cast<const Act *>(t.x) + ((b.image(tile) * H + row) * width + column) * C;
     const bool inside = row >= 0 && column >= 0 && row + 6 <= H && column + 6 <= width;
+    const bool continued = tile > t.first_tile && b.column(tile) > 0;
+    float *memory = b.columns;
     for_vectors(C, [&](int64_t c, int64_t lanes) {
+      const Columns columns(memory, tile);
+      memory += Columns::size;
       float *const to = b.in + (tile - t.first_tile) * b.row_in + c;
       if (inside && lanes == W)
-        transform_input([&](int r, int s) { return load(corner + (r * width + s) * C + c); }, to, b.apart_in);
+        transform_input([&](int r, int s) { return load(corner + (r * width + s) * C + c); }, continued, columns,
+                        to, b.apart_in);
       else
         transform_input(
             [&](int r, int s) {
               const bool there = row + r >= 0 && row + r < H && column + s >= 0 && column + s < width;
               return there ? load(corner + (r * width + s) * C + c, lanes) : Vector<float>{};
             },
-            to, b.apart_in);
+            continued, columns, to, b.apart_in);
     });
   }
 }

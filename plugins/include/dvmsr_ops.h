@@ -180,7 +180,11 @@ typedef struct dvmsr_conv3x3 dvmsr_conv3x3;
 DVMSR_API dvmsr_status dvmsr_conv3x3_pack(const dvmsr_conv3x3_weights *weights, dvmsr_conv3x3 **conv);
 DVMSR_API void dvmsr_conv3x3_free(dvmsr_conv3x3 *conv);
 
-/* y: act (B, top + H + bottom - 2, left + W + right - 2, E). */
+/* y: act (B, top + H + bottom - 2, left + W + right - 2, E); sizes below zero are an invalid argument.
+ *
+ * Computed in FP32 in tiles of 4x4 pixels, counted from y's first one, by Winograd's F(4x4, 3x3). Rounding
+ * depends on where in its tile a pixel lies, not on the number of threads. A NaN or an infinity in x may
+ * reach every pixel of the tiles that read it, and no others. */
 DVMSR_API dvmsr_status dvmsr_conv3x3_forward(const dvmsr_conv3x3 *conv, const dvmsr_conv3x3_inputs *in,
                                              void *y, const dvmsr_executor *executor);
 
