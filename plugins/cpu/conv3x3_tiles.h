@@ -38,19 +38,20 @@ void conv3x3_pack(int64_t channels, int64_t out_channels, const void *weight, co
                                {at_b, b * at_b, b * b * at_b},
                                {at_b, -b * at_b, b * b * at_b},
                                {0, 0, 1}};
-  std::vector<float> transformed(static_cast<size_t>(channels * out_channels));
-  for (int p = 0; p < winograd_points; ++p, to += packed_size(channels, out_channels)) {
-    const double *rows = matrix[p / 6], *columns = matrix[p % 6];
-    for (int64_t e = 0; e < out_channels; ++e)
-      for (int64_t c = 0; c < channels; ++c) {
+  const int64_t size = channels * out_channels;
+  std::vector<float> transformed(static_cast<size_t>(winograd_points * size));  // [point][c][e]
+  for (int64_t e = 0; e < out_channels; ++e)
+    for (int64_t c = 0; c < channels; ++c) {
+      double taps[9];
+      for (int i = 0; i < 9; ++i) taps[i] = value(weight, (e * channels + c) * 9 + i);
+      for (int p = 0; p < winograd_points; ++p) {
         double sum = 0;
-        for (int i = 0; i < 3; ++i)
-          for (int j = 0; j < 3; ++j)
-            sum += rows[i] * columns[j] * value(weight, (e * channels + c) * 9 + 3 * i + j);
-        transformed[static_cast<size_t>(c * out_channels + e)] = static_cast<float>(sum);
+        for (int i = 0; i < 9; ++i) sum += matrix[p / 6][i / 3] * matrix[p % 6][i % 3] * taps[i];
+        transformed[static_cast<size_t>(p * size + c * out_channels + e)] = static_cast<float>(sum);
       }
-    pack(transformed.data(), channels, out_channels, to);
-  }
+    }
+  for (int p = 0; p < winograd_points; ++p, to += packed_size(channels, out_channels))
+    pack(transformed.data() + p * size, channels, out_channels, to);
   for (int64_t e = 0; e < vectors_of(out_channels) * W; ++e)
     to[e] = e < out_channels ? static_cast<float>(value(bias, e)) : 0;
 }
