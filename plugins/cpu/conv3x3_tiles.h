@@ -221,18 +221,36 @@ void conv3x3_outputs(const Conv3x3Tiles &t, const Conv3x3Block &b) {
   }
 }
 
-inline void conv3x3_products(const Conv3x3Tiles &t, const Conv3x3Block &b) {
-  const int64_t C = t.channels, E = t.out_channels;
-  for (int64_t p = 0; p < winograd_points; ++p)
-    product(b.in + p * b.apart_in, b.row_in, t.end_tile - t.first_tile, t.packed + p * packed_size(C, E), C, E,
-            b.out + p * b.apart_out, b.row_out);
+// Asks for values to read or write, by number; numbers beyond the array do no harm.
+template <bool Write, class Act>
+DVMSR_INLINE void ask_for(const void *array, int64_t first, int64_t count) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(array) + static_cast<uintptr_t>(first) * sizeof(Act);
+  for (uintptr_t byte = 0; byte < static_cast<uintptr_t>(count) * sizeof(Act); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const void *>(address + byte), Write, 2);
+}
+
+// Between products, memory fetches the pixels of y and those that the next block has not in common with others.
+template <class Act>
+void conv3x3_products(const Conv3x3Tiles &t, const Conv3x3Block &b) {
+  const int64_t C = t.channels, E = t.out_channels, count = t.end_tile - t.first_tile, rows = 4 * count;
+  for (int64_t p = 0; p < winograd_points; ++p) {
+    for (int64_t r = p * rows / winograd_points; r < (p + 1) * rows / winograd_points; ++r) {
+      const int64_t tile = t.first_tile + r / 4, next = tile + count;
+      const int64_t y_row = b.image(tile) * t.out_height + b.row(tile) + r % 4;
+      const int64_t x_row = b.image(next) * t.height + b.row(next) - t.top + 2 + r % 4;
+      ask_for<true, Act>(t.y, (y_row * t.out_width + b.column(tile)) * E, 4 * E);
+      ask_for<false, Act>(t.x, (x_row * t.width + b.column(next) - t.left + 2) * C, 4 * C);
+    }
+    product(b.in + p * b.apart_in, b.row_in, count, t.packed + p * packed_size(C, E), C, E, b.out + p * b.apart_out,
+            b.row_out);
+  }
 }
 
 template <class Act>
 void conv3x3_forward(const Conv3x3Tiles &t) {
   const Conv3x3Block block(t);
   conv3x3_inputs<Act>(t, block);
-  conv3x3_products(t, block);
+  conv3x3_products<Act>(t, block);
   conv3x3_outputs<Act>(t, block);
 }
 
