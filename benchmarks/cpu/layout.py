@@ -18,10 +18,9 @@ import onnx
 from measure import race, write
 from onnx import TensorProto, helper
 
-from dvmsr.export.onnx.bodies import ATTRIBUTES
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
 from dvmsr.runtime.bench import machine
 
 KINDS = ("operator", "with_layout", "channel_major")

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 from dvmsr.export.onnx import bodies
 from dvmsr.ops import selective_scan
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
 from dvmsr.runtime.bench import machine
 
 NAMES = ("u", "delta", "A", "B", "C", "D", "delta_bias", "h0", "z")
@@ -68,9 +68,7 @@ def mambapy_scan(u, delta, A, B, C, D, delta_bias, h0, z):  # type: ignore[no-un
 
 
 def portable_session(tensors: list[torch.Tensor]) -> onnxruntime.InferenceSession:
-    node = helper.make_node(
-        "SelectiveScan", NAMES, ["y", "h_last"], domain=DOMAIN, **bodies.ATTRIBUTES
-    )
+    node = helper.make_node("SelectiveScan", NAMES, ["y", "h_last"], domain=DOMAIN, **ATTRIBUTES)
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         [node],

@@ -8,10 +8,9 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript import values
 
-from dvmsr.export.onnx.bodies import ATTRIBUTES
 from dvmsr.kernels.cpu import CONV_ARGUMENTS, SCAN_ARGUMENTS
 from dvmsr.ops import native_cpu  # noqa: F401  registers them with PyTorch
-from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
 
 _ACTIVATIONS = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 _SCAN = {

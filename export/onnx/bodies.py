@@ -1,18 +1,17 @@
-"""The two operators in standard ONNX operators: the model-local functions of every exported file.
+"""The operators in standard ONNX operators: the model-local functions of every exported file.
 
 A runtime that has operators of its own under the same names uses those instead (ONNX Runtime does,
-from 1.20 to 1.32). Sizes other than K are read off the inputs; activations may be half precision,
-and all arithmetic is FP32.
+from 1.20 to 1.32). The functions of composed operators call those of the others. Sizes other than
+K are read off the inputs; activations may be half precision, and the arithmetic of scans and
+convolutions is FP32.
 """
 
 import onnx
-from onnx import parser
+from onnx import helper, parser
 
-from dvmsr.export.onnx.forms import Form, form_of, unify
-from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
-
-ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
-"""What TensorRT finds its plugin by; on every node."""
+from dvmsr.export.onnx.forms import Form, form_of, unify, unify_composed
+from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, example, parts
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
 
 CHUNK = 16
 """Tokens per iteration of the scan's body: long enough to hide the cost of an iteration, short
@@ -27,12 +26,14 @@ def attach(model: onnx.ModelProto) -> None:
         IncompatibleModelError: if the model does not tell how many taps a convolution has.
     """
     detach(model)
-    unify(model.graph)
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
-    used = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
-    model.functions.extend(
-        body for body in functions(opset, form_of(model.graph)) if body.name in used
-    )
+    outer = [_composed(example(node), opset) for node in unify_composed(model.graph)]
+    unify([model.graph, *outer])
+    called = {node.op_type for node in model.graph.node}
+    called |= {node.op_type for body in outer for node in body.node}
+    inner = functions(opset, form_of(model.graph, outer))
+    model.functions.extend(body for body in inner if body.name in called)
+    model.functions.extend(outer)
 
 
 def detach(model: onnx.ModelProto) -> None:
@@ -43,11 +44,20 @@ def detach(model: onnx.ModelProto) -> None:
 
 
 def functions(opset: int, form: Form) -> list[onnx.FunctionProto]:
-    """Both bodies, for a model of that opset (17 or later)."""
+    """Those of SelectiveScan and CausalConv1d, for a model of that opset (17 or later)."""
     return [
         parser.parse_function(f'<opset_import: ["": {opset}], domain: "{DOMAIN}">\n{text}')
         for text in (_selective_scan(form), _causal_conv1d(form))
     ]
+
+
+def _composed(node: onnx.NodeProto, opset: int) -> onnx.FunctionProto:
+    """The body of a composed operator in the form of that node."""
+    operator = COMPOSED[node.op_type]
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    attributes = [operator.attribute, *ATTRIBUTES]
+    names = operator.arguments, operator.outputs
+    return helper.make_function(DOMAIN, node.op_type, *names, parts(node), imports, attributes)
 
 
 def _each(pattern: str, separator: str = ", ") -> str:

@@ -1,4 +1,4 @@
-"""The forms of the two operators' nodes: with the gate or without, and so on.
+"""The forms of the operators' nodes: with the gate or without, and so on.
 
 A function body cannot ask whether an input is there, so it serves one form of an operator. ONNX
 tells several bodies of a name apart by `overload` from IR 10 on, but ONNX Runtime 1.20 and
@@ -6,6 +6,7 @@ TensorRT's parser look at the name alone: hence one body per operator and file. 
 that mixes forms, all nodes take the one that the others contain.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dvmsr.errors import IncompatibleModelError
+from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, MIXER, given
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 
-_SCAN = "SelectiveScan"
+Body = onnx.GraphProto | onnx.FunctionProto
+_SCAN, _CONV = "SelectiveScan", "CausalConv1d"
 _NAMES = {0: "u", 1: "delta", 3: "B", 4: "C", 8: "z"}
 """The scan's inputs of each token, by position."""
 _ROWS = [0, 3, 1, 2]
@@ -24,7 +27,7 @@ _ROWS = [0, 3, 1, 2]
 
 @dataclass(frozen=True)
 class Form:
-    """What the bodies of a file depend on."""
+    """What a file's bodies of the scan and the causal convolution depend on."""
 
     gate: bool = True
     delta_softplus: bool = True
@@ -34,20 +37,23 @@ class Form:
     """Every K of its convolutions."""
 
 
-def form_of(graph: onnx.GraphProto) -> Form:
-    """The form of a graph's nodes, once they are unified.
+def form_of(graph: onnx.GraphProto, composed: Sequence[onnx.FunctionProto] = ()) -> Form:
+    """The form of a graph's nodes and of those in the bodies of its composed operators, once they
+    are unified.
 
     Raises:
         IncompatibleModelError: if the graph does not tell how many taps a convolution has.
     """
-    scans, convs = _nodes(graph, _SCAN), _nodes(graph, "CausalConv1d")
+    scans, convs = _nodes([graph, *composed], _SCAN), _nodes([graph, *composed], _CONV)
     known = shapes(graph)
     widths = set()
-    for node in convs:
-        shape = known.get(node.input[1], ())
+    taps = [(node, node.input[1]) for node in _nodes([graph], _CONV)]
+    taps += [(node, given(node)["conv1d_weight"]) for node in _nodes([graph], MIXER)]
+    for node, weight in taps:
+        shape = known.get(weight, ())
         if len(shape) != 2 or not shape[1]:
             raise IncompatibleModelError(
-                f"{node.name or 'CausalConv1d'}: the model does not tell the number of taps of its "
+                f"{node.name or node.op_type}: the model does not tell the number of taps of its "
                 "weight; make the weight a constant"
             )
         widths.add(shape[1])
@@ -60,25 +66,49 @@ def form_of(graph: onnx.GraphProto) -> Form:
     )
 
 
-def unify(graph: onnx.GraphProto) -> None:
-    """Bring the nodes of each operator to one form: where some lack the gate, softplus, SiLU or
-    channel-major tensors, those that have it get it from standard operators beside them."""
-    nodes = list(graph.node)
+def unify(bodies: Sequence[Body]) -> None:
+    """Bring the nodes of scan and causal convolution to one form each, in a graph and in the bodies
+    of its composed operators: where some lack the gate, softplus, SiLU or channel-major tensors,
+    those that have it get it from standard operators beside them."""
     for op, has, write_out in (
         (_SCAN, _channel_major, _write_out_layout),
         (_SCAN, _gated, _write_out_gate),
         (_SCAN, _applies, _write_out_softplus),
-        ("CausalConv1d", _applies, _write_out_silu),
+        (_CONV, _applies, _write_out_silu),
     ):
-        having = [node for node in nodes if _is(node, op) and has(node)]
-        if len(having) < sum(_is(node, op) for node in nodes):
-            for node in having:
-                at = next(i for i, other in enumerate(nodes) if other is node)
-                nodes[at : at + 1] = write_out(node)
-    _put(nodes, graph)
-    for node in _nodes(graph, _SCAN):
+        _unify(bodies, op, has, write_out)
+    for node in _nodes(bodies, _SCAN):
         if not _channel_major(node):
             _leave_off(node, "channel_major")
+
+
+def unify_composed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """The same for the composed operators' norm and projections; returns a node of each operator
+    that is there."""
+    for argument, write_out in (
+        ("in_proj_x", _write_out_in_proj),  # with the norm before it
+        ("norm_weight", _write_out_norm),
+        ("out_proj", _write_out_out_proj),
+    ):
+        _unify([graph], MIXER, _takes(argument), write_out)
+    return [nodes[0] for op in COMPOSED if (nodes := _nodes([graph], op))]
+
+
+def _unify(
+    bodies: Sequence[Body],
+    op: str,
+    has: Callable[[onnx.NodeProto], bool],
+    write_out: Callable[[onnx.NodeProto], list[onnx.NodeProto]],
+) -> None:
+    """Write out what some of the operator's nodes have and others have not."""
+    if {has(node) for node in _nodes(bodies, op)} == {True, False}:
+        for body in bodies:
+            nodes = [
+                part
+                for node in body.node
+                for part in (write_out(node) if _is(node, op) and has(node) else [node])
+            ]
+            _put(nodes, body)
 
 
 def write_out_layouts(graph: onnx.GraphProto) -> None:
@@ -94,12 +124,12 @@ def write_out_layouts(graph: onnx.GraphProto) -> None:
     )
 
 
-def _put(nodes: list[onnx.NodeProto], graph: onnx.GraphProto) -> None:
-    """In place of the graph's own, some of which they are; there are never fewer."""
-    if len(nodes) > len(graph.node):
+def _put(nodes: list[onnx.NodeProto], body: Body) -> None:
+    """In place of the body's own, some of which they are; there are never fewer."""
+    if len(nodes) > len(body.node):
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
+        del body.node[:]
+        body.node.extend(copies)
 
 
 def _write_out_layout(node: onnx.NodeProto) -> list[onnx.NodeProto]:
@@ -153,6 +183,39 @@ def _write_out_silu(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
+def _write_out_norm(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    y, has = node.output[0], given(node)
+    inputs = [has["x"], has["norm_weight"], has["norm_bias"]]
+    norm = helper.make_node("LayerNormalization", inputs, [f"{y}/norm"], axis=-1, stash_type=1)
+    norm.attribute.extend(entry for entry in node.attribute if entry.name == "epsilon")
+    _replace(node, x=norm.output[0], norm_weight="", norm_bias="")
+    return [norm, node]
+
+
+def _write_out_in_proj(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    *before, _ = _write_out_norm(node) if "norm_weight" in given(node) else [node]
+    y, has = node.output[0], given(node)
+    for part in ("in_proj_x", "in_proj_z"):
+        before.append(helper.make_node("MatMul", [has["x"], has[part]], [f"{y}/{part}"]))
+    rows = [name for made in before[-2:] for name in made.output]
+    before.append(helper.make_node("Concat", rows, [f"{y}/rows"], axis=-1))
+    _replace(node, x=f"{y}/rows", in_proj_x="", in_proj_z="")
+    return [*before, node]
+
+
+def _write_out_out_proj(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    y, weight = node.output[0], given(node)["out_proj"]
+    node.output[0] = f"{y}/scanned"
+    _replace(node, out_proj="")
+    return [node, helper.make_node("MatMul", [node.output[0], weight], [y])]
+
+
+def _replace(node: onnx.NodeProto, **inputs: str) -> None:
+    """What a composed node takes, by argument."""
+    for argument, name in inputs.items():
+        node.input[COMPOSED[node.op_type].arguments.index(argument)] = name
+
+
 def _set(node: onnx.NodeProto, attribute: str) -> None:
     """To 0."""
     _leave_off(node, attribute)
@@ -169,8 +232,13 @@ def _is(node: onnx.NodeProto, op: str) -> bool:
     return bool(node.domain == DOMAIN and node.op_type == op)
 
 
-def _nodes(graph: onnx.GraphProto, op: str = "") -> list[onnx.NodeProto]:
-    return [node for node in graph.node if node.domain == DOMAIN and op in ("", node.op_type)]
+def _nodes(bodies: Sequence[Body], op: str) -> list[onnx.NodeProto]:
+    return [node for body in bodies for node in body.node if _is(node, op)]
+
+
+def _takes(argument: str) -> Callable[[onnx.NodeProto], bool]:
+    """Whether a composed node does."""
+    return lambda node: argument in given(node)
 
 
 def _gated(node: onnx.NodeProto) -> bool:

@@ -1,9 +1,9 @@
 """The network as an ONNX graph, node by node: `dvmsr/model.py` once more, in its order.
 
-Writing the graph instead of tracing it keeps its layout in our hands: tokens are (B, L, C) from
-norm to norm, projections that PyTorch splits are two or three MatMuls over split weights, and the
+Writing the graph instead of tracing it keeps its layout in our hands: a ViMM is one MambaMixer
+whose weights are split where PyTorch splits values, tokens are (B, L, C) from norm to norm, and the
 only transposes stand next to the 3x3 convolutions, where ONNX Runtime merges them with its own
-change of layout. A node is named by its place, as in `rssb0/vimm1/scan`, and so is its output.
+change of layout. A node is named by its place, as in `rssb0/vimm1`, and so is its output.
 
 Symbols as in the model: C channels, D inner channels, N state size, R rank of delta, K taps,
 L = H * W tokens, s scale.
@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export.onnx import bodies
-from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, DOMAIN_VERSION
+from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, MIXER
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
 
 Weights = Mapping[str, NDArray[Any]]
 """Parameters and buffers of `dvmsr.model.DVMSR` under their names there, FP32."""
@@ -32,6 +33,7 @@ TYPES = {
 """The precisions of a graph; ONNX Runtime's CPU kernels do not compute in the last."""
 OPSETS = range(17, 25)
 """17 brought LayerNormalization; onnxruntime 1.20 reads up to 21, 1.24 up to 24."""
+LAYER_NORM_EPSILON = 1e-5
 IR_VERSION = 8
 """The first with model-local functions."""
 
@@ -76,22 +78,17 @@ class GraphBuilder:
         name: str,
         *inputs: str,
         shape: Sequence[int | str],
-        state: str,
+        states: Sequence[str],
         **attributes: Any,
     ) -> str:
-        """One of our two operators; returns its first output, of that shape in the activations'
-        type. The second is the state after the last token, under that name."""
+        """One of our operators; returns its first output, of that shape in the activations' type.
+        The others are its states after the last token, under those names."""
+        outputs = [name, *states]
         self.nodes.append(
-            helper.make_node(
-                op, inputs, [name, state], name, domain=DOMAIN, **attributes, **bodies.ATTRIBUTES
-            )
+            helper.make_node(op, inputs, outputs, name, domain=DOMAIN, **attributes, **ATTRIBUTES)
         )
-        self.tell(name, shape)
-        return name
-
-    def tell(self, name: str, shape: Sequence[int | str]) -> None:
-        """State the shape of a value in the activations' type."""
         self.value_infos.append(helper.make_tensor_value_info(name, self.type, shape))
+        return name
 
     def weight(self, name: str, array: Any) -> str:
         """A constant in the type of the activations."""
@@ -142,7 +139,6 @@ class NetworkGraph(GraphBuilder):
         self.length = static_shape[1] * static_shape[2] if static_shape else "tokens"
         self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
         self.pixels_shape = "shape/pixels"
-        self.group_axis = self.integers("shape/group_axis", [2])
         self.zeros_made: set[str] = set()
 
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
@@ -236,67 +232,64 @@ class NetworkGraph(GraphBuilder):
         return self.node("Add", name, deep, x)
 
     def vimm(self, name: str, x: str, key: str) -> str:
-        """(B, L, C) -> (B, L, C)"""
-        y = self.mamba(name, self.layer_norm(f"{name}/norm", x, f"{key}.norm"), f"{key}.mixer")
-        return self.node("Add", f"{name}/residual", x, y) if self.config.vimm_residual else y
+        """(B, L, C) -> (B, L, C)
 
-    def mamba(self, name: str, tokens: str, key: str) -> str:
-        """(B, L, C) -> (B, L, C)"""
-        W_x, W_z = np.split(self.w[f"{key}.in_proj.weight"], 2)  # (D, C) each
-        x = self.linear(f"{name}/in_proj_x", tokens, W_x)  # (B, L, D)
-        z = self.linear(f"{name}/in_proj_z", tokens, W_z)  # (B, L, D)
-        y = self.scan(name, x, z, key, "")
+        The last projection of the sum of both directions is the sum of theirs, and norm and first
+        projections work token by token: only tokens of C channels are reversed.
+        """
+        shared = self.shared_weights(name, key)
+        y = self.mixer(name, x, f"{key}.mixer", "", shared)
         if self.config.bidirectional:
             back = f"{name}/backward"
-            x_b = self.flip(f"{back}/flip_x", x)  # (B, L, D), last token first
-            z_b = self.flip(f"{back}/flip_z", z)
-            y_b = self.flip(f"{back}/flip_y", self.scan(back, x_b, z_b, key, "_b"))
-            y = self.node("Add", f"{name}/both", y, y_b)
-        return self.linear(f"{name}/out_proj", y, self.w[f"{key}.out_proj.weight"])
+            x_b = self.flip(f"{back}/flip_x", x)  # (B, L, C), last token first
+            y_b = self.mixer(back, x_b, f"{key}.mixer", "_b", shared)
+            y = self.node("Add", f"{name}/both", y, self.flip(f"{back}/flip_y", y_b))
+        return self.node("Add", f"{name}/residual", x, y) if self.config.vimm_residual else y
 
-    def scan(self, name: str, x: str, z: str, key: str, direction: str) -> str:
-        """(B, L, D) twice -> (B, L, D); direction is "" or "_b"."""
+    def shared_weights(self, name: str, key: str) -> dict[str, str]:
+        """What the mixers of both directions take, by argument."""
+        W_x, W_z = np.split(self.w[f"{key}.mixer.in_proj.weight"], 2)  # (D, C) each
+        weights = {
+            "in_proj_x": self.linear(f"{name}/in_proj_x", W_x),
+            "in_proj_z": self.linear(f"{name}/in_proj_z", W_z),
+            "out_proj": self.linear(f"{name}/out_proj", self.w[f"{key}.mixer.out_proj.weight"]),
+        }
+        norm = self.norm_weights(f"{name}/norm", f"{key}.norm")
+        return weights | dict(zip(("norm_weight", "norm_bias"), norm, strict=True))
+
+    def mixer(self, name: str, x: str, key: str, direction: str, shared: Mapping[str, str]) -> str:
+        """(B, L, C) -> (B, L, C), with the LayerNorm before it; direction is "" or "_b"."""
         R, N, K = self.config.dt_rank, self.config.state, self.config.conv_width
-        D = self.config.inner_channels
-        shape = (self.batch, self.length, D)
+        C, D = self.config.channels, self.config.inner_channels
         conv1d, dt_proj = f"{key}.conv1d{direction}", f"{key}.dt_proj{direction}"
         taps = self.w[f"{conv1d}.weight"].squeeze(1)  # (D, K)
-        tail, next_tail = self.state(f"{name}/conv1d.tail", [K - 1, D], self.type)
-        u = self.custom_node(
-            "CausalConv1d",
-            f"{name}/conv1d",
-            x,
-            self.parameter(f"{name}/conv1d.weight", taps),
-            self.parameter(f"{name}/conv1d.bias", self.w[f"{conv1d}.bias"]),
-            tail,
-            shape=shape,
-            state=next_tail,
-            activation=1,
-        )  # (B, L, D)
         W_dt, W_B, W_C = np.split(self.w[f"{key}.x_proj{direction}.weight"], [R, R + N])
-        dt = self.linear(f"{name}/x_proj_dt", u, W_dt)  # (B, L, R)
+        tail, next_tail = self.state(f"{name}/conv1d.tail", [K - 1, D], self.type)
         h0, h_last = self.state(f"{name}/scan.h", [D, N], TensorProto.FLOAT)
+        A = -np.exp(self.w[f"{key}.A{direction}_log"])  # (D, N)
+        own = {
+            "x": x,
+            "conv1d_weight": self.parameter(f"{name}/conv1d.weight", taps),
+            "conv1d_bias": self.parameter(f"{name}/conv1d.bias", self.w[f"{conv1d}.bias"]),
+            "x_proj_dt": self.linear(f"{name}/x_proj_dt", W_dt),
+            "x_proj_B": self.linear(f"{name}/x_proj_B", W_B),
+            "x_proj_C": self.linear(f"{name}/x_proj_C", W_C),
+            "dt_proj": self.linear(f"{name}/dt_proj", self.w[f"{dt_proj}.weight"]),
+            "A": self.parameter(f"{name}/scan.A", A),
+            "D": self.parameter(f"{name}/scan.D", self.w[f"{key}.D{direction}"]),
+            "delta_bias": self.parameter(f"{name}/scan.delta_bias", self.w[f"{dt_proj}.bias"]),
+            "tail": tail,
+            "h0": h0,
+        }
+        inputs = {**own, **shared}
         return self.custom_node(
-            "SelectiveScan",
-            f"{name}/scan",
-            u,
-            self.linear(f"{name}/dt_proj", dt, self.w[f"{dt_proj}.weight"]),  # delta, (B, L, D)
-            self.parameter(f"{name}/scan.A", -np.exp(self.w[f"{key}.A{direction}_log"])),  # (D, N)
-            self.one_group(f"{name}/B", self.linear(f"{name}/x_proj_B", u, W_B)),  # (B, L, 1, N)
-            self.one_group(f"{name}/C", self.linear(f"{name}/x_proj_C", u, W_C)),  # (B, L, 1, N)
-            self.parameter(f"{name}/scan.D", self.w[f"{key}.D{direction}"]),
-            self.parameter(f"{name}/scan.delta_bias", self.w[f"{dt_proj}.bias"]),
-            h0,
-            z,
-            shape=shape,
-            state=h_last,
-            delta_softplus=1,
-        )  # (B, L, D), gated by SiLU(z)
-
-    def one_group(self, name: str, rows: str) -> str:
-        """(B, L, N) -> (B, L, 1, N)"""
-        self.tell(name, (self.batch, self.length, 1, self.config.state))
-        return self.node("Unsqueeze", name, rows, self.group_axis)
+            MIXER,
+            name,
+            *(inputs[argument] for argument in COMPOSED[MIXER].arguments),
+            shape=(self.batch, self.length, C),
+            states=(next_tail, h_last),
+            epsilon=LAYER_NORM_EPSILON,
+        )
 
     def upsampler(self, x: str) -> str:
         """(B, C, H, W) -> `output` (B, 3, s*H, s*W)
@@ -356,16 +349,25 @@ class NetworkGraph(GraphBuilder):
             "Conv", name, x, weight, bias, output=output, kernel_shape=[3, 3], pads=self.pads
         )
 
-    def linear(self, name: str, x: str, weight: NDArray[Any]) -> str:
-        """(B, L, in) -> (B, L, out) by a PyTorch weight (out, in)."""
-        return self.node("MatMul", name, x, self.weight(f"{name}.weight", weight.T))
+    def linear(self, name: str, weight: NDArray[Any]) -> str:
+        """The (in, out) of a PyTorch weight (out, in)."""
+        return self.weight(f"{name}.weight", weight.T)
+
+    def norm_weights(self, name: str, key: str) -> tuple[str, str]:
+        """Scale and bias, (C)."""
+        return (
+            self.weight(f"{name}.weight", self.w[f"{key}.weight"]),
+            self.weight(f"{name}.bias", self.w[f"{key}.bias"]),
+        )
 
     def layer_norm(self, name: str, x: str, key: str) -> str:
         """(B, L, C) -> (B, L, C); stash_type 1 means FP32 statistics in every precision."""
-        scale = self.weight(f"{name}.weight", self.w[f"{key}.weight"])
-        bias = self.weight(f"{name}.bias", self.w[f"{key}.bias"])
+        weights = self.norm_weights(name, key)
         return self.node(
-            "LayerNormalization", name, x, scale, bias, axis=-1, epsilon=1e-5, stash_type=1
+            *("LayerNormalization", name, x, *weights),
+            axis=-1,
+            epsilon=LAYER_NORM_EPSILON,
+            stash_type=1,
         )
 
     def pixel_shuffle(self, name: str, x: str, factor: int, output: str = "") -> str:

@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from dvmsr.export.onnx import bodies
 from dvmsr.export.onnx.forms import shapes
+from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 
 
 def without_functions(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model in standard operators alone; its functions are those of `bodies`."""
+    composed.inline(model)
+    bodies.attach(model)
     model = onnx.inliner.inline_local_functions(model)
     kept = [entry for entry in model.opset_import if entry.domain != DOMAIN]
     del model.opset_import[:]

@@ -18,7 +18,7 @@ from dvmsr.export.trt.request import BuildReport, Request
 from dvmsr.export.trt.run import run
 from dvmsr.export.trt.source import Say, Source
 from dvmsr.kernels import driver
-from dvmsr.runtime.backends.onnxrt.onnx_file import ForeignFileError, read_header
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, ForeignFileError, read_header
 from dvmsr.runtime.backends.trt import engine_file
 from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginInfo
 from dvmsr.runtime.backends.trt.plugin_library import PluginLibrary
@@ -164,7 +164,5 @@ def _default_output(request: Request, precision: str) -> Path:
 
 
 def _plugin_info(library: PluginLibrary, embedded: bool) -> PluginInfo:
-    from dvmsr.export.onnx.bodies import ATTRIBUTES
-
     version = ATTRIBUTES["plugin_version"]
     return PluginInfo(version, library.tensorrt_major, library.sha256, embedded)

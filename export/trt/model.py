@@ -38,12 +38,14 @@ class Model:
 
 
 def load(path: Path) -> onnx.ModelProto:
-    """An ONNX file with its functions.
+    """An ONNX file with its functions, its composed operators as their parts.
 
     Raises:
         IncompatibleModelError: if it cannot be read as one, or is too large with its weights.
     """
     import onnx
+
+    from dvmsr.runtime.backends.onnxrt import composed
 
     try:
         model = onnx.load(path)
@@ -54,6 +56,7 @@ def load(path: Path) -> onnx.ModelProto:
             f"{path} has {model.ByteSize():,} bytes with its weights, and TensorRT is given at "
             f"most {LARGEST_MODEL:,}; export it in half precision, or in parts"
         )
+    composed.inline(model)
     return model
 
 

@@ -65,8 +65,12 @@ class PictureSource(Source):
     def exported(self) -> onnx.ModelProto:
         if not self._is_checkpoint:
             return load(self.path)
+        from dvmsr.runtime.backends.onnxrt import composed
+
         opset = BF16_OPSET if self.precision == "bf16" else onnx_export.DEFAULT_OPSET
-        return onnx_export.make_model(self.path, self.precision, opset)[0]
+        model, _ = onnx_export.make_model(self.path, self.precision, opset)
+        composed.inline(model)
+        return model
 
     def profiles(self, model: onnx.ModelProto, say: Say) -> dict[str, InputProfile]:
         pictures = profile(self._request, _static_shape(model))

@@ -27,7 +27,8 @@ class Source(ABC):
 
     @abstractmethod
     def exported(self) -> onnx.ModelProto:
-        """The ONNX model with its functions; the caller may change it.
+        """The ONNX model with its functions, its composed operators as their parts; the caller may
+        change it.
 
         Raises:
             IncompatibleModelError: if it is damaged.

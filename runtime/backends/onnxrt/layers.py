@@ -1,28 +1,45 @@
-"""The values between the nodes of an exported ONNX file; imports the package onnx."""
+"""The values between the nodes of an exported ONNX file; imports the package onnx.
+
+Inside a composed operator there are none where a kernel computes it at once, else those between its
+parts.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 
+from dvmsr.runtime.backends.onnxrt import composed
+
 _COMPUTING = {
     *("Sub", "Add", "Conv", "MatMul", "LayerNormalization", "LeakyRelu", "DepthToSpace"),
-    *("CausalConv1d", "SelectiveScan"),
+    *("CausalConv1d", "SelectiveScan", *composed.COMPOSED),
 }
 """Operators whose results are worth comparing: the others move, cut or count."""
 
 
-def computed_values(path: Path) -> list[str]:
-    """Names of the first results of the file's nodes, in the order of the nodes."""
-    graph = onnx.load(path).graph
+def computed_values(path: Path, parts: bool) -> list[str]:
+    """Names of the first results of the file's nodes, in the order of the nodes.
+
+    Args:
+        parts: show the parts of composed operators in their place.
+    """
+    graph = _load(path, parts).graph
     return [node.output[0] for node in graph.node if node.op_type in _COMPUTING]
 
 
-def with_outputs(path: Path, names: Sequence[str]) -> bytes:
-    """The file's model with these values as outputs too."""
-    model = onnx.load(path)
+def with_outputs(path: Path, names: Sequence[str], parts: bool) -> bytes:
+    """The file's model with these values as outputs too; `parts` as of `computed_values`."""
+    model = _load(path, parts)
     declared = {output.name for output in model.graph.output}
     for name in names:
         if name not in declared:  # its type is inferred on loading
             model.graph.output.append(onnx.ValueInfoProto(name=name))
     return model.SerializeToString()
+
+
+def _load(path: Path, parts: bool) -> onnx.ModelProto:
+    model = onnx.load(path)
+    if parts:
+        composed.inline(model)
+    return model

@@ -96,14 +96,20 @@ class OnnxNetwork(Network):
         return output.astype(np.float32, copy=False)
 
     def layers(self) -> list[str]:
-        return self._layer_tools().computed_values(self.path)
+        return list(self._layer_tools().computed_values(self.path, self._has_parts))
 
     def layer_values(
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
-        session = self._open(self._layer_tools().with_outputs(self.path, names))
+        session = self._open(self._layer_tools().with_outputs(self.path, names, self._has_parts))
         values = run_session(session, names, self._feeds(image), self.path, self.time_limit)
         return dict(zip(names, values, strict=True))
+
+    @property
+    def _has_parts(self) -> bool:
+        """Whether composed operators are computed part by part; only the processor's library has
+        kernels for them."""
+        return self.backend != "native"
 
     def _signature(self) -> tuple[list[str], list[str]]:
         """Names of inputs and outputs."""

@@ -18,6 +18,8 @@ from dvmsr.utils.paths import check_input, unreadable
 
 DOMAIN = "dvmsr"
 DOMAIN_VERSION = 1
+ATTRIBUTES = {"plugin_version": "1", "plugin_namespace": "dvmsr"}
+"""What TensorRT finds its plugin by; on every node."""
 
 _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTIONS = 7, 8, 14, 25
 _NODE, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7

@@ -26,9 +26,11 @@ def _places(network: Any) -> Iterator[tuple[str, Place]]:
         for j, vimm in enumerate(rssb.residual_group.blocks):
             name = f"rssb{i}/vimm{j}"
             yield f"{name}/norm", (vimm.norm, True)
-            scanned = "both" if config.bidirectional else "scan"
-            yield f"{name}/{scanned}", (vimm.mixer.out_proj, False)
-            yield f"{name}/out_proj", (vimm.mixer.out_proj, True)
+            if config.bidirectional:
+                yield f"{name}/both", (vimm.mixer, True)
+            else:
+                yield f"{name}/scan", (vimm.mixer.out_proj, False)
+                yield name, (vimm.mixer, True)
             if config.vimm_residual:
                 yield f"{name}/residual", (vimm, True)
         yield f"rssb{i}/conv", (rssb.conv, True)

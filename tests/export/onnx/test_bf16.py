@@ -18,6 +18,7 @@ from dvmsr.data.natural_image import natural_image
 from dvmsr.export.onnx.export import make_model
 from dvmsr.export.trt.pictures import BF16_OPSET
 from dvmsr.kernels import cpu
+from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.parity.limits import default_limits
 
@@ -70,6 +71,7 @@ def test_the_bundled_network_in_bfloat16() -> None:
     weights = Path(dvmsr.__file__).parent / "weights" / "dvmsr_x4.safetensors"
     image = natural_image((1, 40, 56))
     typed, _ = make_model(weights, "bf16", BF16_OPSET)
+    composed.inline(typed)
     onnx.checker.check_model(typed, full_check=True)
     constants = {tensor.name: tensor.data_type for tensor in typed.graph.initializer}
     assert constants["conv_first.weight"] == TensorProto.BFLOAT16

@@ -33,6 +33,7 @@ from dvmsr.export.onnx.graph import IR_VERSION, OPSETS
 from dvmsr.export.onnx.inline import without_functions
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
+from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES
 
 OUTPUTS = {"SelectiveScan": ("y", "h_last"), "CausalConv1d": ("y", "new_tail")}
 ATTRIBUTE = {"SelectiveScan": "delta_softplus", "CausalConv1d": "activation"}
@@ -56,7 +57,7 @@ def model_of(
     layout = {} if channel_major is None else {"channel_major": int(channel_major)}
     node = helper.make_node(
         op, list(inputs), list(outputs), "the_node", domain="dvmsr",
-        **{ATTRIBUTE[op]: int(applied)}, **layout, **bodies.ATTRIBUTES,
+        **{ATTRIBUTE[op]: int(applied)}, **layout, **ATTRIBUTES,
     )  # fmt: skip
     dtype = str(next(iter(inputs.values())).dtype)
     types = [TYPES[dtype], TYPES["float32" if STATE_IS_FLOAT[op] else dtype]]
@@ -285,7 +286,7 @@ def test_bodies_use_standard_operators_only() -> None:
     model, _, _ = model_of_all_forms()
     for body in model.functions:
         assert {node.domain for node in body.node} == {""}
-        assert set(body.attribute) == {*bodies.ATTRIBUTES, ATTRIBUTE[body.name]}
+        assert set(body.attribute) == {*ATTRIBUTES, ATTRIBUTE[body.name]}
 
 
 def test_a_channel_major_body_takes_the_attribute() -> None:
@@ -293,4 +294,4 @@ def test_a_channel_major_body_takes_the_attribute() -> None:
     inputs = cast(scan_inputs(case), "float32")
     (body,) = model_of("SelectiveScan", inputs, channel_major=True).functions
     assert {node.domain for node in body.node} == {""}
-    assert set(body.attribute) == {*bodies.ATTRIBUTES, "delta_softplus", "channel_major"}
+    assert set(body.attribute) == {*ATTRIBUTES, "delta_softplus", "channel_major"}

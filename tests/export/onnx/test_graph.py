@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from dataclasses import replace
 
@@ -14,8 +15,10 @@ from vectors import TOLERANCE, error
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.data.natural_image import natural_image
+from dvmsr.export.onnx import bodies
 from dvmsr.export.onnx.graph import build_model
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 
 CONFIGS = {
@@ -105,31 +108,39 @@ def test_static_model(precision: str) -> None:
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-def test_one_node_of_each_operator_per_scan(bidirectional: bool) -> None:
+def test_one_node_per_scan(bidirectional: bool) -> None:
     network = random_network(replace(SMALL, depths=(2, 1), bidirectional=bidirectional))
     model = exported(network)
     count = Counter(node.op_type for node in model.graph.node)
-    assert count["SelectiveScan"] == count["CausalConv1d"] == 3 * (1 + bidirectional)
-    assert count["Split"] == 0
+    scans = 3 * (1 + bidirectional)
+    assert count["MambaMixer"] == scans
+    assert count["MatMul"] == count["Split"] == 0
+    assert count["LayerNormalization"] == 2
     assert count["Conv"] == 2 + 1 + 2
     assert count["Transpose"] == 1 + 2 * 2 + 1
-    assert count["MatMul"] == 3 * (3 + 4 * (1 + bidirectional))
+    composed.inline(model)
+    count = Counter(node.op_type for node in model.graph.node)
+    assert count["SelectiveScan"] == count["CausalConv1d"] == scans
+    assert count["LayerNormalization"] == 2 + scans
+    assert count["MatMul"] == 7 * scans
 
 
 def test_operator_nodes_carry_what_tensorrt_wants() -> None:
     model = exported(random_network())
-    custom = [node for node in model.graph.node if node.domain == "dvmsr"]
-    assert {node.op_type: len(node.input) for node in custom} == {
-        "CausalConv1d": 4,
-        "SelectiveScan": 9,
-    }
-    for node in custom:
-        assert all(node.input)
-        assert len(node.output) == 2
-        assert all(node.output)
-        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        own = {"SelectiveScan": "delta_softplus", "CausalConv1d": "activation"}[node.op_type]
-        assert attributes == {"plugin_version": b"1", "plugin_namespace": b"dvmsr", own: 1}
+    own = {"MambaMixer": ("epsilon", np.float32(1e-5)), "SelectiveScan": ("delta_softplus", 1)}
+    own["CausalConv1d"] = "activation", 1
+    inputs = {"MambaMixer": 17, "CausalConv1d": 4, "SelectiveScan": 9}
+    for operators in ({"MambaMixer"}, {"CausalConv1d", "SelectiveScan"}):
+        custom = [node for node in model.graph.node if node.domain == "dvmsr"]
+        assert {node.op_type for node in custom} == operators
+        for node in custom:
+            assert all(node.input) and len(node.input) == inputs[node.op_type]
+            assert all(node.output) and len(node.output) == 2 + (node.op_type == "MambaMixer")
+            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            name, value = own[node.op_type]
+            wanted = {"plugin_version": b"1", "plugin_namespace": b"dvmsr", name: value}
+            assert attributes == wanted
+        composed.inline(model)
     assert {(entry.domain, entry.version) for entry in model.opset_import} == {
         ("", 18),
         ("dvmsr", 1),
@@ -140,9 +151,31 @@ def test_names_say_where_a_node_is() -> None:
     model = exported(random_network(EVERYTHING))
     names = [node.name for node in model.graph.node]
     assert len(set(names)) == len(names)
-    assert {"rssb0/vimm1/scan", "rssb1/vimm0/backward/scan", "rssb1/conv", "conv_last"} <= set(
-        names
-    )
+    assert {"rssb0/vimm1", "rssb1/vimm0/backward", "rssb1/conv", "conv_last"} <= set(names)
+    composed.inline(model)
+    names = [node.name for node in model.graph.node]
+    assert len(set(names)) == len(names)
+    assert {"rssb0/vimm1/scan", "rssb1/vimm0/backward/scan", "rssb1/conv"} <= set(names)
+
+
+@pytest.mark.parametrize("static_shape", [None, (2, 6, 5)])
+def test_parts_in_place_of_mixers(static_shape: tuple[int, int, int] | None) -> None:
+    """What TensorRT gets: the same weights, shapes told, and the same result to the bit."""
+    model = exported(random_network(EVERYTHING), static_shape=static_shape)
+    parts = copy.deepcopy(model)
+    composed.inline(parts)
+    assert parts.graph.initializer == model.graph.initializer
+    assert [body.name for body in parts.functions] == ["SelectiveScan", "CausalConv1d"]
+    onnx.checker.check_model(parts, full_check=True)
+    bare = copy.deepcopy(parts)
+    bodies.detach(bare)
+    told = onnx.shape_inference.infer_shapes(bare, strict_mode=True, data_prop=True).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in told.value_info}
+    states = {name for node in told.node if node.domain for name in node.output[1:]}
+    computed = {name for node in told.node for name in node.output} - states
+    assert computed - set(ranks) == {"output"}
+    image = natural_image((2, 6, 5))
+    np.testing.assert_array_equal(run(parts, image), run(model, image))
 
 
 def test_types_of_a_half_precision_file() -> None:
