@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from engine_info import INFO
 from foreign_model import save_foreign
+from mixer_model import mixer_model
+from mixer_vectors import MixerCase, mixer_inputs
 from one_node import one_node_model
 
 from dvmsr import network_info
@@ -69,6 +71,14 @@ def test_forms_of_scans(tmp_path: Path, command: Command) -> None:
     out = command(tmp_path / "b.onnx")[1]
     assert "1 of D unknown, N unknown, G unknown, a gate\n" in out
     assert "u float32 any shape" in out
+
+
+def test_scans_inside_mixers(tmp_path: Path, command: Command) -> None:
+    model = mixer_model(mixer_inputs(MixerCase(1, 5, 8, 4), "float32"), weights=True)
+    onnx.save(model, tmp_path / "a.onnx")
+    out = command(tmp_path / "a.onnx")[1]
+    assert "scans       1 of D 8, N 4, G 1, a gate\n" in out
+    assert "1: 1 dvmsr.MambaMixer\n" in out
 
 
 def test_nodes_inside_branches_count(tmp_path: Path, command: Command) -> None:

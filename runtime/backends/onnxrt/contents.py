@@ -10,6 +10,7 @@ import onnx
 
 from dvmsr.errors import IncompatibleModelError, summary
 from dvmsr.kernels.cpu import SCAN_ARGUMENTS
+from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 from dvmsr.utils.paths import check_input, unreadable
 
@@ -18,15 +19,16 @@ _FRACTIONS = {
     *(onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE),
 }
 _Sizes = list[int | str]
+_Form = tuple[tuple[str, Any], ...]
 
 
 def read_contents(path: Path) -> dict[str, Any]:
     """Inputs, outputs, operators and weights, JSON-ready; weights in files of their own are not
     read.
 
-    `scans` has an entry per form: how often it is there, the channels D, states N and groups G (a
-    name where the size may change, None where the file does not tell), whether there is a `gate`,
-    and whether tensors are `channel_major`.
+    `scans` has an entry per form, those inside mixers included: how often it is there, the channels
+    D, states N and groups G (a name where the size may change, None where the file does not tell),
+    whether there is a `gate`, and whether tensors are `channel_major`.
 
     Raises:
         UsageError: if there is no such file.
@@ -47,9 +49,7 @@ def read_contents(path: Path) -> dict[str, Any]:
     nodes = list(_nodes(graph.node))
     sizes = {value.name: _sizes(value) for value in (*graph.input, *graph.value_info)}
     sizes |= {name: list(weight.dims) for name, weight in weights.items()}
-    scans = Counter(
-        _form(node, sizes) for node in nodes if _name(node) == f"{DOMAIN}.SelectiveScan"
-    )
+    scans = Counter(_SCANS[name](node, sizes) for node in nodes if (name := _name(node)) in _SCANS)
     return {
         "inputs": {v.name: _port(v) for v in graph.input if v.name not in weights},
         "outputs": {v.name: _port(v) for v in graph.output},
@@ -78,15 +78,26 @@ def _name(node: onnx.NodeProto) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
-def _form(node: onnx.NodeProto, sizes: dict[str, _Sizes]) -> tuple[tuple[str, Any], ...]:
+def _of_scan(node: onnx.NodeProto, sizes: dict[str, _Sizes]) -> _Form:
     given = dict(zip(SCAN_ARGUMENTS.split(), node.input, strict=False))
     channel_major = any(a.name == "channel_major" and a.i for a in node.attribute)
-    channels, states = _axes(sizes.get(given["A"]), 2)
     _, *groups, _ = _axes(sizes.get(given["B"]), 4)
-    return (
-        *(("D", channels), ("N", states), ("G", groups[0 if channel_major else 1])),
-        *(("gate", bool(given.get("z"))), ("channel_major", channel_major)),
-    )
+    G, gate = groups[0 if channel_major else 1], bool(given.get("z"))
+    return *_sizes_of(given["A"], sizes), ("G", G), ("gate", gate), ("channel_major", channel_major)
+
+
+def _of_mixer(node: onnx.NodeProto, sizes: dict[str, _Sizes]) -> _Form:
+    A = composed.given(node)["A"]
+    return *_sizes_of(A, sizes), ("G", 1), ("gate", True), ("channel_major", False)
+
+
+_SCANS = {f"{DOMAIN}.SelectiveScan": _of_scan, f"{DOMAIN}.{composed.MIXER}": _of_mixer}
+"""The form of the scan in a node, by operator."""
+
+
+def _sizes_of(A: str, sizes: dict[str, _Sizes]) -> _Form:
+    channels, states = _axes(sizes.get(A), 2)
+    return ("D", channels), ("N", states)
 
 
 def _axes(sizes: _Sizes | None, count: int) -> list[int | str | None]:

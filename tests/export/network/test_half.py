@@ -11,12 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mixer_model import mixer_model
+from mixer_vectors import MIXER_FP32, MIXER_TOLERANCE, MixerCase, mixer_inputs, mixer_truth
 from onnx import TensorProto, numpy_helper, parser
 from torch import nn
+from vectors import error
 
 from dvmsr.errors import ParityError, UsageError
 from dvmsr.export import export_network
 from dvmsr.export.network.half import rounded, to_half
+from dvmsr.export.onnx import bodies
 from dvmsr.kernels import cpu
 from dvmsr.runtime import open_model
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
@@ -180,6 +184,28 @@ def test_four_directions(tmp_path: Path) -> None:
     assert [types[scan.input[port]] for port in (2, 5, 6)] == [FULL] * 3  # A, D, delta_bias
     model = open_model(path)
     assert (model.precision, model.inputs["x"].dtype) == ("fp16", "float16")
+
+
+@pytest.mark.parametrize("case", [MixerCase(1, 7, 6, 4), MixerCase(1, 7, 6, 4, norm=False)])
+def test_a_mixer(case: MixerCase) -> None:
+    """Weights of products are half, those of scan and convolution and the state FP32."""
+    inputs = mixer_inputs(case, "float32")
+    model = mixer_model(inputs, weights=True)
+    to_half(model)
+    (node,) = model.graph.node
+    types = {weight.name: weight.data_type for weight in model.graph.initializer}
+    types |= {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+    full = {name for name in node.input if types.get(name) == FULL}
+    assert full == MIXER_FP32
+    assert {types[name] for name in node.input if name and name not in full} == {HALF}
+    outputs = [value.type.tensor_type.elem_type for value in model.graph.output]
+    assert outputs == [HALF, HALF, FULL]
+    bodies.attach(model)
+    halves = mixer_inputs(case, "float16")
+    for output, truth in zip(
+        computed(model, halves["x"], halves["tail"], halves["h0"]), mixer_truth(halves), strict=True
+    ):
+        assert error(output, truth) <= MIXER_TOLERANCE["float16"]
 
 
 @native
