@@ -1,6 +1,6 @@
 /* The selective scan on a CUDA device, behind a C interface without framework types.
  *
- * The operator is the project's SelectiveScan (README, "The two operators"):
+ * The operator is the project's SelectiveScan (README, "The operators"):
  *
  *   delta_t = softplus(delta_t + delta_bias)
  *   h_t     = exp(delta_t A) h_{t-1} + delta_t u_t B_t        h_{-1} = h0

@@ -1,4 +1,4 @@
-// Both operators: their ports as the project defines them (README, "The two operators"), and their
+// Both operators: their ports as the project defines them (README, "The operators"), and their
 // CUDA kernels.
 #include <algorithm>
 

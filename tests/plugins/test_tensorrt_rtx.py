@@ -24,6 +24,7 @@ from dvmsr.export import export_onnx
 from dvmsr.export.onnx.forms import write_out_layouts
 from dvmsr.export.trt.run import link_rtx
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt import composed
 
 pytestmark = pytest.mark.slow
 
@@ -39,11 +40,12 @@ def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """One ViMM of the official size, without function bodies."""
+    """One ViMM of the official size in its parts, without function bodies."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "one.onnx"
     export_onnx(DVMSR(DVMSRConfig(depths=(1,))), path, precision=request.param, verify=False)
     model = onnx.load(path)
+    composed.inline(model)
     del model.functions[:]
     return model
 
@@ -83,6 +85,7 @@ def test_takes_a_streaming_model(libraries: Path, tmp_path: Path) -> None:
     network = DVMSR(DVMSRConfig(channels=16, depths=(1, 1)))
     export_onnx(network, tmp_path / "s.onnx", precision="fp16", streaming=True, verify=False)
     model = onnx.load(tmp_path / "s.onnx")
+    composed.inline(model)
     del model.functions[:]
     report, messages = build_plan(model, tmp_path, libraries, build("found").pure)
     assert report.get("plugins") == [node.name for node in custom_nodes(model)], messages

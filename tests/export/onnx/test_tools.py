@@ -25,6 +25,7 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.streaming import open_onnx
 
 QUANTIZATION = import_module(f"{onnxruntime.__name__}.quantization")
+CONVERTER = import_module(f"{onnxruntime.__name__}.transformers.float16")
 
 KINDS = {
     "fp32": {},
@@ -61,6 +62,12 @@ def quantised(source: Path, target: Path, kind: Any = QUANTIZATION.QuantType.QUI
     QUANTIZATION.quantize_dynamic(source, target, weight_type=kind)
 
 
+def parted(source: Path, target: Path) -> None:
+    """Mixers alone, as docs/onnx.md says."""
+    mixers = [("dvmsr", "MambaMixer")]
+    onnx.save(onnx.inliner.inline_selected_functions(onnx.load(source), mixers), target)
+
+
 def inlined(source: Path, target: Path) -> None:
     onnx.save(onnx.inliner.inline_local_functions(onnx.load(source)), target)
 
@@ -75,8 +82,8 @@ def optimised(source: Path, target: Path, library: Path | None = None) -> None:
 
 
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
-@pytest.mark.parametrize("tool", [slimmed, simplified])
-def test_simplifiers_keep_both_backends(
+@pytest.mark.parametrize("tool", [slimmed, simplified, parted])
+def test_what_keeps_the_bodies_keeps_both_backends(
     exported: Path, tmp_path: Path, tool: Callable[[Path, Path], None], backend: str
 ) -> None:
     tool(exported, tmp_path / "m.onnx")
@@ -130,3 +137,27 @@ def test_quantising_keeps_both_backends_in_fp32(
         return
     error = computed(path, backend) - computed(exported, backend)
     assert -10 * np.log10(np.mean(error**2)) > 30
+
+
+@pytest.mark.usefixtures("_without_advice")
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_products_inside_mixers_quantised(tmp_path: Path, backend: str) -> None:
+    export_onnx(random_network(spread=0.02), tmp_path / "a.onnx", verify=False)
+    parted(tmp_path / "a.onnx", tmp_path / "parts.onnx")
+    quantised(tmp_path / "parts.onnx", path := tmp_path / "m.onnx")
+    nodes = [node.op_type for node in onnx.load(path).graph.node]
+    assert (nodes.count("MatMulInteger"), nodes.count("MatMul")) == (7, 0)
+    error = computed(path, backend) - computed(tmp_path / "a.onnx", backend)
+    assert -10 * np.log10(np.mean(error**2)) > 30
+
+
+def test_half_by_another_converter(tmp_path: Path) -> None:
+    """Which does not know what must stay FP32 in a mixer."""
+    export_onnx(random_network(spread=0.02), tmp_path / "a.onnx", verify=False)
+    model = CONVERTER.convert_float_to_float16(
+        onnx.load(tmp_path / "a.onnx"), op_block_list=["MambaMixer"]
+    )
+    onnx.save(model, path := tmp_path / "m.onnx")
+    for backend in ONNX_BACKENDS:
+        error = computed(path, backend) - computed(tmp_path / "a.onnx", backend)
+        assert np.abs(error).max() < 2e-3

@@ -33,6 +33,7 @@ from dvmsr.export.trt import run as engine_run
 from dvmsr.export.trt.command import parse_batch
 from dvmsr.kernels import driver
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.trt import plugin_library, version
 from dvmsr.runtime.backends.trt.engine_file import Profile, info_path, read_engine
@@ -370,6 +371,7 @@ def test_a_model_of_channel_major_scans(
     """The plugin reads token-major tensors alone."""
     export_onnx(random_network(), "net.onnx", verify=False)
     model = onnx.load("net.onnx")
+    composed.inline(model)
     scans = with_channel_major_scans(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, "channels.onnx")
@@ -402,6 +404,7 @@ def test_a_model_that_does_not_fit_the_plugin(
 ) -> None:
     export_onnx(random_network(), "net.onnx", verify=False)
     model = onnx.load("net.onnx")
+    composed.inline(model)
     change(next(node for node in model.graph.node if node.op_type == "SelectiveScan"))
     onnx.save(model, "net.onnx")
     assert run(monkeypatch, "net.onnx", *RTX) == 5
