@@ -8,10 +8,13 @@ from typing import Any
 
 import onnx
 import pytest
+from mixer_model import mixer_model
+from mixer_vectors import MixerCase, mixer_inputs
 from one_node import one_node_model
 from onnx import parser
 
 from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.export.onnx import bodies
 from dvmsr.export.trt.build import open_source
 from dvmsr.export.trt.model import for_tensorrt
 from dvmsr.export.trt.network import NetworkSource
@@ -64,6 +67,37 @@ def test_the_precision_is_the_files(
     path = scan_file(tmp_path / "net.onnx", told, dtype=dtype)
     assert open_source(Request(path)).precision == precision
     assert open_source(Request(path, precision=precision)).precision == precision
+
+
+@pytest.mark.parametrize("plugin", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_parts_of_a_mixer(tmp_path: Path, dtype: str, plugin: bool) -> None:
+    """Which are what the plugin computes, and whose products count."""
+    path = tmp_path / "net.onnx"
+    inputs = mixer_inputs(MixerCase(1, 9, 8, 4), dtype)
+    model = mixer_model(inputs, weights=True)
+    bodies.attach(model)
+    example = {name: list(inputs[name].shape) for name in ("x", "tail", "h0")}
+    onnx.helper.set_model_props(model, {"dvmsr.example": json.dumps(example)})
+    onnx.save(model, path)
+    source = open_source(Request(path, plugin=plugin))
+    exported = source.exported()
+    products = [
+        "in_proj_x",
+        "in_proj_z",
+        "x_proj_dt",
+        "dt_proj",
+        "x_proj_B",
+        "x_proj_C",
+        "out_proj",
+    ]
+    half = tuple(f"y/{name}" for name in products)
+    assert source.products(exported) == (half if dtype == "float16" else None)
+    found = for_tensorrt(exported, plugin)
+    assert (found.operators, found.plugin_layers) == (2, 2 * plugin)
+    graph = onnx.load_from_string(found.data).graph
+    custom = [node.op_type for node in graph.node if node.domain]
+    assert custom == (["CausalConv1d", "SelectiveScan"] if plugin else [])
 
 
 def test_a_file_of_another_program_may_tell_nothing(tmp_path: Path) -> None:
