@@ -32,6 +32,7 @@ LIKE_THEIR_INPUTS = frozenset(_BETWEEN.split())
 ACTIVATIONS = {
     "SelectiveScan": ({0, 1, 3, 4, 8}, {0}),
     "CausalConv1d": ({0, 3}, {0, 1}),
+    "Conv3x3": ({0, 1, 2}, {0}),
     "MambaMixer": ({0, 1, 2, 5, 6, 7, 8, 12, 13, 15, 16}, {0, 1}),
 }
 """Inputs and outputs of dvmsr's operators that are half; all others are FP32."""

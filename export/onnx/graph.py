@@ -1,9 +1,9 @@
 """The network as an ONNX graph, node by node: `dvmsr/model.py` once more, in its order.
 
 Writing the graph instead of tracing it keeps its layout in our hands: a ViMM is one MambaMixer
-whose weights are split where PyTorch splits values, tokens are (B, L, C) from norm to norm, and the
-only transposes stand next to the 3x3 convolutions, where ONNX Runtime merges them with its own
-change of layout. A node is named by its place, as in `rssb0/vimm1`, and so is its output.
+whose weights are split where PyTorch splits values, and tokens (B, L, C) are pixels (B, H, W, C) to
+the Conv3x3, so that transposes stand at the borders and in the upsampler alone. A node is named by
+its place, as in `rssb0/vimm1`, and so is its output.
 
 Symbols as in the model: C channels, D inner channels, N state size, R rank of delta, K taps,
 L = H * W tokens, s scale.
@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.export.onnx import bodies
-from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, MIXER
+from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, CONV, MIXER
 from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
 
 Weights = Mapping[str, NDArray[Any]]
@@ -77,16 +77,19 @@ class GraphBuilder:
         op: str,
         name: str,
         *inputs: str,
-        shape: Sequence[int | str],
-        states: Sequence[str],
+        states: Sequence[str] = (),
         **attributes: Any,
     ) -> str:
-        """One of our operators; returns its first output, of that shape in the activations' type.
-        The others are its states after the last token, under those names."""
+        """One of our operators; returns its first output. The others are its states after the last
+        token, under those names."""
         outputs = [name, *states]
         self.nodes.append(
             helper.make_node(op, inputs, outputs, name, domain=DOMAIN, **attributes, **ATTRIBUTES)
         )
+        return name
+
+    def tell(self, name: str, shape: Sequence[int | str]) -> str:
+        """State the shape of a value in the activations' type; returns its name."""
         self.value_infos.append(helper.make_tensor_value_info(name, self.type, shape))
         return name
 
@@ -192,20 +195,19 @@ class NetworkGraph(GraphBuilder):
         """`input` (B, 3, H, W) -> `output` (B, 3, s*H, s*W)"""
         mean = self.weight("mean", self.w["mean"])
         centred = self.node("Sub", "subtract_mean", "input", mean)
-        shallow = self.conv3x3("conv_first", centred, "conv_first")  # (B, C, H, W)
-        pixels = self.to_pixels("patch_embed", shallow)  # (B, H, W, C)
+        pixels = self.to_pixels("input", centred)  # (B, H, W, 3)
+        shallow = self.conv3x3("conv_first", pixels, "conv_first")  # (B, H, W, C)
         self.make_pixels_shape()
-        x = self.to_tokens("patch_embed", pixels)  # (B, L, C)
+        x = self.to_tokens("patch_embed", shallow)  # (B, L, C)
         x = self.layer_norm("patch_embed/norm", x, "patch_embed.norm")
         for i, depth in enumerate(self.config.depths):
             x = self.rssb(f"rssb{i}", x, f"layers.{i}", depth)
         x = self.layer_norm("norm_f", x, "norm_f")
         deep = self.conv3x3_of_tokens("conv_after_body", x, "conv_after_body")
-        return self.upsampler(self.skip_image("skip", deep, shallow))
+        return self.upsampler(self.skip_pixels("skip", deep, shallow))
 
     def make_pixels_shape(self) -> None:
-        """(0, H, W, C): the batch stays. Of the input, because ONNX Runtime would change the layout
-        of a whole image of features to take its shape."""
+        """(0, H, W, C): the batch stays."""
         channels = self.config.channels
         if self.static_shape:
             self.integers(self.pixels_shape, [*self.static_shape, channels])
@@ -221,14 +223,14 @@ class NetworkGraph(GraphBuilder):
         for j in range(depth):
             deep = self.vimm(f"{name}/vimm{j}", deep, f"{key}.residual_group.blocks.{j}")
         deep = self.conv3x3_of_tokens(f"{name}/conv", deep, f"{key}.conv")
-        return self.skip_tokens(f"{name}/skip", self.to_pixels(f"{name}/conv", deep), x)
+        return self.skip_tokens(f"{name}/skip", deep, x)
 
     def skip_tokens(self, name: str, deep: str, x: str) -> str:
         """(B, H, W, C) and (B, L, C) -> (B, L, C)"""
         return self.node("Add", name, self.to_tokens(name, deep), x)
 
-    def skip_image(self, name: str, deep: str, x: str) -> str:
-        """(B, C, H, W) twice -> (B, C, H, W)"""
+    def skip_pixels(self, name: str, deep: str, x: str) -> str:
+        """(B, H, W, C) twice -> (B, H, W, C)"""
         return self.node("Add", name, deep, x)
 
     def vimm(self, name: str, x: str, key: str) -> str:
@@ -282,17 +284,17 @@ class NetworkGraph(GraphBuilder):
             "h0": h0,
         }
         inputs = {**own, **shared}
-        return self.custom_node(
+        y = self.custom_node(
             MIXER,
             name,
             *(inputs[argument] for argument in COMPOSED[MIXER].arguments),
-            shape=(self.batch, self.length, C),
             states=(next_tail, h_last),
             epsilon=LAYER_NORM_EPSILON,
         )
+        return self.tell(y, (self.batch, self.length, C))
 
     def upsampler(self, x: str) -> str:
-        """(B, C, H, W) -> `output` (B, 3, s*H, s*W)
+        """(B, H, W, C) -> `output` (B, 3, s*H, s*W)
 
         The last convolution adds the image mean with its bias.
         """
@@ -305,7 +307,9 @@ class NetworkGraph(GraphBuilder):
         for i, factor in enumerate([2, 2] if s == 4 else [s]):
             x = self.conv3x3(f"upsample/conv{i}", x, f"upsample.{2 * i}")
             x = self.pixel_shuffle(f"upsample/shuffle{i}", x, factor)
-        return self.conv3x3("conv_last", x, "conv_last", more_bias=mean, output="output")
+            x = self.to_pixels(f"upsample/shuffle{i}", x)
+        x = self.conv3x3("conv_last", x, "conv_last", more_bias=mean)
+        return self.from_pixels("output", x, output="output")
 
     def to_pixels(self, name: str, image: str) -> str:
         """(B, C, H, W) -> (B, H, W, C)"""
@@ -319,9 +323,10 @@ class NetworkGraph(GraphBuilder):
         """(B, L, C) -> (B, H, W, C)"""
         return self.node("Reshape", f"{name}/from_tokens", tokens, self.pixels_shape)
 
-    def from_pixels(self, name: str, pixels: str) -> str:
+    def from_pixels(self, name: str, pixels: str, output: str = "") -> str:
         """(B, H, W, C) -> (B, C, H, W)"""
-        return self.node("Transpose", f"{name}/from_pixels", pixels, perm=[0, 3, 1, 2])
+        place = f"{name}/from_pixels"
+        return self.node("Transpose", place, pixels, output=output, perm=[0, 3, 1, 2])
 
     def flip(self, name: str, tokens: str) -> str:
         """Reverse the order of the tokens."""
@@ -330,24 +335,14 @@ class NetworkGraph(GraphBuilder):
         return self.node("Slice", name, tokens, *inputs)
 
     def conv3x3_of_tokens(self, name: str, tokens: str, key: str) -> str:
-        """(B, L, C) -> (B, C, H, W)"""
-        return self.convolve(name, self.from_pixels(name, self.from_tokens(name, tokens)), key)
+        """(B, L, C) -> (B, H, W, C)"""
+        return self.conv3x3(name, self.from_tokens(name, tokens), key)
 
-    def conv3x3(
-        self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0, output: str = ""
-    ) -> str:
-        """(B, C_in, H, W) -> (B, C_out, H, W)"""
-        return self.convolve(name, x, key, more_bias, output)
-
-    def convolve(
-        self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0, output: str = ""
-    ) -> str:
-        """The 3x3 convolution alone, padded by `self.pads`."""
+    def conv3x3(self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0) -> str:
+        """(B, H, W, C_in) -> (B, H, W, C_out), padded by `self.pads`."""
         weight = self.weight(f"{name}.weight", self.w[f"{key}.weight"])
         bias = self.weight(f"{name}.bias", self.w[f"{key}.bias"] + more_bias)
-        return self.node(
-            "Conv", name, x, weight, bias, output=output, kernel_shape=[3, 3], pads=self.pads
-        )
+        return self.custom_node(CONV, name, x, weight, bias, pads=self.pads)
 
     def linear(self, name: str, weight: NDArray[Any]) -> str:
         """The (in, out) of a PyTorch weight (out, in)."""
@@ -371,5 +366,6 @@ class NetworkGraph(GraphBuilder):
         )
 
     def pixel_shuffle(self, name: str, x: str, factor: int, output: str = "") -> str:
-        """(B, C*f*f, H, W) -> (B, C, f*H, f*W)"""
-        return self.node("DepthToSpace", name, x, output=output, blocksize=factor, mode="CRD")
+        """(B, H, W, C*f*f) -> (B, C, f*H, f*W)"""
+        planes = self.from_pixels(name, x)
+        return self.node("DepthToSpace", name, planes, output=output, blocksize=factor, mode="CRD")

@@ -34,7 +34,7 @@ def build_streaming_model(
 
 
 class StreamingGraph(NetworkGraph):
-    """The graph of one step. Rows outside the operators are (B, rows, W, C), as the states are."""
+    """The graph of one step. Rows between the operators are (B, rows, W, C), as the states are."""
 
     pads = (0, 1, 0, 1)  # rows above and below come from the states
 
@@ -74,12 +74,7 @@ class StreamingGraph(NetworkGraph):
         self.node("Concat", self.pixels_shape, ends, rest, axis=0)
 
     def conv3x3(self, name: str, x: str, key: str, *rest: Any, **more: Any) -> str:
-        seen = self.with_neighbours(name, self.to_pixels(name, x))
-        return self.convolve(name, self.from_pixels(name, seen), key, *rest, **more)
-
-    def conv3x3_of_tokens(self, name: str, tokens: str, key: str) -> str:
-        seen = self.with_neighbours(name, self.from_tokens(name, tokens))
-        return self.convolve(name, self.from_pixels(name, seen), key)
+        return super().conv3x3(name, self.with_neighbours(name, x), key, *rest, **more)
 
     def with_neighbours(self, name: str, rows: str) -> str:
         """The rows that a convolution sees: one row of padding or the last two of the strip before,
@@ -106,10 +101,8 @@ class StreamingGraph(NetworkGraph):
         rows = self.delayed(name, self.from_tokens(name, x))
         return super().skip_tokens(name, deep, self.to_tokens(f"{name}/due", rows))
 
-    def skip_image(self, name: str, deep: str, x: str) -> str:
-        rows = self.delayed(name, self.to_pixels(name, x))
-        pixels = self.to_pixels(f"{name}/deep", deep)
-        return self.from_pixels(name, self.node("Add", f"{name}/rows", pixels, rows))
+    def skip_pixels(self, name: str, deep: str, x: str) -> str:
+        return super().skip_pixels(name, deep, self.delayed(name, x))
 
     def delayed(self, name: str, rows: str) -> str:
         """Rows later by as many as wait: at the top none wait, at the bottom none stay."""

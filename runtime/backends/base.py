@@ -88,7 +88,7 @@ class Enlarger(ABC):
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         """What the named layers compute for an image (B, 3, H, W): tokens (B, L, C) between the
-        norms, images (B, C, H, W) around the convolutions.
+        norms, pixels (B, H, W, C) around the convolutions.
 
         Raises:
             UsageError: as `layers`.

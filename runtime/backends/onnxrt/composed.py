@@ -1,5 +1,5 @@
-"""The operators that are made of others: what a node of one is in LayerNormalization, MatMul and
-dvmsr's other operators.
+"""The operators that are made of others: what a node of one is in LayerNormalization, MatMul, Conv
+and dvmsr's other operators.
 
 A runtime with a kernel for such an operator computes it at once. TensorRT and GPUs are given its
 parts, and so is who looks for the layer where two networks drift apart.
@@ -7,7 +7,7 @@ parts, and so is who looks for the layer where two networks drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN
 
-MIXER = "MambaMixer"
+MIXER, CONV = "MambaMixer", "Conv3x3"
 Given = Mapping[str, str]
 """What a node takes, by argument; without those that are absent."""
 _LAST = np.iinfo(np.int64).max
@@ -66,10 +66,6 @@ class Parts:
         self.nodes[-1].attribute.extend(a for a in self.node.attribute if a.name == attribute)
 
 
-def is_composed(node: onnx.NodeProto) -> bool:
-    return node.domain == DOMAIN and node.op_type in COMPOSED
-
-
 def given(node: onnx.NodeProto) -> dict[str, str]:
     """What a composed node takes, by argument; the absent ones are left out."""
     pairs = zip(COMPOSED[node.op_type].arguments, node.input, strict=False)
@@ -93,26 +89,30 @@ def parts(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     return collected.nodes
 
 
-def inline(model: onnx.ModelProto) -> None:
+def inline(model: onnx.ModelProto, operators: Iterable[str] = ()) -> None:
     """Put the parts of every composed node in its place, and tell the shapes of the values between
     them that ONNX does not infer.
+
+    Args:
+        operators: of these alone; by default of all.
 
     Bodies of the other operators stay as they are: they have to be attached again unless all scans
     are gated, token-major and with softplus, and all convolutions with SiLU.
     """
-    graph = model.graph
-    composed = [node for node in graph.node if is_composed(node)]
+    graph, wanted = model.graph, {*operators} or COMPOSED.keys()
     values = {value.name: value for value in (*graph.value_info, *graph.output)}
     sizes = {weight.name: list[Any](weight.dims) for weight in graph.initializer}
-    for node in composed:
-        graph.value_info.extend(_told(node, values.get(node.output[0]), sizes))
-    if composed:
-        nodes = [p for node in graph.node for p in (parts(node) if is_composed(node) else [node])]
-        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-        del graph.node[:]
-        graph.node.extend(copies)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.domain == DOMAIN and node.op_type in wanted:
+            graph.value_info.extend(_told(node, values.get(node.output[0]), sizes))
+            nodes += parts(node)
+        else:
+            nodes.append(onnx.NodeProto.FromString(node.SerializeToString()))
+    del graph.node[:]
+    graph.node.extend(nodes)
     for body in [body for body in model.functions if body.domain == DOMAIN]:
-        if body.name in COMPOSED:
+        if body.name in wanted:
             model.functions.remove(body)
 
 
@@ -183,6 +183,15 @@ def _mixer_shapes(has: Given, sizes: Mapping[str, list[Any]], y: list[Any]) -> d
     return {"conv1d": of_u, "B": of_state, "C": of_state, **scanned}
 
 
+def _conv3x3(to: Parts, has: Given) -> None:
+    """The standard convolution, of planes."""
+    planes = to.add("Transpose", "from_pixels", has["x"], perm=[0, 3, 1, 2])  # (B, C, H, W)
+    planes = to.add("Conv", "planes", planes, has["weight"], has["bias"], kernel_shape=[3, 3])
+    to.hand_on("pads")
+    to.nodes[-1].name = to.node.output[0]  # it is what the node does
+    to.add("Transpose", "to_pixels", planes, outputs=(to.node.output[0],), perm=[0, 2, 3, 1])
+
+
 COMPOSED = {
     MIXER: Composed(
         arguments=(
@@ -195,6 +204,14 @@ COMPOSED = {
         attribute_type=onnx.AttributeProto.FLOAT,
         parts=_mixer,
         shapes=_mixer_shapes,
+    ),
+    CONV: Composed(
+        arguments=("x", "weight", "bias"),
+        outputs=("y",),
+        attribute="pads",
+        attribute_type=onnx.AttributeProto.INTS,
+        parts=_conv3x3,
+        shapes=lambda has, sizes, y: {},
     ),
 }
 """By name. The attributes of all are `attribute` and those that TensorRT finds plugins by."""

@@ -1,7 +1,6 @@
 """The values between the nodes of an exported ONNX file; imports the package onnx.
 
-Inside a composed operator there are none where a kernel computes it at once, else those between its
-parts.
+Inside a mixer there are none where a kernel computes it at once, else those between its parts.
 """
 
 from collections.abc import Sequence
@@ -22,10 +21,15 @@ def computed_values(path: Path, parts: bool) -> list[str]:
     """Names of the first results of the file's nodes, in the order of the nodes.
 
     Args:
-        parts: show the parts of composed operators in their place.
+        parts: show the parts of mixers in their place.
     """
     graph = _load(path, parts).graph
-    return [node.output[0] for node in graph.node if node.op_type in _COMPUTING]
+    last = graph.output[0].name
+    return [
+        node.output[0]
+        for node in graph.node
+        if node.op_type in _COMPUTING or node.output[0] == last
+    ]
 
 
 def with_outputs(path: Path, names: Sequence[str], parts: bool) -> bytes:
@@ -41,5 +45,5 @@ def with_outputs(path: Path, names: Sequence[str], parts: bool) -> bytes:
 def _load(path: Path, parts: bool) -> onnx.ModelProto:
     model = onnx.load(path)
     if parts:
-        composed.inline(model)
+        composed.inline(model, [composed.MIXER])
     return model

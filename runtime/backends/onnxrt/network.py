@@ -107,8 +107,8 @@ class OnnxNetwork(Network):
 
     @property
     def _has_parts(self) -> bool:
-        """Whether composed operators are computed part by part; only the processor's library has
-        kernels for them."""
+        """Whether mixers are computed part by part; only the processor's library has a kernel for
+        them."""
         return self.backend != "native"
 
     def _signature(self) -> tuple[list[str], list[str]]:

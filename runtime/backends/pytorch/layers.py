@@ -1,6 +1,7 @@
 """The values inside `dvmsr.model.DVMSR` under the names that they have in an exported file."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -8,8 +9,21 @@ from torch import Tensor, nn
 
 from dvmsr.model import DVMSR
 
-Place = tuple[nn.Module, bool]
-"""A module, and whether its output is meant or its input."""
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value can be had."""
+
+    module: nn.Module
+    of_output: bool = True
+    """Whether the module's output is meant or its input."""
+    pixels: bool = False
+    """Whether an image (B, C, H, W) there is (B, H, W, C) in the file."""
+
+    def value(self, inputs: tuple[Tensor, ...], output: Tensor) -> NDArray[Any]:
+        value = output if self.of_output else inputs[0]
+        array: NDArray[Any] = (value.permute(0, 2, 3, 1) if self.pixels else value).numpy().copy()
+        return array
 
 
 def places(network: DVMSR) -> dict[str, Place]:
@@ -20,31 +34,31 @@ def places(network: DVMSR) -> dict[str, Place]:
 
 def _places(network: Any) -> Iterator[tuple[str, Place]]:
     config = network.config
-    yield "conv_first", (network.conv_first, True)
-    yield "patch_embed/norm", (network.patch_embed.norm, True)
+    yield "conv_first", Place(network.conv_first, pixels=True)
+    yield "patch_embed/norm", Place(network.patch_embed.norm)
     for i, rssb in enumerate(network.layers):
         for j, vimm in enumerate(rssb.residual_group.blocks):
             name = f"rssb{i}/vimm{j}"
-            yield f"{name}/norm", (vimm.norm, True)
+            yield f"{name}/norm", Place(vimm.norm)
             if config.bidirectional:
-                yield f"{name}/both", (vimm.mixer, True)
+                yield f"{name}/both", Place(vimm.mixer)
             else:
-                yield f"{name}/scan", (vimm.mixer.out_proj, False)
-                yield name, (vimm.mixer, True)
+                yield f"{name}/scan", Place(vimm.mixer.out_proj, of_output=False)
+                yield name, Place(vimm.mixer)
             if config.vimm_residual:
-                yield f"{name}/residual", (vimm, True)
-        yield f"rssb{i}/conv", (rssb.conv, True)
-        yield f"rssb{i}/skip", (rssb, True)
-    yield "norm_f", (network.norm_f, True)
-    yield "conv_after_body", (network.conv_after_body, True)
-    yield "skip", (network.conv_before_upsample, False)
+                yield f"{name}/residual", Place(vimm)
+        yield f"rssb{i}/conv", Place(rssb.conv, pixels=True)
+        yield f"rssb{i}/skip", Place(rssb)
+    yield "norm_f", Place(network.norm_f)
+    yield "conv_after_body", Place(network.conv_after_body, pixels=True)
+    yield "skip", Place(network.conv_before_upsample, of_output=False, pixels=True)
     if config.upsampler == "pixelshuffle":
-        yield "conv_before_upsample/conv", (network.conv_before_upsample[0], True)
-        yield "conv_before_upsample/act", (network.conv_before_upsample[1], True)
+        yield "conv_before_upsample/conv", Place(network.conv_before_upsample[0], pixels=True)
+        yield "conv_before_upsample/act", Place(network.conv_before_upsample[1], pixels=True)
         for k in range(len(network.upsample) // 2):
-            yield f"upsample/conv{k}", (network.upsample[2 * k], True)
-            yield f"upsample/shuffle{k}", (network.upsample[2 * k + 1], True)
-    yield "output", (network, True)
+            yield f"upsample/conv{k}", Place(network.upsample[2 * k], pixels=True)
+            yield f"upsample/shuffle{k}", Place(network.upsample[2 * k + 1])
+    yield "output", Place(network)
 
 
 def values(network: DVMSR, image: Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -52,13 +66,13 @@ def values(network: DVMSR, image: Tensor, names: Sequence[str]) -> dict[str, NDA
     found: dict[str, NDArray[Any]] = {}
     there = places(network)
 
-    def keep(name: str, of_output: bool) -> Any:
+    def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            found[name] = (output if of_output else inputs[0]).numpy().copy()
+            found[name] = there[name].value(inputs, output)
 
         return hook
 
-    handles = [there[name][0].register_forward_hook(keep(name, there[name][1])) for name in names]
+    handles = [there[name].module.register_forward_hook(keep(name)) for name in names]
     try:
         network(image)
     finally:

@@ -19,7 +19,7 @@ from mixer_vectors import (
 )
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from vectors import ScanCase, cast, error, scan_inputs, scan_truth
+from vectors import TOLERANCE, ScanCase, cast, error, scan_inputs, scan_truth
 
 from dvmsr.errors import IncompatibleModelError
 from dvmsr.export.onnx import bodies
@@ -121,6 +121,49 @@ def test_trailing_inputs_may_be_left_off() -> None:
     del model.graph.node[0].input[15:]
     bodies.attach(model)
     assert_true(run(model, inputs), inputs)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("made", ["function", "parts"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("pads", [(1, 1, 1, 1), (0, 1, 0, 1), (1, 0, 0, 0)])
+def test_conv3x3(pads: tuple[int, ...], dtype: str, made: str, library: object) -> None:
+    rng = np.random.default_rng(0)
+    B, H, W, C, E = 2, 6, 5, 4, 3
+    wide = {
+        "x": rng.standard_normal((B, H, W, C)),
+        "weight": rng.standard_normal((E, C, 3, 3)),
+        "bias": rng.standard_normal(E),
+    }
+    inputs = {name: value.astype(dtype) for name, value in wide.items()}
+    wide = {name: value.astype(np.float64) for name, value in inputs.items()}
+    top, left, bottom, right = pads
+    seen = np.pad(wide["x"], ((0, 0), (top, bottom), (left, right), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(seen, (3, 3), (1, 2))
+    truth = np.einsum("bhwcij,ecij->bhwe", windows, wide["weight"]) + wide["bias"]
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    node = helper.make_node(
+        *("Conv3x3", list(inputs), ["y"], "node"), domain="dvmsr", pads=pads, **ATTRIBUTES
+    )
+    graph = helper.make_graph(
+        [node],
+        "conv",
+        [helper.make_tensor_value_info(name, kind, [None] * v.ndim) for name, v in inputs.items()],
+        [helper.make_tensor_value_info("y", kind, [None] * 4)],
+    )
+    imports = [helper.make_opsetid("", 18), helper.make_opsetid("dvmsr", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    if made == "parts":
+        composed.inline(model)
+        assert [part.op_type for part in model.graph.node] == ["Transpose", "Conv", "Transpose"]
+        assert model.graph.node[1].name == "y"
+    else:
+        bodies.attach(model)
+        assert [body.name for body in model.functions] == ["Conv3x3"]
+    (y,) = run(model, inputs, library)
+    assert (y.dtype, y.shape) == (dtype, truth.shape)
+    assert error(y, truth) <= TOLERANCE[dtype]
 
 
 FORMS = [

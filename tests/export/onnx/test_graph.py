@@ -116,30 +116,35 @@ def test_one_node_per_scan(bidirectional: bool) -> None:
     assert count["MambaMixer"] == scans
     assert count["MatMul"] == count["Split"] == 0
     assert count["LayerNormalization"] == 2
-    assert count["Conv"] == 2 + 1 + 2
-    assert count["Transpose"] == 1 + 2 * 2 + 1
+    assert count["Conv3x3"] == 2 + 1 + 2
+    assert count["Transpose"] == 1 + 1
     composed.inline(model)
     count = Counter(node.op_type for node in model.graph.node)
     assert count["SelectiveScan"] == count["CausalConv1d"] == scans
     assert count["LayerNormalization"] == 2 + scans
     assert count["MatMul"] == 7 * scans
+    assert count["Conv"] == 2 + 1 + 2
+    assert count["Transpose"] == 2 * count["Conv"] + 1 + 1
 
 
 def test_operator_nodes_carry_what_tensorrt_wants() -> None:
     model = exported(random_network())
-    own = {"MambaMixer": ("epsilon", np.float32(1e-5)), "SelectiveScan": ("delta_softplus", 1)}
-    own["CausalConv1d"] = "activation", 1
-    inputs = {"MambaMixer": 17, "CausalConv1d": 4, "SelectiveScan": 9}
-    for operators in ({"MambaMixer"}, {"CausalConv1d", "SelectiveScan"}):
+    wanted: dict[str, tuple[int, int, dict[str, object]]] = {
+        "MambaMixer": (17, 3, {"epsilon": np.float32(1e-5)}),
+        "Conv3x3": (3, 1, {"pads": [1, 1, 1, 1]}),
+        "CausalConv1d": (4, 2, {"activation": 1}),
+        "SelectiveScan": (9, 2, {"delta_softplus": 1}),
+    }
+    for operators in ({"MambaMixer", "Conv3x3"}, {"CausalConv1d", "SelectiveScan"}):
         custom = [node for node in model.graph.node if node.domain == "dvmsr"]
         assert {node.op_type for node in custom} == operators
         for node in custom:
-            assert all(node.input) and len(node.input) == inputs[node.op_type]
-            assert all(node.output) and len(node.output) == 2 + (node.op_type == "MambaMixer")
+            assert all(node.input) and all(node.output)
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-            name, value = own[node.op_type]
-            wanted = {"plugin_version": b"1", "plugin_namespace": b"dvmsr", name: value}
-            assert attributes == wanted
+            assert attributes.pop("plugin_version") == b"1"
+            assert attributes.pop("plugin_namespace") == b"dvmsr"
+            found = len(node.input), len(node.output), attributes
+            assert found == wanted[node.op_type]
         composed.inline(model)
     assert {(entry.domain, entry.version) for entry in model.opset_import} == {
         ("", 18),

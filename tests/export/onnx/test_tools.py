@@ -4,6 +4,7 @@ not."""
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -63,9 +64,9 @@ def quantised(source: Path, target: Path, kind: Any = QUANTIZATION.QuantType.QUI
 
 
 def parted(source: Path, target: Path) -> None:
-    """Mixers alone, as docs/onnx.md says."""
-    mixers = [("dvmsr", "MambaMixer")]
-    onnx.save(onnx.inliner.inline_selected_functions(onnx.load(source), mixers), target)
+    """As docs/onnx.md says."""
+    composed = [("dvmsr", "MambaMixer"), ("dvmsr", "Conv3x3")]
+    onnx.save(onnx.inliner.inline_selected_functions(onnx.load(source), composed), target)
 
 
 def inlined(source: Path, target: Path) -> None:
@@ -126,36 +127,29 @@ def _without_advice() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_without_advice")
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
-def test_quantising_keeps_both_backends_in_fp32(
-    exported: Path, tmp_path: Path, backend: str
-) -> None:
-    """To 8-bit weights and activations, hence to 30 dB."""
+def test_quantising_keeps_both_backends(exported: Path, tmp_path: Path, backend: str) -> None:
+    """Parts in FP32: to 8-bit weights and activations, hence to 30 dB. Inside operators it sees
+    nothing."""
     quantised(exported, path := tmp_path / "m.onnx")
+    np.testing.assert_array_equal(computed(path, backend), computed(exported, backend))
+    parted(exported, tmp_path / "parts.onnx")
+    quantised(tmp_path / "parts.onnx", path)
     if exported.stem == "fp16":
         with pytest.raises(IncompatibleModelError, match=r"m\.onnx cannot be loaded by ONNX Run"):
             computed(path, backend)
         return
+    nodes = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert (nodes["MatMulInteger"], nodes["ConvInteger"]) == (7, 4)
+    assert nodes["MatMul"] == nodes["Conv"] == 0
     error = computed(path, backend) - computed(exported, backend)
     assert -10 * np.log10(np.mean(error**2)) > 30
 
 
-@pytest.mark.usefixtures("_without_advice")
-@pytest.mark.parametrize("backend", ONNX_BACKENDS)
-def test_products_inside_mixers_quantised(tmp_path: Path, backend: str) -> None:
-    export_onnx(random_network(spread=0.02), tmp_path / "a.onnx", verify=False)
-    parted(tmp_path / "a.onnx", tmp_path / "parts.onnx")
-    quantised(tmp_path / "parts.onnx", path := tmp_path / "m.onnx")
-    nodes = [node.op_type for node in onnx.load(path).graph.node]
-    assert (nodes.count("MatMulInteger"), nodes.count("MatMul")) == (7, 0)
-    error = computed(path, backend) - computed(tmp_path / "a.onnx", backend)
-    assert -10 * np.log10(np.mean(error**2)) > 30
-
-
 def test_half_by_another_converter(tmp_path: Path) -> None:
-    """Which does not know what must stay FP32 in a mixer."""
+    """Which does not know what must stay FP32."""
     export_onnx(random_network(spread=0.02), tmp_path / "a.onnx", verify=False)
     model = CONVERTER.convert_float_to_float16(
-        onnx.load(tmp_path / "a.onnx"), op_block_list=["MambaMixer"]
+        onnx.load(tmp_path / "a.onnx"), op_block_list=["MambaMixer", "Conv3x3"]
     )
     onnx.save(model, path := tmp_path / "m.onnx")
     for backend in ONNX_BACKENDS:
