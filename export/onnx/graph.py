@@ -2,8 +2,9 @@
 
 Writing the graph instead of tracing it keeps its layout in our hands: a ViMM is one MambaMixer
 whose weights are split where PyTorch splits values, and tokens (B, L, C) are pixels (B, H, W, C) to
-the Conv3x3, so that transposes stand at the borders and in the upsampler alone. A node is named by
-its place, as in `rssb0/vimm1`, and so is its output.
+the Conv3x3, so that transposes stand at the borders alone; channels that are spread to enlarged
+pixels are in an order that lets these move as rows. A node is named by its place, as in
+`rssb0/vimm1`, and so is its output.
 
 Symbols as in the model: C channels, D inner channels, N state size, R rank of delta, K taps,
 L = H * W tokens, s scale.
@@ -17,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from dvmsr.config import DVMSRConfig
+from dvmsr.config import UPSAMPLER_CHANNELS, DVMSRConfig
 from dvmsr.export.onnx import bodies
 from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, CONV, MIXER
 from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
@@ -142,6 +143,7 @@ class NetworkGraph(GraphBuilder):
         self.length = static_shape[1] * static_shape[2] if static_shape else "tokens"
         self.tokens_shape = self.integers("shape/tokens", [0, -1, config.channels])
         self.pixels_shape = "shape/pixels"
+        self.width = ""  # of the input, once it is known
         self.zeros_made: set[str] = set()
 
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
@@ -300,14 +302,17 @@ class NetworkGraph(GraphBuilder):
         """
         mean, s = self.w["mean"].reshape(3), self.config.scale
         if self.config.upsampler == "pixelshuffledirect":
-            x = self.conv3x3("upsample/conv", x, "upsample.0", more_bias=mean.repeat(s * s))
-            return self.pixel_shuffle("upsample/shuffle", x, s, output="output")
+            bias = mean.repeat(s * s)
+            x = self.conv3x3("upsample/conv", x, "upsample.0", more_bias=bias, enlarged=s)
+            x = self.pixel_shuffle("upsample/shuffle", x, s, s, 3)
+            return self.from_pixels("output", x, output="output")
         x = self.conv3x3("conv_before_upsample/conv", x, "conv_before_upsample.0")
         x = self.node("LeakyRelu", "conv_before_upsample/act", x, alpha=0.01)
+        times = 1
         for i, factor in enumerate([2, 2] if s == 4 else [s]):
-            x = self.conv3x3(f"upsample/conv{i}", x, f"upsample.{2 * i}")
-            x = self.pixel_shuffle(f"upsample/shuffle{i}", x, factor)
-            x = self.to_pixels(f"upsample/shuffle{i}", x)
+            times *= factor
+            x = self.conv3x3(f"upsample/conv{i}", x, f"upsample.{2 * i}", enlarged=factor)
+            x = self.pixel_shuffle(f"upsample/shuffle{i}", x, factor, times, UPSAMPLER_CHANNELS)
         x = self.conv3x3("conv_last", x, "conv_last", more_bias=mean)
         return self.from_pixels("output", x, output="output")
 
@@ -338,11 +343,20 @@ class NetworkGraph(GraphBuilder):
         """(B, L, C) -> (B, H, W, C)"""
         return self.conv3x3(name, self.from_tokens(name, tokens), key)
 
-    def conv3x3(self, name: str, x: str, key: str, more_bias: NDArray[Any] | float = 0.0) -> str:
-        """(B, H, W, C_in) -> (B, H, W, C_out), padded by `self.pads`."""
-        weight = self.weight(f"{name}.weight", self.w[f"{key}.weight"])
-        bias = self.weight(f"{name}.bias", self.w[f"{key}.bias"] + more_bias)
-        return self.custom_node(CONV, name, x, weight, bias, pads=self.pads)
+    def conv3x3(
+        self,
+        name: str,
+        x: str,
+        key: str,
+        more_bias: NDArray[Any] | float = 0.0,
+        enlarged: int = 1,
+    ) -> str:
+        """(B, H, W, C_in) -> (B, H, W, C_out), padded by `self.pads`; where pixels are enlarged
+        after it, enlarged pixel by enlarged pixel."""
+        weight = by_enlarged_pixel(self.w[f"{key}.weight"], enlarged)
+        bias = by_enlarged_pixel(self.w[f"{key}.bias"] + more_bias, enlarged)
+        inputs = self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)
+        return self.custom_node(CONV, name, x, *inputs, pads=self.pads)
 
     def linear(self, name: str, weight: NDArray[Any]) -> str:
         """The (in, out) of a PyTorch weight (out, in)."""
@@ -365,7 +379,30 @@ class NetworkGraph(GraphBuilder):
             stash_type=1,
         )
 
-    def pixel_shuffle(self, name: str, x: str, factor: int, output: str = "") -> str:
-        """(B, H, W, C*f*f) -> (B, C, f*H, f*W)"""
-        planes = self.from_pixels(name, x)
-        return self.node("DepthToSpace", name, planes, output=output, blocksize=factor, mode="CRD")
+    def pixel_shuffle(self, name: str, x: str, factor: int, times: int, channels: int) -> str:
+        """(B, H, W, f*f*C), enlarged pixel by enlarged pixel, -> (B, f*H, f*W, C), which is `times`
+        the size of the input."""
+        split = self.integers(f"{name}.blocks", [0, 0, 0, factor, factor * channels])
+        x = self.node("Reshape", f"{name}/blocks", x, split)
+        x = self.node("Transpose", f"{name}/rows", x, perm=[0, 1, 3, 2, 4])  # (B, H, f, W, f*C)
+        return self.node("Reshape", name, x, self.enlarged_shape(f"{name}.shape", times, channels))
+
+    def enlarged_shape(self, name: str, times: int, channels: int) -> str:
+        """(0, -1, times*W, C): the batch stays, and the rows follow."""
+        if self.static_shape:
+            batch, height, width = self.static_shape
+            return self.integers(name, [batch, times * height, times * width, channels])
+        if not self.width:
+            third = self.integers("shape/third", [2])
+            self.width = self.node("Gather", "shape/width", self.pixels_shape, third)
+        factor = self.integers(f"{name}.times", [times])
+        enlarged = self.node("Mul", f"{name}/width", self.width, factor)
+        first = self.integers(f"{name}.first", [0, -1])
+        last = self.integers(f"{name}.last", [channels])
+        return self.node("Concat", name, first, enlarged, last, axis=0)
+
+
+def by_enlarged_pixel(array: NDArray[Any], factor: int) -> NDArray[Any]:
+    """What makes C*f*f channels for `torch.nn.PixelShuffle`, in the order f, f, C."""
+    blocks = array.reshape(-1, factor**2, *array.shape[1:])
+    return np.ascontiguousarray(blocks.swapaxes(0, 1)).reshape(array.shape)

@@ -11,7 +11,7 @@ import onnx
 from dvmsr.runtime.backends.onnxrt import composed
 
 _COMPUTING = {
-    *("Sub", "Add", "Conv", "MatMul", "LayerNormalization", "LeakyRelu", "DepthToSpace"),
+    *("Sub", "Add", "Conv", "MatMul", "LayerNormalization", "LeakyRelu"),
     *("CausalConv1d", "SelectiveScan", *composed.COMPOSED),
 }
 """Operators whose results are worth comparing: the others move, cut or count."""

@@ -19,10 +19,14 @@ class Place:
     """Whether the module's output is meant or its input."""
     pixels: bool = False
     """Whether an image (B, C, H, W) there is (B, H, W, C) in the file."""
+    enlarged: int = 1
+    """By what a pixel shuffle after it enlarges; then channels are in its order there."""
 
     def value(self, inputs: tuple[Tensor, ...], output: Tensor) -> NDArray[Any]:
         value = output if self.of_output else inputs[0]
-        array: NDArray[Any] = (value.permute(0, 2, 3, 1) if self.pixels else value).numpy().copy()
+        if self.pixels:
+            value = value.unflatten(1, (-1, self.enlarged**2)).permute(0, 3, 4, 2, 1).flatten(3)
+        array: NDArray[Any] = value.numpy().copy()
         return array
 
 
@@ -56,8 +60,9 @@ def _places(network: Any) -> Iterator[tuple[str, Place]]:
         yield "conv_before_upsample/conv", Place(network.conv_before_upsample[0], pixels=True)
         yield "conv_before_upsample/act", Place(network.conv_before_upsample[1], pixels=True)
         for k in range(len(network.upsample) // 2):
-            yield f"upsample/conv{k}", Place(network.upsample[2 * k], pixels=True)
-            yield f"upsample/shuffle{k}", Place(network.upsample[2 * k + 1])
+            convolution, shuffle = network.upsample[2 * k], network.upsample[2 * k + 1]
+            enlarged = shuffle.upscale_factor
+            yield f"upsample/conv{k}", Place(convolution, pixels=True, enlarged=enlarged)
     yield "output", Place(network)
 
 
