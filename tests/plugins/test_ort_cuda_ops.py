@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from mixer_model import mixer_model
+from mixer_vectors import MIXER_TOLERANCE, MixerCase, mixer_inputs, mixer_truth
 from one_node import one_node_model
 from vectors import (
     TOLERANCE,
@@ -19,6 +22,7 @@ from vectors import (
     scan_truth,
 )
 
+from dvmsr.export.onnx import bodies
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime as ort
 
 SCANS = [ScanCase(1, 1, 1, 1), ScanCase(2, 65, 120, 16), ScanCase(1, 700, 20, 16, "slow decay")]
@@ -55,6 +59,27 @@ def test_conv(cuda_on_host: Path, case: ConvCase, dtype: str) -> None:
     outputs = run(cuda_on_host, "CausalConv1d", inputs, dtype)
     for output, truth in zip(outputs, conv_truth(inputs), strict=True):
         assert error(output, truth) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_parts_of_a_mixer_are_computed(cuda_on_host: Path, tmp_path: Path, dtype: str) -> None:
+    """ONNX Runtime puts them in the place of an operator that the library does not have."""
+    inputs = mixer_inputs(MixerCase(2, 33, 20, 16), dtype)
+    model = mixer_model(inputs)
+    bodies.attach(model)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "run.onnx")
+    options.register_custom_ops_library(str(cuda_on_host))
+    data = model.SerializeToString()
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    for output, truth in zip(session.run(None, inputs), mixer_truth(inputs), strict=True):
+        assert error(output, truth) <= MIXER_TOLERANCE[dtype]
+    nodes = onnx.load(tmp_path / "run.onnx").graph.node
+    assert [node.op_type for node in nodes if node.domain == "dvmsr"] == [
+        "CausalConv1d",
+        "SelectiveScan",
+    ]
 
 
 def test_channel_major_tensors_are_refused_at_load(cuda_on_host: Path) -> None:
