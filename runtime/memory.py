@@ -8,19 +8,23 @@ from dvmsr.strips import least_rows, states
 from dvmsr.utils.memory import available
 from dvmsr.utils.sizes import in_words
 
-_INNER_TENSORS = {"native": 9, "portable": 28, "torch": 10}
-"""Peak memory in (L, D) FP32 tensors: what was measured for networks of 60 and 192 channels on
-images of 64x64 to 510x339 pixels, and up to a third more. FP16 files compute in FP32 on a CPU."""
-_BACKWARD_TENSORS = 3
+_INNER_TENSORS = {"native": 1.5, "portable": 28, "torch": 10}
+"""Peak memory in (L, D) FP32 tensors, beside four of (L, C) and (L, N): what was measured for
+networks of 60 and 192 channels on images of 64x64 to 510x339 pixels, and up to a third more. FP16
+files compute in FP32 on a CPU."""
+_BACKWARD_TENSORS = {"native": 0, "portable": 3, "torch": 3}
 """How many more a bidirectional network holds."""
+_ENLARGED_TENSORS = {"native": 4, "portable": 7, "torch": 3}
+"""The same in FP32 tensors of all channels of the enlarged image, of a network that has more than
+three."""
 _FLOAT = 4
 _OUTPUT_BYTES = 33
 """Per output pixel: two FP32 copies and three of 8 bits, three channels each."""
 _STREAMED_OUTPUT_BYTES = 13
 """Per output pixel by strips: four copies of 8 bits, three channels each, one padded to four."""
-_STRIP_MARGIN, _STRIP_BASE = 1.6, 24 << 20
+_STRIP_MARGIN, _STRIP_BASE = {"native": 3.5, "portable": 1.6, "torch": 1.6}, 24 << 20
 """What the activations of a strip are multiplied by, and bytes added: rows that are copied, and
-what the allocator rounds up."""
+what the allocator rounds up and keeps for the sizes of the strip before."""
 _ROWS_BESIDE = 1000
 """Enlarged rows of three 8-bit channels that reading and writing by rows take, in buffers of
 libvips and over the pipe to it."""
@@ -40,11 +44,12 @@ def known(backend: str) -> bool:
 
 def estimate(config: DVMSRConfig, backend: str, height: int, width: int) -> int:
     """Peak memory in bytes for an image of that size, from above."""
-    inner_tensors = _INNER_TENSORS[backend] + _BACKWARD_TENSORS * config.bidirectional
+    inner_tensors = _INNER_TENSORS[backend] + _BACKWARD_TENSORS[backend] * config.bidirectional
     tokens = inner_tensors * config.inner_channels + 4 * (config.state + config.channels)
     enlarged = config.scale**2
-    upsampled = 3 * UPSAMPLER_CHANNELS * enlarged if config.upsampler == "pixelshuffle" else 0
-    return height * width * (_FLOAT * max(tokens, upsampled) + _OUTPUT_BYTES * enlarged)
+    channels = UPSAMPLER_CHANNELS if config.upsampler == "pixelshuffle" else 0
+    floats = max(tokens, _ENLARGED_TENSORS[backend] * channels * enlarged)
+    return height * width * (int(_FLOAT * floats) + _OUTPUT_BYTES * enlarged)
 
 
 def estimate_strips(config: DVMSRConfig, backend: str, height: int, width: int, rows: int) -> int:
@@ -67,7 +72,7 @@ def _estimate_strip(config: DVMSRConfig, backend: str, width: int, rows: int) ->
     """Peak memory in bytes of the network alone."""
     strip = estimate(config, backend, max(rows, least_rows(config)), width)
     carried = _FLOAT * sum(math.prod(state.shape(1, width)) for state in states(config))
-    return int(_STRIP_MARGIN * strip) + _STATE_COPIES * carried + _STRIP_BASE
+    return int(_STRIP_MARGIN[backend] * strip) + _STATE_COPIES * carried + _STRIP_BASE
 
 
 def budget(limit: int | None) -> int | None:

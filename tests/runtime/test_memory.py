@@ -39,7 +39,10 @@ def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
 def test_grows_with_what_needs_memory() -> None:
     plain = memory.estimate(DVMSRConfig(), "native", 10, 10)
     assert plain == memory.estimate(DVMSRConfig(), "native", 20, 5)
-    assert plain < memory.estimate(DVMSRConfig(bidirectional=True), "native", 10, 10)
+    both = DVMSRConfig(bidirectional=True)
+    for backend in ("portable", "torch"):
+        alone = memory.estimate(DVMSRConfig(), backend, 10, 10)
+        assert alone < memory.estimate(both, backend, 10, 10)
     assert plain < memory.estimate(DVMSRConfig(upsampler="pixelshuffle"), "native", 10, 10)
     assert plain < memory.estimate(DVMSRConfig(), "portable", 10, 10)
     assert plain < memory.estimate(PRESETS["teacher"], "native", 10, 10)
@@ -50,7 +53,7 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.check(DVMSRConfig(), "native", 10**5, 10**5, "p.png")
     monkeypatch.setattr(memory, "available", lambda: -5)
     with pytest.raises(
-        DvmsrError, match=r"p\.png has 200x100 pixels, .* 115\.7 MiB .* 0\.0 KiB are"
+        DvmsrError, match=r"p\.png has 200x100 pixels, .* 47\.0 MiB .* 0\.0 KiB are"
     ):
         memory.check(DVMSRConfig(), "native", 100, 200, "p.png")
 
