@@ -111,10 +111,11 @@ def main() -> None:
     for node in nodes:
         by_op[node["op"]] += node["ms"]
     total = sum(by_op.values())
+    threads = "" if arguments.threads == 2 else f"-{arguments.threads}-threads"
     write(
-        f"cpu-network-{arguments.size}",
+        f"cpu-network-{arguments.size}{threads}",
         {
-            "what": f"image of {arguments.size}, FP32, batch 1, {arguments.threads} threads",
+            "what": f"image of {arguments.size}, FP32, batch 1, threads: {arguments.threads}",
             "machine": machine.describe(),
             "rounds": arguments.rounds,
             "races": arguments.races,
