@@ -160,9 +160,10 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     return DVMSR_OK;
   }
   const int64_t threads = threads_of(executor);
-  // One group of channels with one thread, as nothing is gained by more; else about two per thread.
+  // A group of channels for every two threads: the scan is less than half of the time, and the fewer
+  // there are, the more of a block stays in one processor's cache.
   const int64_t vectors = ceil_div(D, k.lanes);
-  const int64_t per_group = threads == 1 ? vectors : std::max<int64_t>(1, vectors / (2 * threads));
+  const int64_t per_group = ceil_div(vectors, std::min(vectors, ceil_div(threads, 2)));
   const int64_t groups = ceil_div(vectors, per_group);
   const int64_t slots = threads == 1 ? 1 : std::min(blocks, threads + 2);
   const int64_t workers = std::min(threads, blocks * groups);
