@@ -96,6 +96,14 @@ class Enlarger(ABC):
         raise UsageError(_NO_LAYERS)
 
 
+def pixels_of(planes: NDArray[Any], enlarged: int = 1) -> NDArray[Any]:
+    """(B, C, H, W) -> (B, H, W, C), copied. Where a pixel shuffle enlarges it next, channels in the
+    order of that (C', f, f) come as (f, f, C'): enlarged pixel by enlarged pixel."""
+    batch, channels, height, width = planes.shape
+    blocks = planes.reshape(batch, channels // enlarged**2, enlarged**2, height, width)
+    return blocks.transpose(0, 3, 4, 2, 1).copy().reshape(batch, height, width, channels)
+
+
 class Network(Enlarger):
     """A loaded network of DVMSR.
 

@@ -15,6 +15,8 @@ _COMPUTING = {
     *("CausalConv1d", "SelectiveScan", *composed.COMPOSED),
 }
 """Operators whose results are worth comparing: the others move, cut or count."""
+_OF_EACH_VALUE = {"Add", "LeakyRelu"}
+"""Of these, what leaves pixels where they are."""
 
 
 def computed_values(path: Path, parts: bool) -> list[str]:
@@ -30,6 +32,20 @@ def computed_values(path: Path, parts: bool) -> list[str]:
         for node in graph.node
         if node.op_type in _COMPUTING or node.output[0] == last
     ]
+
+
+def planes(path: Path) -> dict[str, int]:
+    """What a file without `Conv3x3` holds as planes (B, C, H, W) around its convolutions, and by
+    what a pixel shuffle after each enlarges it."""
+    graph = onnx.load(path).graph
+    found: dict[str, int] = {}
+    for node in graph.node:
+        if node.op_type == "Conv" or (node.op_type in _OF_EACH_VALUE and found.keys() & node.input):
+            found[node.output[0]] = 1
+        elif node.op_type == "DepthToSpace" and node.input[0] in found:
+            sizes = (a.i for a in node.attribute if a.name == "blocksize")
+            found[node.input[0]] = next(sizes)
+    return {name: enlarged for name, enlarged in found.items() if name != graph.output[0].name}
 
 
 def with_outputs(path: Path, names: Sequence[str], parts: bool) -> bytes:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.kernels import cpu, cuda
-from dvmsr.runtime.backends.base import Network
+from dvmsr.runtime.backends.base import Network, pixels_of
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader, check_bodies, read_header
 from dvmsr.utils import signals
@@ -101,9 +101,14 @@ class OnnxNetwork(Network):
     def layer_values(
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
-        session = self._open(self._layer_tools().with_outputs(self.path, names, self._has_parts))
+        tools = self._layer_tools()
+        session = self._open(tools.with_outputs(self.path, names, self._has_parts))
         values = run_session(session, names, self._feeds(image), self.path, self.time_limit)
-        return dict(zip(names, values, strict=True))
+        found, planes = dict(zip(names, values, strict=True)), tools.planes(self.path)
+        for name in planes.keys() & found.keys():
+            if found[name].ndim == 4:  # no causal convolution that is written out
+                found[name] = pixels_of(found[name], planes[name])
+        return found
 
     @property
     def _has_parts(self) -> bool:

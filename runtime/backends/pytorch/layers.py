@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.base import pixels_of
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,8 @@ class Place:
 
     def value(self, inputs: tuple[Tensor, ...], output: Tensor) -> NDArray[Any]:
         value = output if self.of_output else inputs[0]
-        if self.pixels:
-            value = value.unflatten(1, (-1, self.enlarged**2)).permute(0, 3, 4, 2, 1).flatten(3)
-        array: NDArray[Any] = value.numpy().copy()
-        return array
+        array: NDArray[Any] = value.numpy()
+        return pixels_of(array, self.enlarged) if self.pixels else array.copy()
 
 
 def places(network: DVMSR) -> dict[str, Place]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from PIL import Image
 from shared import official_weights, shared_dir
 from small_model import CONFIG, ONNX_BACKENDS, Models, random_pixels
@@ -262,6 +262,62 @@ def test_onnx_files_show_all_that_they_compute(models: Models) -> None:
         "x_proj_C",
         "scan",
     ]
+
+
+def with_planes(source: Path, target: Path) -> Path:
+    """The file as it was written before there was `Conv3x3`: convolutions and the sum of the skip
+    are planes, and `DepthToSpace` enlarges them."""
+    model = onnx.load(source)
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    planes = {"conv_first", "rssb0/conv", "conv_after_body", "skip", "upsample/conv"}
+    nodes: list[onnx.NodeProto] = []
+
+    def moved(name: str, to: str, perm: list[int]) -> str:
+        nodes.append(helper.make_node("Transpose", [name], [to], perm=perm))
+        return to
+
+    for node in model.graph.node:
+        name = node.output[0]
+        if name not in planes:
+            taken = [f"{i}/as_pixels" if i in planes else i for i in node.input]
+            del node.input[:]
+            node.input.extend(taken)
+            nodes.append(node)
+            continue
+        if node.op_type == "Add":
+            nodes.append(node)
+        else:
+            x = node.input[0] + ("/as_pixels" if node.input[0] in planes else "")
+            x = moved(x, f"{name}/as_planes", [0, 3, 1, 2])
+            pads = [1, 1, 1, 1]
+            nodes.append(helper.make_node("Conv", [x, *node.input[1:]], [name], pads=pads))
+        if name == "upsample/conv":
+            break
+        moved(name, f"{name}/as_pixels", [0, 2, 3, 1])
+    for tensor in (weights[f"upsample/conv.{of}"] for of in ("weight", "bias")):
+        values = numpy_helper.to_array(tensor)
+        of_shuffle = values.reshape(CONFIG.scale**2, 3, *values.shape[1:]).swapaxes(0, 1)
+        tensor.CopyFrom(numpy_helper.from_array(of_shuffle.reshape(values.shape), tensor.name))
+    shuffle = {"blocksize": CONFIG.scale, "mode": "CRD"}
+    nodes.append(helper.make_node("DepthToSpace", ["upsample/conv"], ["output"], **shuffle))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize("other", ["onnx", "safetensors"])
+def test_files_with_planes_are_compared_in_every_layer(
+    tmp_path: Path, models: Models, other: str
+) -> None:
+    former = load(f"{with_planes(models.onnx, tmp_path / 'former.onnx')}:portable").network
+    now = load(f"{models.onnx}:portable" if other == "onnx" else str(models.safetensors)).network
+    for pair in ((former, now), (now, former)):
+        shown = common_layers(*pair)
+        assert {"conv_first", "rssb0/conv", "conv_after_body", "skip", "output"} <= {*shown}
+        assert ("upsample/conv" in shown) == (other == "onnx")
+        layers = compare_layers(*pair, natural_image((2, 7, 9)), shown)
+        assert first_drift(layers, FP32_DRIFT) is None
 
 
 def test_a_backend_that_shows_no_layers() -> None:
