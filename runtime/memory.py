@@ -8,13 +8,16 @@ from dvmsr.strips import least_rows, states
 from dvmsr.utils.memory import available
 from dvmsr.utils.sizes import in_words
 
-_INNER_TENSORS = {"native": 1.5, "portable": 28, "torch": 10}
+IN_PARTS = "native, in parts"
+"""The backend `native` with a file that has no mixers: one of before there were any, or whose
+mixers another tool has written out."""
+_INNER_TENSORS = {"native": 1.5, IN_PARTS: 9, "portable": 28, "torch": 10}
 """Peak memory in (L, D) FP32 tensors, beside four of (L, C) and (L, N): what was measured for
 networks of 60 and 192 channels on images of 64x64 to 510x339 pixels, and up to a third more. FP16
 files compute in FP32 on a CPU."""
-_BACKWARD_TENSORS = {"native": 0, "portable": 3, "torch": 3}
+_BACKWARD_TENSORS = {"native": 0, IN_PARTS: 3, "portable": 3, "torch": 3}
 """How many more a bidirectional network holds."""
-_ENLARGED_TENSORS = {"native": 4, "portable": 7, "torch": 3}
+_ENLARGED_TENSORS = {"native": 4, IN_PARTS: 7, "portable": 7, "torch": 3}
 """The same in FP32 tensors of all channels of the enlarged image, of a network that has more than
 three."""
 _FLOAT = 4
@@ -22,7 +25,8 @@ _OUTPUT_BYTES = 33
 """Per output pixel: two FP32 copies and three of 8 bits, three channels each."""
 _STREAMED_OUTPUT_BYTES = 13
 """Per output pixel by strips: four copies of 8 bits, three channels each, one padded to four."""
-_STRIP_MARGIN, _STRIP_BASE = {"native": 3.5, "portable": 1.6, "torch": 1.6}, 24 << 20
+_STRIP_MARGIN = {"native": 3.5, IN_PARTS: 1.6, "portable": 1.6, "torch": 1.6}
+_STRIP_BASE = 24 << 20
 """What the activations of a strip are multiplied by, and bytes added: rows that are copied, and
 what the allocator rounds up and keeps for the sizes of the strip before."""
 _ROWS_BESIDE = 1000
@@ -38,7 +42,8 @@ _STATE_COPIES = 3
 
 
 def known(backend: str) -> bool:
-    """Whether its memory is this machine's; that of a GPU says itself what it has no room for."""
+    """Whether the memory of a backend, here and below also `IN_PARTS`, is this machine's; that of a
+    GPU says itself what it has no room for."""
     return backend in _INNER_TENSORS
 
 

@@ -45,6 +45,8 @@ class Upscaler:
         """The network's architecture; None for another network than DVMSR."""
         self.backend: str = backend
         """What computes: `native`, `portable`, `torch`, `cuda` or `tensorrt`."""
+        self.computes: str = memory.IN_PARTS if network.in_parts else backend
+        """What computes, as `memory` tells apart."""
         self.precision: str = network.precision
         """Type of the activations: `fp32`, `fp16` or `bf16`."""
         self.model: str = model
@@ -171,13 +173,13 @@ class Upscaler:
         rows = self.rows_at_once(height, width, held)
         strips = None if rows == height and held is None else rows
         memory.check(
-            *(self.config, self.backend, height, width, name, strips, self.memory_limit), held=held
+            *(self.config, self.computes, height, width, name, strips, self.memory_limit), held=held
         )
 
     def fits(self, height: int, width: int) -> bool:
         """Whether an image of that size and its result may be in memory as a whole: within the
         memory limit or, without one, half of what is free."""
-        if not memory.known(self.backend):
+        if not memory.known(self.computes):
             return True
         try:
             limit = memory.budget(self.memory_limit)
@@ -186,7 +188,7 @@ class Upscaler:
                 return True
             rows = self.rows_at_once(height, width)
             strips = None if rows == height else rows
-            memory.check(self.config, self.backend, height, width, "", strips, limit)
+            memory.check(self.config, self.computes, height, width, "", strips, limit)
         except DvmsrError:
             return False
         return True
@@ -203,7 +205,7 @@ class Upscaler:
         if self.strip:
             return min(self.strip, height)
         return strip_height.choose(
-            self.config, self.backend, height, width, self.memory_limit, held
+            self.config, self.computes, height, width, self.memory_limit, held
         )
 
     def stream(

@@ -26,6 +26,8 @@ class Enlarger(ABC):
     """Batch, height and width that it takes alone or is fastest at; None where any will do."""
     streams: bool = False
     """Whether it can compute an image strip by strip."""
+    in_parts: bool = False
+    """Whether mixers are computed part by part, of a native backend that needs not to."""
     time_limit: float | None = None
     """Most seconds for one run of a graph that may have no end, an ONNX file's; None for any."""
     clock: str = "wall clock"

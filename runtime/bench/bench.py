@@ -45,7 +45,7 @@ def measure(
     batch, height, width = shape
     probes = []
     for spec, upscaler in zip(specs, upscalers, strict=True):
-        memory.check(upscaler.config, upscaler.backend, batch * height, width, "the input")
+        memory.check(upscaler.config, upscaler.computes, batch * height, width, "the input")
         probes.append(probe(spec, threads, shape, trust_engine, time_limit))
         progress()
     image = natural_image((1, height, width)).repeat(batch, axis=0)

@@ -153,7 +153,7 @@ def compare(
         sample = read()
         batch, height, width = sample.shape
         for side in (a, b):
-            memory.check(side.config, side.backend, batch * height, width, sample.name)
+            memory.check(side.config, side.computes, batch * height, width, sample.name)
         ours, theirs = a.network(sample.planes), b.network(sample.planes)
         apart = measure(ours, theirs)
         if not (apart.max_abs <= largest or math.isnan(largest)):

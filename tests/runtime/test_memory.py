@@ -10,13 +10,28 @@ from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.config import PRESETS, DVMSRConfig
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime import memory
+from dvmsr.runtime import Upscaler, memory
+
+
+@pytest.fixture(scope="module")
+def file_of_parts(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As files were before there were mixers, and as other tools write them out."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnx.inliner")
+    written_out = [("dvmsr", "MambaMixer"), ("dvmsr", "Conv3x3")]
+    model = onnx.inliner.inline_selected_functions(onnx.load(models.onnx), written_out)
+    path = tmp_path_factory.mktemp("parts") / "parts.onnx"
+    onnx.save(model, path)
+    return path
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("in_parts", [False, True], ids=["mixers", "parts"])
 @pytest.mark.parametrize("backend", ONNX_BACKENDS)
-def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
+def test_the_estimate_is_above_the_peak(
+    models: Models, file_of_parts: Path, backend: str, in_parts: bool
+) -> None:
     """And not four times too high, for the increase of the process's own peak."""
     code = (
         "import re, sys, numpy as np\n"
@@ -30,10 +45,27 @@ def test_the_estimate_is_above_the_peak(models: Models, backend: str) -> None:
         "upscaler(np.zeros((400, 400, 3), np.uint8))\n"
         "print(peak() - before)"
     )
-    command = [sys.executable, "-c", code, str(models.onnx), backend]
+    path = file_of_parts if in_parts else models.onnx
+    command = [sys.executable, "-c", code, str(path), backend]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    needed = memory.estimate(models.network.config, backend, 400, 400)
+    computes = Upscaler.from_file(path, backend).computes
+    needed = memory.estimate(models.network.config, computes, 400, 400)
     assert needed / 4 < int(result.stdout) < needed
+
+
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_a_file_without_mixers_needs_more_where_there_is_a_kernel_for_them(
+    models: Models, file_of_parts: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixers, parts = (Upscaler.from_file(path, backend) for path in (models.onnx, file_of_parts))
+    config = models.network.config
+    needed = [memory.estimate(config, it.computes, 300, 300) for it in (mixers, parts)]
+    assert needed[0] < needed[1] if backend == "native" else needed[0] == needed[1]
+    monkeypatch.setattr(memory, "available", lambda: needed[1] - 1)
+    with pytest.raises(DvmsrError, match="300x300 pixels, which need about"):
+        parts.check_memory(300, 300)
+    monkeypatch.setattr(memory, "available", lambda: needed[1])
+    parts.check_memory(300, 300)
 
 
 def test_grows_with_what_needs_memory() -> None:

@@ -53,6 +53,7 @@ class OnnxNetwork(Network):
         self.backend = backend
         self.header: OnnxHeader = read_header(path)
         self.config, self.precision = self.header.config, self.header.precision
+        self.in_parts = backend == "native" and not self.header.has_mixers
         if backend != "portable" and not self.header.has_operators:
             raise IncompatibleModelError(
                 f"{path} has its operators written out in standard ones, so the backend {backend} "

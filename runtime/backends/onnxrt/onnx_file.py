@@ -25,8 +25,8 @@ _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTIONS = 7, 8, 14, 25
 _NODE, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
 """Of a graph and of a node."""
 _ATTRIBUTE_NAME = 1
-_SCAN, _SOFTPLUS = b"SelectiveScan", b"delta_softplus"
-"""What every node of that operator has said since it has groups and z is its last input."""
+_MIXER, _SCAN, _SOFTPLUS = b"MambaMixer", b"SelectiveScan", b"delta_softplus"
+"""The last: what every node of scan has said since it has groups and z is its last input."""
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
 _REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
@@ -45,6 +45,8 @@ class OnnxFacts:
     """Version by domain; that of the standard operators is empty."""
     has_operators: bool
     """Whether it holds dvmsr's operators."""
+    has_mixers: bool
+    """Whether mixers are among them, or only what these are made of."""
     has_bodies: bool
     """Whether operators are also there as functions in standard operators."""
     former: bool
@@ -60,6 +62,8 @@ class OnnxHeader:
     """`fp32` or `fp16`: the type of input, output and activations."""
     has_operators: bool
     """Whether it holds dvmsr's operators, not what they do in standard operators alone."""
+    has_mixers: bool
+    """Whether mixers are among them, or only what these are made of."""
     has_bodies: bool
     """Whether the operators are also there as functions in standard operators."""
     streaming: bool
@@ -78,7 +82,7 @@ def read_facts(path: Path) -> OnnxFacts:
     check_input(path)
     metadata: dict[str, str] = {}
     opsets: dict[str, int] = {}
-    has_graph = has_operators = has_bodies = former = False
+    has_graph = has_operators = has_mixers = has_bodies = former = False
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -88,6 +92,7 @@ def read_facts(path: Path) -> OnnxFacts:
                 if field == _GRAPH and isinstance(value, int):
                     operators = _operators(file, file.tell() + value)
                     has_operators |= bool(operators)
+                    has_mixers |= any(op == _MIXER for op, _ in operators)
                     former |= any(op == _SCAN and _SOFTPLUS not in names for op, names in operators)
                 if field == _METADATA:
                     key, text = _entry(value)
@@ -101,7 +106,7 @@ def read_facts(path: Path) -> OnnxFacts:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
-    return OnnxFacts(metadata, opsets, has_operators, has_bodies, former)
+    return OnnxFacts(metadata, opsets, has_operators, has_mixers, has_bodies, former)
 
 
 def is_foreign(metadata: dict[str, str]) -> bool:
@@ -134,7 +139,10 @@ def read_header(path: Path) -> OnnxHeader:
     except UsageError as error:
         raise IncompatibleModelError(f"{path} cannot be used: {error}; {_REMEDY}") from None
     precision, streaming = metadata.get("dvmsr.precision", "fp32"), "dvmsr.streaming" in metadata
-    return OnnxHeader(config, precision, facts.has_operators, facts.has_bodies, streaming, metadata)
+    return OnnxHeader(
+        *(config, precision, facts.has_operators, facts.has_mixers, facts.has_bodies, streaming),
+        metadata,
+    )
 
 
 def check_operators(path: Path, facts: OnnxFacts) -> None:
