@@ -81,6 +81,17 @@ def test_scans_inside_mixers(tmp_path: Path, command: Command) -> None:
     assert "1: 1 dvmsr.MambaMixer\n" in out
 
 
+@pytest.mark.parametrize("operator", ["MambaMixer", "SelectiveScan"])
+def test_scans_that_lack_inputs(operator: str, tmp_path: Path, command: Command) -> None:
+    mixer = mixer_model(mixer_inputs(MixerCase(1, 5, 8, 4), "float32"), weights=True)
+    model = mixer if operator == "MambaMixer" else one_node_model(operator)
+    del model.graph.node[0].input[1:]
+    onnx.save(model, tmp_path / "a.onnx")
+    code, out, _ = command(tmp_path / "a.onnx")
+    assert code == 0
+    assert "scans       1 of D unknown, N unknown, G " in out
+
+
 def test_nodes_inside_branches_count(tmp_path: Path, command: Command) -> None:
     helper = onnx.helper
     value = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])

@@ -41,11 +41,13 @@ def load(path: Path) -> onnx.ModelProto:
     """An ONNX file with its functions, its composed operators as their parts.
 
     Raises:
-        IncompatibleModelError: if it cannot be read as one, or is too large with its weights.
+        IncompatibleModelError: if it cannot be read as one, lacks what an operator takes, or is too
+            large with its weights.
     """
     import onnx
 
     from dvmsr.runtime.backends.onnxrt import composed
+    from dvmsr.runtime.backends.onnxrt.nodes import check_nodes
 
     try:
         model = onnx.load(path)
@@ -56,6 +58,7 @@ def load(path: Path) -> onnx.ModelProto:
             f"{path} has {model.ByteSize():,} bytes with its weights, and TensorRT is given at "
             f"most {LARGEST_MODEL:,}; export it in half precision, or in parts"
         )
+    check_nodes(model.graph, path)
     composed.inline(model)
     return model
 

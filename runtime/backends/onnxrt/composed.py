@@ -175,7 +175,7 @@ def _halves(to: Parts, tokens: str, of_inner: str) -> tuple[str, str]:
 
 
 def _mixer_shapes(has: Given, sizes: Mapping[str, list[Any]], y: list[Any]) -> dict[str, list[Any]]:
-    if "A" not in sizes or len(y) != 3:
+    if len(sizes.get("A", ())) != 2 or len(y) != 3:
         return {}
     inner, state = sizes["A"]
     of_u, of_state = [*y[:2], inner], [*y[:2], 1, state]

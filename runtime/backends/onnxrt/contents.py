@@ -81,22 +81,26 @@ def _name(node: onnx.NodeProto) -> str:
 def _of_scan(node: onnx.NodeProto, sizes: dict[str, _Sizes]) -> _Form:
     given = dict(zip(SCAN_ARGUMENTS.split(), node.input, strict=False))
     channel_major = any(a.name == "channel_major" and a.i for a in node.attribute)
-    _, *groups, _ = _axes(sizes.get(given["B"]), 4)
+    _, *groups, _ = _axes(sizes.get(given.get("B", "")), 4)
     G, gate = groups[0 if channel_major else 1], bool(given.get("z"))
-    return *_sizes_of(given["A"], sizes), ("G", G), ("gate", gate), ("channel_major", channel_major)
+    return *_sizes_of(given, sizes), ("G", G), ("gate", gate), ("channel_major", channel_major)
 
 
 def _of_mixer(node: onnx.NodeProto, sizes: dict[str, _Sizes]) -> _Form:
-    A = composed.given(node)["A"]
-    return *_sizes_of(A, sizes), ("G", 1), ("gate", True), ("channel_major", False)
+    return (
+        *_sizes_of(composed.given(node), sizes),
+        ("G", 1),
+        ("gate", True),
+        ("channel_major", False),
+    )
 
 
 _SCANS = {f"{DOMAIN}.SelectiveScan": _of_scan, f"{DOMAIN}.{composed.MIXER}": _of_mixer}
 """The form of the scan in a node, by operator."""
 
 
-def _sizes_of(A: str, sizes: dict[str, _Sizes]) -> _Form:
-    channels, states = _axes(sizes.get(A), 2)
+def _sizes_of(given: composed.Given, sizes: dict[str, _Sizes]) -> _Form:
+    channels, states = _axes(sizes.get(given.get("A", "")), 2)
     return ("D", channels), ("N", states)
 
 
