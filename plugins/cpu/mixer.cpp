@@ -154,7 +154,8 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
   const int64_t act = act_size(m.dtype), par = sizeof(float);
   const int64_t L = in.length, D = m.inner, N = m.state, tail = (m.width - 1) * D * act;
   const int64_t blocks = ceil_div(L, mixer_tokens) * in.batch;
-  if (blocks == 0) {
+  if (in.batch == 0) return DVMSR_OK;
+  if (L == 0) {
     if (tail) std::memcpy(out.new_tail, in.tail, static_cast<size_t>(in.batch * tail));
     std::memcpy(out.h_last, in.h0, static_cast<size_t>(in.batch * D * N * par));
     return DVMSR_OK;

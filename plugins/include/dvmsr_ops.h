@@ -33,7 +33,8 @@ typedef enum {
 
 typedef enum {
   DVMSR_OK = 0,
-  DVMSR_INVALID_ARGUMENT = 1, /* negative size, zero D, G, N or K, G that does not divide D, or an
+  DVMSR_INVALID_ARGUMENT = 1, /* negative size, zero C, D, E, G, K, N or R, G that does not divide D,
+                               * half of what goes together, padding that is neither 0 nor 1, or an
                                * unknown or unsupported dtype or layout */
   DVMSR_OUT_OF_MEMORY = 2,
   DVMSR_FAILED = 3 /* anything else */
@@ -152,7 +153,8 @@ typedef struct {
   void *h_last;   /* par (B, D, N) */
 } dvmsr_mixer_outputs;
 
-/* The weights as the kernels read them; nothing of `weights` is kept. */
+/* The weights as the kernels read them; nothing of `weights` is kept. A failure leaves `*mixer` as it
+ * was. To free NULL does nothing. So below. */
 typedef struct dvmsr_mixer dvmsr_mixer;
 DVMSR_API dvmsr_status dvmsr_mixer_pack(const dvmsr_mixer_weights *weights, dvmsr_mixer **mixer);
 DVMSR_API void dvmsr_mixer_free(dvmsr_mixer *mixer);

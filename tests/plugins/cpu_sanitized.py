@@ -97,6 +97,18 @@ def conv3x3(case: Conv3x3Case, dtype: str, threads: int) -> None:
     assert conv3x3_error(y, x, weight, bias, case.pads) <= CONV3X3_TOLERANCE[dtype], case
 
 
+def nothing(dtype: str) -> None:
+    """Of no batch element there is no memory, either."""
+    mixed, pixels = mixer_inputs(MixerCase(1, 1, 3, 2), dtype), Conv3x3Case(1, 3, 3, 2, 2)
+    with packed_mixer(mixed, EPSILON) as packed:
+        inputs, outputs = cpu.MixerInputs(0, 5), cpu.MixerOutputs()
+        cpu.call("mamba_mixer_forward", packed._handle, inputs, outputs, threads=2)
+    _, weight, bias = conv3x3_inputs(pixels, dtype).values()
+    with packed_conv3x3(weight, bias) as packed:
+        inputs = cpu.Conv3x3Inputs(0, 3, 3, *pixels.pads)
+        cpu.call("conv3x3_forward", packed._handle, inputs, None, threads=2)
+
+
 def main() -> None:
     cpu.library_path = lambda: Path(sys.argv[1])
     edges = [replace(case, channel_major=layout) for case in EDGES for layout in (False, True)]
@@ -104,6 +116,8 @@ def main() -> None:
         for case in (*SCAN_CASES, *CHANNEL_MAJOR_CASES, *edges):
             for threads in (1, 9):
                 scan(case, dtype, threads)
+        if dtype != "float64":
+            nothing(dtype)
         for threads in (1, 9) if dtype != "float64" else ():
             for case in (*MIXER_CASES, *MIXER_EDGES):
                 mixer(case, dtype, threads)
