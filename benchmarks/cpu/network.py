@@ -36,6 +36,8 @@ def session(path: Path, threads: int, profile: Path | None = None) -> onnxruntim
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+    # Threads of one contestant would else go on spinning while the next runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.register_custom_ops_library(str(cpu.library_path()))
     if profile is not None:
         options.enable_profiling = True
