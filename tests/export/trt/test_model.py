@@ -33,6 +33,10 @@ def cut_outputs(model: onnx.ModelProto) -> None:
     del model.graph.node[0].output[1:]
 
 
+def add_output(model: onnx.ModelProto) -> None:
+    model.graph.node[0].output.append("another")
+
+
 def unname_output(model: onnx.ModelProto) -> None:
     model.graph.node[0].output[0] = ""
 
@@ -49,6 +53,7 @@ DAMAGES = [
     ("MambaMixer", add_input, "has 26 inputs where there are 17"),
     ("SelectiveScan", cut_inputs, "lacks A, B, C, D, delta_bias, h0"),
     ("SelectiveScan", unname_output, "gives 1 outputs where there are 2"),
+    ("SelectiveScan", add_output, "gives 3 outputs where there are 2"),
     ("CausalConv1d", cut_inputs, "lacks bias, tail"),
 ]
 
