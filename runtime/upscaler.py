@@ -45,7 +45,8 @@ class Upscaler:
         """The network's architecture; None for another network than DVMSR."""
         self.backend: str = backend
         """What computes: `native`, `portable`, `torch`, `cuda` or `tensorrt`."""
-        self.computes: str = memory.IN_PARTS if network.in_parts else backend
+        native_parts = backend == "native" and network.in_parts
+        self.computes: str = memory.IN_PARTS if native_parts else backend
         """What computes, as `memory` tells apart."""
         self.precision: str = network.precision
         """Type of the activations: `fp32`, `fp16` or `bf16`."""

@@ -47,6 +47,8 @@ class Pieces {
   Scratch memory_;
 };
 
+inline float *values(const Pieces &pieces, int64_t i) { return reinterpret_cast<float *>(pieces[i]); }
+
 // Runs body(); what it throws becomes a status, so that no exception reaches C.
 template <class Body>
 dvmsr_status guarded(const Body &body) {

@@ -15,8 +15,6 @@ struct dvmsr_conv3x3 {
 namespace dvmsr {
 namespace {
 
-float *values(const Pieces &pieces, int64_t i) { return reinterpret_cast<float *>(pieces[i]); }
-
 dvmsr_status pack(const dvmsr_conv3x3_weights &w, dvmsr_conv3x3 **conv) {
   if ((w.dtype != DVMSR_F32 && w.dtype != DVMSR_F16) || w.channels <= 0 || w.out_channels <= 0)
     return DVMSR_INVALID_ARGUMENT;

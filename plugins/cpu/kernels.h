@@ -94,8 +94,10 @@ struct Kernels {
   void (*conv_forward[3])(const ConvTile &);
   void (*conv_backward[3])(const ConvBackwardTile &);
 
-  // Indexed by dvmsr_dtype, without FP64. All but the sizes, the epsilon and what is there is set.
-  void (*mixer_pack[2])(const dvmsr_mixer_weights &, Mixer &);
+  // Indexed by dvmsr_dtype, without FP64. Packing fills mixer_packed_size() values and sets what of the
+  // mixer is not its sizes, its epsilon or what it has.
+  int64_t (*mixer_packed_size)(const Mixer &);
+  void (*mixer_pack[2])(const dvmsr_mixer_weights &, Mixer &, float *packed);
   int64_t (*mixer_scratch)(const Mixer &);
   void (*mixer_before[2])(const MixerTile &);  // up to the scan
   void (*mixer_after[2])(const MixerTile &);   // from the scan to y

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "call.h"
@@ -16,6 +17,7 @@
 
 struct dvmsr_mixer {
   dvmsr::Mixer mixer;
+  dvmsr::Pieces packed;  // one, for the kernels of this machine
 };
 
 namespace dvmsr {
@@ -56,7 +58,7 @@ class Schedule {
         blocks_(blocks),
         groups_(groups),
         slots_(static_cast<size_t>(slots)),
-        chains_(static_cast<size_t>(batch * groups)),
+        scanned_(static_cast<size_t>(batch * groups)),
         scans_(slots * groups),
         afters_(slots) {
     for (int64_t i = 0; i < slots; ++i) slots_[static_cast<size_t>(i)].block = i;
@@ -78,13 +80,11 @@ class Schedule {
     bool ready = false;  // for the scan
     int64_t scanned = 0; // groups
   };
-  struct Chain {
-    int64_t next = 0;  // block of its batch element
-  };
 
   Slot &slot(int64_t block) { return slots_[static_cast<size_t>(block) % slots_.size()]; }
-  Chain &chain(int64_t block, int64_t group) {
-    return chains_[static_cast<size_t>(block % batch_ * groups_ + group)];
+  // How many blocks of its batch element a group has scanned.
+  int64_t &scanned(int64_t block, int64_t group) {
+    return scanned_[static_cast<size_t>(block % batch_ * groups_ + group)];
   }
 
   void finish(const Task &done) {
@@ -93,11 +93,11 @@ class Schedule {
       case Step::before:
         own.ready = true;
         for (int64_t group = 0; group < groups_; ++group)
-          if (chain(done.block, group).next == done.block / batch_) scans_.push({Step::scan, done.block, group});
+          if (scanned(done.block, group) == done.block / batch_) scans_.push({Step::scan, done.block, group});
         break;
       case Step::scan: {
         const int64_t following = done.block + batch_;
-        ++chain(done.block, done.group).next;
+        ++scanned(done.block, done.group);
         if (++own.scanned == groups_) afters_.push({Step::after, done.block, 0});
         if (following < blocks_ && slot(following).block == following && slot(following).ready)
           scans_.push({Step::scan, following, done.group});
@@ -114,7 +114,7 @@ class Schedule {
   const int64_t batch_, blocks_, groups_;
   std::mutex mutex_;
   std::vector<Slot> slots_;
-  std::vector<Chain> chains_;
+  std::vector<int64_t> scanned_;
   Queue scans_, afters_;
   int64_t begun_ = 0, ended_ = 0;
 };
@@ -129,8 +129,8 @@ bool valid(const dvmsr_mixer_weights &w) {
 
 dvmsr_status pack(const dvmsr_mixer_weights &w, dvmsr_mixer **packed) {
   if (!valid(w)) return DVMSR_INVALID_ARGUMENT;
-  std::unique_ptr<dvmsr_mixer> made(new dvmsr_mixer{});
-  Mixer &m = made->mixer;
+  const Kernels &k = kernels();
+  Mixer m{};
   m.dtype = w.dtype;
   m.epsilon = w.epsilon;
   m.channels = w.channels;
@@ -142,7 +142,9 @@ dvmsr_status pack(const dvmsr_mixer_weights &w, dvmsr_mixer **packed) {
   m.has_norm = w.norm_weight;
   m.has_in_proj = w.in_proj_x;
   m.has_out_proj = w.out_proj;
-  kernels().mixer_pack[w.dtype](w, m);
+  Pieces memory(1, k.mixer_packed_size(m) * 4);
+  k.mixer_pack[w.dtype](w, m, values(memory, 0));
+  std::unique_ptr<dvmsr_mixer> made(new dvmsr_mixer{m, std::move(memory)});
   *packed = made.release();
   return DVMSR_OK;
 }
@@ -181,7 +183,7 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     tile.mixer = &m;
     tile.first_token = number * mixer_tokens;
     tile.end_token = std::min(L, tile.first_token + mixer_tokens);
-    float *const memory = reinterpret_cast<float *>(block_memory[task.block % slots]);
+    float *const memory = values(block_memory, task.block % slots);
     tile.block = {memory, memory + rows, memory + 2 * rows, memory + 3 * rows, memory + 3 * rows + states};
     if (task.step == Step::scan) {
       void *const scan = scans[b * groups + task.group];
@@ -199,7 +201,7 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     tile.tail = at(in.tail, b * tail, 1);
     tile.y = at(out.y, b * L * m.out_channels, act);
     tile.new_tail = tile.end_token == L ? at(out.new_tail, b * tail, 1) : nullptr;
-    tile.scratch = reinterpret_cast<float *>(scratch[worker]);
+    tile.scratch = values(scratch, worker);
     (task.step == Step::before ? k.mixer_before : k.mixer_after)[m.dtype](tile);
   };
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 
 #include "dvmsr_ops.h"
 
@@ -28,7 +27,6 @@ struct Mixer {
   float *A;        // (D, N), as it was
   float *D, *delta_bias;
   float *out_proj;
-  std::unique_ptr<char[]> storage;
 };
 
 // What is known of a block of tokens between the steps of its computation.

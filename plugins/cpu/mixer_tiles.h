@@ -32,35 +32,35 @@ void narrow_rows(const float *from, int64_t stride, int64_t rows, int64_t column
       store(to + r * columns + c, load(from + r * stride + c), lanes_at(c, columns));
 }
 
+// Of the vectors and matrices of a mixer; what it lacks takes its place, too.
+int64_t mixer_packed_size(const Mixer &m) {
+  const int64_t C = m.channels, D = m.inner, N = m.state, R = m.rank;
+  return 2 * round_up(C, W) + 2 * packed_size(C, D) + (m.width + 3) * round_up(D, W) + packed_size(D, 2 * N + R) +
+         packed_size(R, D) + round_up(D * N, W) + packed_size(D, m.out_channels);
+}
+
 template <class Act>
-void pack_mixer(const dvmsr_mixer_weights &w, Mixer &m) {
-  const int64_t C = w.channels, D = w.inner, N = w.state, R = w.rank, K = w.width;
+void mixer_pack(const dvmsr_mixer_weights &w, Mixer &m, float *next) {
+  const int64_t C = m.channels, D = m.inner, N = m.state, R = m.rank, K = m.width;
+  const int64_t columns = 2 * N + R, norm = round_up(C, W), row = round_up(D, W);
   m.stride = row_of(D);
-  m.projected = row_of(2 * N + R);
-  const int64_t row = round_up(D, W), taps = K * row;
-  const int64_t in = packed_size(C, D), out = packed_size(D, w.out_channels);
-  const int64_t x_proj = packed_size(D, 2 * N + R), dt_proj = packed_size(R, D);
-  const int64_t norm = round_up(C, W);
-  const int64_t values = 2 * norm + 2 * in + taps + 3 * row + x_proj + dt_proj + round_up(D * N, W) + out;
-  m.storage.reset(new char[static_cast<size_t>(values) * sizeof(float) + 64]);
-  const auto address = reinterpret_cast<uintptr_t>(m.storage.get());
-  float *next = reinterpret_cast<float *>(m.storage.get() + (64 - address % 64) % 64);
-  std::fill_n(next, values, 0.f);
+  m.projected = row_of(columns);
+  std::fill_n(next, mixer_packed_size(m), 0.f);
   const auto take = [&next](int64_t count) { return std::exchange(next, next + count); };
   const auto act = [](const void *values) { return static_cast<const Act *>(values); };
   const auto par = [](const void *values) { return static_cast<const float *>(values); };
   m.norm_weight = take(norm);
   m.norm_bias = take(norm);
-  m.in_proj_x = take(in);
-  m.in_proj_z = take(in);
-  m.taps = take(taps);
+  m.in_proj_x = take(packed_size(C, D));
+  m.in_proj_z = take(packed_size(C, D));
+  m.taps = take(K * row);
   m.conv_bias = take(row);
   m.D = take(row);
   m.delta_bias = take(row);
-  m.x_proj = take(x_proj);
-  m.dt_proj = take(dt_proj);
+  m.x_proj = take(packed_size(D, columns));
+  m.dt_proj = take(packed_size(R, D));
   m.A = take(round_up(D * N, W));
-  m.out_proj = take(out);
+  m.out_proj = take(packed_size(D, m.out_channels));
   if (m.has_norm) {
     widen_rows(act(w.norm_weight), 0, 1, C, m.norm_weight, 0);
     widen_rows(act(w.norm_bias), 0, 1, C, m.norm_bias, 0);
@@ -75,7 +75,6 @@ void pack_mixer(const dvmsr_mixer_weights &w, Mixer &m) {
   std::copy_n(par(w.D), D, m.D);
   std::copy_n(par(w.delta_bias), D, m.delta_bias);
   std::copy_n(par(w.A), D * N, m.A);
-  const int64_t columns = 2 * N + R;
   const std::unique_ptr<Act[]> rows(new Act[static_cast<size_t>(D * columns)]);
   for (int64_t c = 0; c < D; ++c) {
     std::copy_n(act(w.x_proj_B) + c * N, N, &rows[c * columns]);
@@ -84,7 +83,7 @@ void pack_mixer(const dvmsr_mixer_weights &w, Mixer &m) {
   }
   pack(rows.get(), D, columns, m.x_proj);
   pack(act(w.dt_proj), R, D, m.dt_proj);
-  if (m.has_out_proj) pack(act(w.out_proj), D, w.out_channels, m.out_proj);
+  if (m.has_out_proj) pack(act(w.out_proj), D, m.out_channels, m.out_proj);
 }
 
 // Of the rows of a block: x, and what the convolution reads; x_proj's results and out_proj's.

@@ -27,7 +27,7 @@ class Enlarger(ABC):
     streams: bool = False
     """Whether it can compute an image strip by strip."""
     in_parts: bool = False
-    """Whether mixers are computed part by part, of a native backend that needs not to."""
+    """Whether it computes mixers part by part."""
     time_limit: float | None = None
     """Most seconds for one run of a graph that may have no end, an ONNX file's; None for any."""
     clock: str = "wall clock"

@@ -53,7 +53,8 @@ class OnnxNetwork(Network):
         self.backend = backend
         self.header: OnnxHeader = read_header(path)
         self.config, self.precision = self.header.config, self.header.precision
-        self.in_parts = backend == "native" and not self.header.has_mixers
+        # Only the processor's library has a kernel for whole mixers, and old files have none.
+        self.in_parts = backend != "native" or not self.header.has_mixers
         if backend != "portable" and not self.header.has_operators:
             raise IncompatibleModelError(
                 f"{path} has its operators written out in standard ones, so the backend {backend} "
@@ -97,25 +98,19 @@ class OnnxNetwork(Network):
         return output.astype(np.float32, copy=False)
 
     def layers(self) -> list[str]:
-        return list(self._layer_tools().computed_values(self.path, self._has_parts))
+        return list(self._layer_tools().computed_values(self.path, self.in_parts))
 
     def layer_values(
         self, image: NDArray[np.float32], names: Sequence[str]
     ) -> dict[str, NDArray[Any]]:
         tools = self._layer_tools()
-        session = self._open(tools.with_outputs(self.path, names, self._has_parts))
+        session = self._open(tools.with_outputs(self.path, names, self.in_parts))
         values = run_session(session, names, self._feeds(image), self.path, self.time_limit)
         found, planes = dict(zip(names, values, strict=True)), tools.planes(self.path)
         for name in planes.keys() & found.keys():
             if found[name].ndim == 4:  # no causal convolution that is written out
                 found[name] = pixels_of(found[name], planes[name])
         return found
-
-    @property
-    def _has_parts(self) -> bool:
-        """Whether mixers are computed part by part; only the processor's library has a kernel for
-        them."""
-        return self.backend != "native"
 
     def _signature(self) -> tuple[list[str], list[str]]:
         """Names of inputs and outputs."""
