@@ -92,7 +92,7 @@ def test_console_scripts_exist() -> None:
 def test_the_sources_of_the_plugin_are_installed() -> None:
     names = {path.name for path in (nvcc.sources() / "tensorrt").iterdir()}
     assert {"CMakeLists.txt", "plugin.cpp", "exports.map"} <= names
-    assert (nvcc.sources() / "cuda" / "selective_scan.cuh").is_file()
+    assert (nvcc.sources() / "cuda" / "scan_chunks.cuh").is_file()
 
 
 def test_native_operators_are_built_where_a_compiler_is() -> None:

@@ -1,5 +1,5 @@
 // The C interface of the scan: checks the arguments, places the workspace, chooses the chunk length.
-#include "selective_scan.cuh"
+#include "scan_chunks.cuh"
 
 #include <algorithm>
 #include <iterator>

@@ -7,14 +7,14 @@
 //
 //   chunk_edges     every chunk from a zero state in both directions: its last h, what it gives to the q
 //                   before it, and the sum of its delta
-//   join_chunks     (selective_scan.cuh) the true h after every chunk; once more, backwards, the true q
+//   join_chunks     (scan_chunks.cuh) the true h after every chunk; once more, backwards, the true q
 //   chunk_gradients walks every chunk forwards and backwards, its states in registers
 //   sum_rows        adds up what the chunks found for A, D and delta_bias
 //
 // A thread owns a channel and every kStateLanes-th state of it. A block owns a chunk of one group of channels
 // and walks them all, so that the gradients of the group's B and C need no atomic additions.
 #include "gradients.h"
-#include "selective_scan.cuh"
+#include "scan_chunks.cuh"
 #include "sum_rows.cuh"
 
 namespace dvmsr::cuda {

@@ -16,8 +16,7 @@
 // N + 4 special functions per token and channel.
 #pragma once
 
-#include "device.cuh"
-#include "selective_scan.h"
+#include "scan.cuh"
 
 namespace dvmsr::cuda {
 
@@ -29,37 +28,6 @@ constexpr int kGroup = 4;      // tokens whose u, delta, z are loaded ahead
 // Blocks that a multiprocessor should have room for; it bounds the registers per thread.
 template <int N>
 constexpr int kResident = N <= 16 ? 4 : 2;
-
-constexpr float kLargest = 3.402823466e38f;  // finite number
-
-// An element of A in units of exp2, no less than the lowest float: its product with a delta of zero is zero.
-__device__ inline float rate(float A) {
-  const float a = A * kLog2e;
-  return a < -kLargest ? -kLargest : a;
-}
-
-// What add_initial stops at: 2^kNegligible, far below FP32 rounding.
-constexpr float kNegligible = -30.f;
-
-inline bool valid_sizes(const dvmsr_cuda_scan_params &p) {
-  return p.batch >= 0 && p.length >= 0 && p.channels > 0 && p.channels <= INT32_MAX && p.groups > 0 &&
-         p.channels % p.groups == 0 && p.state > 0 && p.state <= 64;
-}
-
-inline bool valid_stride(int64_t stride, int64_t row) { return stride >= row && stride <= INT32_MAX; }
-
-// The strides of all inputs.
-inline bool valid_strides(const dvmsr_cuda_scan_params &p) {
-  const int64_t row = p.groups * p.state;  // of B and C
-  return valid_stride(p.u_stride, p.channels) && valid_stride(p.delta_stride, p.channels) &&
-         valid_stride(p.B_stride, row) && valid_stride(p.C_stride, row) &&
-         (!p.z || valid_stride(p.z_stride, p.channels));
-}
-
-// The channels that share a group's B and C.
-__host__ __device__ inline int channels_of_group(const dvmsr_cuda_scan_params &p) {
-  return static_cast<int>(p.channels) / static_cast<int>(p.groups);
-}
 
 // How many blocks take the channels of a group: none has channels of two groups.
 __host__ __device__ inline int blocks_of_group(const dvmsr_cuda_scan_params &p) {
@@ -180,19 +148,6 @@ struct Ahead {
       values[j] = first + j < tokens ? from[(first + j) * stride] : narrow<T>(0.f);
   }
   T values[kGroup];
-};
-
-// The form of the operator: with softplus and gate, or whatever the call says, at the price of a few
-// instructions per token.
-template <bool Full>
-struct Form {
-  __device__ explicit Form(const dvmsr_cuda_scan_params &p) : softplus(Full || p.delta_softplus), gate(Full || p.z) {}
-
-  // The step from delta + bias, and what y is multiplied with.
-  __device__ float step_of(float biased) const { return softplus ? cuda::softplus(biased) : biased; }
-  __device__ float gate_of(float z) const { return gate ? silu(z) : 1.f; }
-
-  const bool softplus, gate;
 };
 
 template <int N>
