@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/correctness.py [--small] [--seed N]
 
-Forward: the shared test vectors and large shapes, every tactic's chunk length on one of them, eager
+Forward: the shared test vectors and large shapes, in every plan that a tactic makes of them, eager
 and in a CUDA graph; backward: the gradients against those of the CPU library in FP64. Exit code 3
 where a result is off.
 
@@ -50,8 +50,6 @@ TOLERANCES = {name: TOLERANCE.get(name, 1.6e-2) for name in cuda.DTYPES}
 GRADIENTS = 2.0
 """How much more than an output a gradient may be off: it multiplies states by the adjoint's,
 and both are made of the same decays and roundings."""
-CHUNKS = (None, 64, 1000, cuda.WHOLE)
-"""The cost model's, two others, and the single pass."""
 TAKEN = [case for case in SCAN_CASES if case.state <= 64 and not case.channel_major]
 """Those that the kernels take."""
 LARGE = [
@@ -140,8 +138,12 @@ class ScanCheck:
 
 
 def scan_errors(gpu: Gpu, check: ScanCheck) -> Iterator[dict[str, Any]]:
-    for chunk in CHUNKS:
-        scan = Scan(gpu, check.inputs, check.dtype, chunk, check.case.softplus)
+    plans = set()
+    for tactic in range(1 + gpu.library.scan_tactics()):
+        scan = Scan(gpu, check.inputs, check.dtype, tactic, check.case.softplus)
+        if str(scan.plan) in plans:
+            continue
+        plans.add(str(scan.plan))
         scan.launch()
         eager = scan.results()
         graph = gpu.stream.record(scan.launch)
@@ -149,7 +151,7 @@ def scan_errors(gpu: Gpu, check: ScanCheck) -> Iterator[dict[str, Any]]:
         replayed = scan.results()
         deviation = max(error(one, true) for one, true in zip(eager, check.truths, strict=True))
         same = all(np.array_equal(a, b) for a, b in zip(eager, replayed, strict=True))
-        yield check.verdict("scan", deviation, 1.0, same, chunk=scan.chunk, graph_is_equal=same)
+        yield check.verdict("scan", deviation, 1.0, same, plan=str(scan.plan), graph_is_equal=same)
 
 
 def scan_gradient_errors(gpu: Gpu, check: ScanCheck, seed: int) -> dict[str, Any]:

@@ -54,7 +54,8 @@ CONVS = [
 ]
 SMALL = 100
 """The longest scan of --small."""
-TACTICS = (0, 64, 1024, cuda.WHOLE)
+TACTICS = (0, 1, 2, 6, 8)
+"""The cost model's choice, and of each variant one part and several."""
 
 
 Case = tuple[ScanCase | ConvCase, dict[str, np.ndarray], tuple[np.ndarray, ...], float]

@@ -98,13 +98,13 @@ class Scan:
         gpu: Gpu,
         inputs: dict[str, NDArray[Any]],
         dtype: str,
-        chunk: int | None = None,
+        tactic: int = 0,
         softplus: bool = True,
         sizes: tuple[int, int] | None = None,
     ) -> None:
         """
         Args:
-            chunk: the chunk length; the cost model's where it is None.
+            tactic: how the sequence is cut; 0 is the cost model's choice.
             softplus: whether it is applied to delta.
             sizes: B and L, to which the tokens of a single sequence are repeated.
         """
@@ -123,7 +123,7 @@ class Scan:
                 row = tensors[name].size // inputs["u"].shape[1]
                 tensors[name] = gpu.repeated(gpu.repeated(tensors[name], length * row), batch=batch)
             tensors["h0"] = gpu.repeated(tensors["h0"], batch=batch)
-        self._begin(gpu, tensors, dtype, chunk)
+        self._begin(gpu, tensors, dtype, tactic)
 
     def copy(self) -> Scan:
         """The same in memory of its own."""
@@ -134,13 +134,11 @@ class Scan:
             for name in SCAN_ARGUMENTS.split()
             if name in self.tensors
         }
-        other._begin(self._gpu, tensors, self._dtype, self.chunk)
+        other._begin(self._gpu, tensors, self._dtype, self._tactic)
         return other
 
-    def _begin(
-        self, gpu: Gpu, tensors: dict[str, DeviceMemory], dtype: str, chunk: int | None
-    ) -> None:
-        self._gpu, self._dtype, self.tensors = gpu, dtype, tensors
+    def _begin(self, gpu: Gpu, tensors: dict[str, DeviceMemory], dtype: str, tactic: int) -> None:
+        self._gpu, self._dtype, self._tactic, self.tensors = gpu, dtype, tactic, tensors
         batch, length, channels = self.shape
         groups, state = self._rows
         self._state_shape = batch, channels, state
@@ -154,15 +152,15 @@ class Scan:
             cuda.DTYPES[dtype], self._softplus, batch, length, channels, groups, state,
             **pointers, **{f"{name}_stride": stride for name, stride in strides.items()},
         )  # fmt: skip
-        self.chunk = chunk or gpu.library.scan_chunk(self.params, gpu.info.multiprocessors)
-        self._workspace = gpu.memory(gpu.library.workspace("scan", self.params, self.chunk))
+        self.plan = gpu.library.scan_plan(self.params, gpu.info.multiprocessors, tactic)
+        self._workspace = gpu.memory(gpu.library.workspace("scan", self.params, self.plan))
 
     def launch(self) -> None:
         """Put it on the stream."""
         self._gpu.library.call(
             "selective_scan",
             ctypes.byref(self.params),
-            self.chunk,
+            self.plan,
             self._workspace.pointer,
             self._gpu.stream.pointer,
         )

@@ -26,11 +26,13 @@ from pathlib import Path
 from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.kernels.cpu import CONV_ARGUMENTS, SCAN_ARGUMENTS
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 PIXELS = {"uint8": 0, "uint16": 1, "float32": 2}
+VARIANTS = "relay", "chunks"
+"""Of the scan, by number."""
 WHOLE = 2**31 - 1
-"""The chunk length that makes the whole sequence one chunk."""
+"""The length of a plan that makes the whole sequence one part."""
 
 _OUT_OF_MEMORY = 2
 _REMEDY = "delete it, and `dvmsr-export cuda-path --build` builds it again"
@@ -54,6 +56,17 @@ ScanParams = _structure(
     f"{SCAN_ARGUMENTS} y h_last",
     "u delta B C z y",
 )
+
+
+class ScanPlan(Structure):
+    """How a scan is computed: by which variant, in parts of how many tokens."""
+
+    _fields_ = (("variant", c_int), ("length", c_int32))
+
+    def __str__(self) -> str:
+        return f"{VARIANTS[self.variant]} {'whole' if self.length == WHOLE else self.length}"
+
+
 ConvParams = _structure(
     "ConvParams",
     [*_DTYPE, ("activation", c_int32)],
@@ -118,7 +131,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "event_elapsed": [c_void_p, c_void_p, POINTER(c_float)],
     "planes_from_pixels": [POINTER(Picture), c_void_p],
     "pixels_from_planes": [POINTER(Picture), c_void_p, c_void_p],
-    "selective_scan": [POINTER(ScanParams), c_int32, c_void_p, c_void_p],
+    "selective_scan": [POINTER(ScanParams), ScanPlan, c_void_p, c_void_p],
     "causal_conv1d": [POINTER(ConvParams), c_void_p],
     "selective_scan_backward": [
         POINTER(ScanParams),
@@ -137,7 +150,7 @@ _SIGNATURES: dict[str, list[type]] = {
 }
 """Of the functions `dvmsr_cuda_*` that return a status."""
 _SIZES: dict[str, list[type]] = {
-    "scan_workspace_size": [POINTER(ScanParams), c_int32],
+    "scan_workspace_size": [POINTER(ScanParams), ScanPlan],
     "scan_backward_workspace_size": [POINTER(ScanParams)],
     "conv_backward_workspace_size": [POINTER(ConvParams)],
 }
@@ -178,7 +191,8 @@ class Library:
         for name, arguments in _SIZES.items():
             function = getattr(self._library, f"dvmsr_cuda_{name}")
             function.restype, function.argtypes = c_size_t, arguments
-        self._library.dvmsr_cuda_scan_best_chunk.argtypes = [POINTER(ScanParams), c_int32]
+        plan_of = self._library.dvmsr_cuda_scan_plan_of
+        plan_of.restype, plan_of.argtypes = ScanPlan, [POINTER(ScanParams), c_int32, c_int32]
 
     def call(self, function: str, *arguments: object) -> None:
         """Call `dvmsr_cuda_<function>`.
@@ -216,12 +230,19 @@ class Library:
             free_bytes=info.free_bytes,
         )
 
-    def scan_chunk(self, params: Structure, multiprocessors: int) -> int:
-        """The chunk length that the cost model prefers for these sizes."""
-        chunk: int = self._library.dvmsr_cuda_scan_best_chunk(ctypes.byref(params), multiprocessors)
-        return chunk
+    def scan_tactics(self) -> int:
+        """How many ways of cutting a sequence are worth timing, numbered from 1."""
+        count: int = self._library.dvmsr_cuda_scan_tactics()
+        return count
 
-    def workspace(self, operator: str, params: Structure, *arguments: int) -> int:
+    def scan_plan(self, params: Structure, multiprocessors: int, tactic: int = 0) -> ScanPlan:
+        """A tactic's plan for these sizes; that of 0 is what the cost model prefers."""
+        plan: ScanPlan = self._library.dvmsr_cuda_scan_plan_of(
+            ctypes.byref(params), tactic, multiprocessors
+        )
+        return plan
+
+    def workspace(self, operator: str, params: Structure, *arguments: ScanPlan) -> int:
         """What `dvmsr_cuda_<operator>_workspace_size` answers: bytes of device memory."""
         function = getattr(self._library, f"dvmsr_cuda_{operator}_workspace_size")
         size: int = function(ctypes.byref(params), *arguments)

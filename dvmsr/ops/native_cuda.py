@@ -61,9 +61,9 @@ def scan(
     y, h_last = _like(u), _like(h0)
     params.y, params.h_last, params.y_stride = y.data_ptr(), h_last.data_ptr(), u.shape[2]
     with _stream(u) as stream:
-        chunk = library.scan_chunk(params, _multiprocessors(u.device))
-        workspace = _bytes(library.workspace("scan", params, chunk), u)
-        library.call("selective_scan", byref(params), chunk, workspace.data_ptr(), stream)
+        plan = library.scan_plan(params, _multiprocessors(u.device))
+        workspace = _bytes(library.workspace("scan", params, plan), u)
+        library.call("selective_scan", byref(params), plan, workspace.data_ptr(), stream)
     return _dense(y.mT) if channel_major else y, h_last
 
 

@@ -52,6 +52,18 @@ __device__ inline float fast_exp2(float x) {
 #endif
 }
 
+// 2^x for |x| <= kNearZero, rounded without a bias: a state that hardly decays is a product of thousands of these,
+// and an error of one sign would add up.
+constexpr float kNearZero = 0.25f;
+__device__ inline float exp2_near_zero(float x) {
+  float p = 0.0013350229f;  // minimax; off by 2e-9 at most
+  p = p * x + 0.0096316074f;
+  p = p * x + 0.055504057f;
+  p = p * x + 0.24022624f;
+  p = p * x + 0.693147181f;
+  return p * x + 1.f;
+}
+
 // log(1 + exp(x)), with full relative precision where it is tiny.
 __device__ inline float softplus(float x) {
   const float w = fast_exp2(-fabsf(x) * kLog2e);  // NaN for NaN
@@ -67,6 +79,9 @@ __device__ inline float softplus(float x) {
 
 __device__ inline float silu(float x) { return __fdividef(x, 1.f + fast_exp2(-x * kLog2e)); }
 
+// Four neighbouring values in shared memory, in one read.
+__device__ inline float4 read_four(const float *from) { return *reinterpret_cast<const float4 *>(from); }
+
 // The block's one object of type S in shared memory; it has no initial value.
 template <class S>
 __device__ inline S &shared_memory() {
@@ -79,6 +94,45 @@ __device__ inline S &shared_memory() {
 }
 
 constexpr unsigned kAllLanes = 0xffffffffu;
+
+// A number in shared memory that slices of work pass on in order, and the slice whose turn it is. Both are
+// one word, read and written whole: no fence and no barrier orders them.
+struct alignas(8) Turn {
+  float value;
+  uint32_t slice;
+};
+
+// Waits until the turns of all lanes have come to a slice; returns the lane's number.
+__device__ inline float wait_for_turn(const Turn &turn, uint32_t slice) {
+#if defined(__CUDACC__)
+  const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(&turn));
+  unsigned long long word;
+  do
+    asm volatile("ld.relaxed.cta.shared.b64 %0, [%1];" : "=l"(word) : "r"(place));
+  while (!__all_sync(kAllLanes, static_cast<uint32_t>(word >> 32) == slice));
+  return __uint_as_float(static_cast<uint32_t>(word));
+#else
+  return host_wait_for_turn(turn, slice);
+#endif
+}
+
+__device__ inline void hand_on(Turn &turn, float value, uint32_t slice) {
+#if defined(__CUDACC__)
+  const unsigned long long word = static_cast<unsigned long long>(slice) << 32 | __float_as_uint(value);
+  asm volatile("st.relaxed.cta.shared.b64 [%0], %1;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(&turn))),
+               "l"(word));
+#else
+  host_hand_on(turn, value, slice);
+#endif
+}
+
+// Nothing that makes these values is moved up beyond this place.
+template <int Count>
+__device__ inline void keep_order([[maybe_unused]] float (&values)[Count]) {
+#if defined(__CUDACC__)
+  DVMSR_UNROLL for (int i = 0; i < Count; ++i) asm volatile("" : "+f"(values[i]));
+#endif
+}
 
 template <class... Parameters, class... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, int threads, cudaStream_t stream,

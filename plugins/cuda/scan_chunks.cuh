@@ -130,9 +130,6 @@ struct Rows {
   T values[kPerThread];
 };
 
-// Four neighbouring values in shared memory, in one read.
-__device__ inline float4 read_four(const float *from) { return *reinterpret_cast<const float4 *>(from); }
-
 // The sum of a channel, gathered in the thread that owns it.
 __device__ inline float gather(const float (&sums)[kLanes]) {
   float total = sums[0];

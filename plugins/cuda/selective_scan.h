@@ -8,10 +8,10 @@
  *
  * where channel d uses group d / (D / G) of B and C.
  *
- * The sequence is cut into chunks that run in parallel; the caller says how long they are. Nothing
- * here allocates, copies from or to the host, synchronises or keeps state, so a call can be captured
- * in a CUDA graph. Every status is a cudaError_t, 0 for success; arguments outside the limits below
- * give cudaErrorInvalidValue.
+ * There are two variants, which cut the sequence into parts that run in parallel; a plan says which and how
+ * long the parts are. Nothing here allocates, copies from or to the host, synchronises or keeps state, so a
+ * call can be captured in a CUDA graph. Every status is a cudaError_t, 0 for success; arguments outside the
+ * limits below give cudaErrorInvalidValue.
  */
 #ifndef DVMSR_CUDA_SELECTIVE_SCAN_H
 #define DVMSR_CUDA_SELECTIVE_SCAN_H
@@ -44,24 +44,39 @@ typedef struct {
   int64_t u_stride, delta_stride, B_stride, C_stride, z_stride, y_stride; /* token strides */
 } dvmsr_cuda_scan_params;
 
-/* The chunk length that makes the whole sequence one chunk: a single kernel, no workspace. */
+typedef enum {
+  /* One exponential per state and token; the state before a part is found by walking back from it, which
+   * goes no further than a decay of 2^-30: what is older, NaN and infinity included, ends with its part. */
+  DVMSR_CUDA_SCAN_RELAY = 0,
+  /* Every part from a zero state, and a correction for as long as the state before it counts. */
+  DVMSR_CUDA_SCAN_CHUNKS = 1
+} dvmsr_cuda_scan_variant;
+
+typedef struct {
+  dvmsr_cuda_scan_variant variant;
+  int32_t length; /* tokens of a part, > 0, and for several parts of RELAY a multiple of 16; the last may be shorter */
+} dvmsr_cuda_scan_plan;
+
+/* The length that makes the whole sequence one part: a single kernel, no workspace. */
 #define DVMSR_CUDA_SCAN_WHOLE INT32_MAX
 
-/* Chunk lengths worth timing, ascending; the last is DVMSR_CUDA_SCAN_WHOLE. Any positive length is
- * valid in the functions below. */
-DVMSR_CUDA_API int32_t dvmsr_cuda_scan_tactics(const int32_t **lengths);
+/* How many tactics there are: ways of cutting a sequence that are worth timing, numbered from 1. */
+DVMSR_CUDA_API int32_t dvmsr_cuda_scan_tactics(void);
 
-/* The chunk length that a simple cost model prefers for these sizes (pointers are not read) on a
- * device of so many multiprocessors. */
-DVMSR_CUDA_API int32_t dvmsr_cuda_scan_best_chunk(const dvmsr_cuda_scan_params *params,
-                                                  int32_t multiprocessors);
+/* How a tactic cuts a sequence of these sizes (pointers are not read) on a device of so many multiprocessors.
+ * Tactic 0 is the one that a cost model prefers. */
+DVMSR_CUDA_API dvmsr_cuda_scan_plan dvmsr_cuda_scan_plan_of(const dvmsr_cuda_scan_params *params, int32_t tactic,
+                                                            int32_t multiprocessors);
 
-/* Bytes of device memory that the call needs, 0 for one chunk; grows with batch and length. */
-DVMSR_CUDA_API size_t dvmsr_cuda_scan_workspace_size(const dvmsr_cuda_scan_params *params,
-                                                     int32_t chunk);
+/* Bytes of device memory that a call needs, 0 for one part. */
+DVMSR_CUDA_API size_t dvmsr_cuda_scan_workspace_size(const dvmsr_cuda_scan_params *params, dvmsr_cuda_scan_plan plan);
+
+/* Bytes that suffice for every tactic on any device, for these sizes and all smaller ones. Bounded: a tactic makes
+ * no more parts than fill a device. */
+DVMSR_CUDA_API size_t dvmsr_cuda_scan_largest_workspace(const dvmsr_cuda_scan_params *params);
 
 /* Launches the scan on `stream`. The workspace is aligned to 4 bytes and needs no initial value. */
-DVMSR_CUDA_API int dvmsr_cuda_selective_scan(const dvmsr_cuda_scan_params *params, int32_t chunk,
+DVMSR_CUDA_API int dvmsr_cuda_selective_scan(const dvmsr_cuda_scan_params *params, dvmsr_cuda_scan_plan plan,
                                              void *workspace, struct CUstream_st *stream);
 
 #ifdef __cplusplus

@@ -88,9 +88,9 @@ void run_selective_scan(const Call &call, bool delta_softplus, bool) {
       G * N, D, D};
   int multiprocessors = 0;
   check_cuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device()), "SelectiveScan");
-  const int32_t chunk = dvmsr_cuda_scan_best_chunk(&params, multiprocessors);
-  const Workspace workspace(call, dvmsr_cuda_scan_workspace_size(&params, chunk));
-  check_cuda(dvmsr_cuda_selective_scan(&params, chunk, workspace.get(), stream_of(call)), "SelectiveScan");
+  const dvmsr_cuda_scan_plan plan = dvmsr_cuda_scan_plan_of(&params, 0, multiprocessors);
+  const Workspace workspace(call, dvmsr_cuda_scan_workspace_size(&params, plan));
+  check_cuda(dvmsr_cuda_selective_scan(&params, plan, workspace.get(), stream_of(call)), "SelectiveScan");
 }
 
 void run_causal_conv1d(const Call &call, bool silu) {

@@ -14,7 +14,7 @@ extern "C" {
 #endif
 
 /* Grows with every incompatible change of any function of this library. */
-#define DVMSR_CUDA_ABI_VERSION 2
+#define DVMSR_CUDA_ABI_VERSION 3
 DVMSR_CUDA_API int32_t dvmsr_cuda_abi_version(void);
 
 typedef struct {

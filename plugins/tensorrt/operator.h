@@ -60,8 +60,8 @@ struct Operator {
   const char *flag;
   // An attribute that the kernels take at its default, 0, alone; or nullptr.
   const char *refused_flag;
-  // Each above 0; tactic 0 is an automatic choice.
-  List<int32_t> (*tactics)();
+  // How many there are, numbered from 1; tactic 0 is an automatic choice.
+  int32_t (*tactics)();
   // Why the kernels cannot take these sizes, or nullptr; unknown sizes pass.
   const char *(*unsupported)(const Sizes &sizes);
   // In bytes, enough for every tactic; grows with every size.

@@ -1,7 +1,5 @@
 // Both operators: their ports as the project defines them (README, "The operators"), and their
 // CUDA kernels.
-#include <algorithm>
-
 #include "causal_conv1d.h"
 #include "operator.h"
 #include "selective_scan.h"
@@ -33,11 +31,6 @@ dvmsr_cuda_dtype cuda_type(nvinfer1::DataType type) {
 
 const float *floats(const void *data) { return static_cast<const float *>(data); }
 
-List<int32_t> scan_tactics() {
-  const int32_t *lengths;
-  const int32_t count = dvmsr_cuda_scan_tactics(&lengths);
-  return {lengths, static_cast<size_t>(count)};
-}
 
 dvmsr_cuda_scan_params scan_params(nvinfer1::DataType activation, const Sizes &sizes) {
   dvmsr_cuda_scan_params params{};
@@ -51,9 +44,7 @@ dvmsr_cuda_scan_params scan_params(nvinfer1::DataType activation, const Sizes &s
 
 size_t scan_workspace_size(nvinfer1::DataType activation, const Sizes &sizes) {
   const dvmsr_cuda_scan_params params = scan_params(activation, sizes);
-  size_t bytes = 0;
-  for (int32_t chunk : scan_tactics()) bytes = std::max(bytes, dvmsr_cuda_scan_workspace_size(&params, chunk));
-  return bytes;
+  return dvmsr_cuda_scan_largest_workspace(&params);
 }
 
 cudaError_t scan_launch(const Call &call) {
@@ -63,17 +54,13 @@ cudaError_t scan_launch(const Call &call) {
   params.delta_bias = floats(call.inputs[6]), params.h0 = floats(call.inputs[7]);
   params.z = call.input_count > scan_required ? call.inputs[8] : nullptr, params.delta_softplus = call.flag;
   params.y = call.outputs[0], params.h_last = static_cast<float *>(call.outputs[1]);
-  int32_t chunk = call.tactic;
-  if (!chunk) {
-    int device, multiprocessors;
-    cudaError_t status = cudaGetDevice(&device);
-    if (status) return status;
-    status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-    if (status) return status;
-    // The workspace is for the shortest tactic.
-    chunk = std::max(dvmsr_cuda_scan_best_chunk(&params, multiprocessors), scan_tactics()[0]);
-  }
-  return static_cast<cudaError_t>(dvmsr_cuda_selective_scan(&params, chunk, call.workspace, call.stream));
+  int device, multiprocessors;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status) return status;
+  status = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (status) return status;
+  const dvmsr_cuda_scan_plan plan = dvmsr_cuda_scan_plan_of(&params, call.tactic, multiprocessors);
+  return static_cast<cudaError_t>(dvmsr_cuda_selective_scan(&params, plan, call.workspace, call.stream));
 }
 
 cudaError_t conv_launch(const Call &call) {
@@ -99,7 +86,7 @@ const char *scan_unsupported(const Sizes &sizes) {
 }  // namespace
 
 const Operator selective_scan = {"SelectiveScan",     scan_inputs,  scan_outputs,     scan_required,
-                                 "delta_softplus",    "channel_major", scan_tactics, scan_unsupported,
+                                 "delta_softplus",    "channel_major", dvmsr_cuda_scan_tactics, scan_unsupported,
                                  scan_workspace_size, scan_launch};
 
 const Operator causal_conv1d = {"CausalConv1d",
@@ -108,7 +95,7 @@ const Operator causal_conv1d = {"CausalConv1d",
                                 conv_required,
                                 "activation",
                                 nullptr,
-                                [] { return List<int32_t>(nullptr, 0); },
+                                [] { return int32_t{0}; },
                                 [](const Sizes &) -> const char * { return nullptr; },
                                 [](nvinfer1::DataType, const Sizes &) -> size_t { return 0; },
                                 conv_launch};

@@ -4,6 +4,7 @@
 #include <exception>
 #include <limits>
 #include <memory>
+#include <numeric>
 #include <stdexcept>
 #include <string_view>
 
@@ -246,16 +247,14 @@ size_t Plugin::getWorkspaceSize(const DynamicPluginTensorDesc *inputs, int32_t i
 }
 
 int32_t Plugin::getValidTactics(int32_t *tactics, int32_t count) noexcept {
-  const List<int32_t> all = op_.tactics();
-  if (count != all.size()) return 1;
-  std::copy(all.begin(), all.end(), tactics);
+  if (count != op_.tactics()) return 1;
+  std::iota(tactics, tactics + count, 1);
   return 0;
 }
 
 int32_t Plugin::setTactic(int32_t tactic) noexcept {
   return guarded(op_.name, 1, [&] {
-    const List<int32_t> all = op_.tactics();
-    if (tactic && std::find(all.begin(), all.end(), tactic) == all.end()) {
+    if (tactic < 0 || tactic > op_.tactics()) {
       throw std::invalid_argument("this plugin library has no tactic " + std::to_string(tactic) +
                                   "; build the engine anew with it");
     }

@@ -42,7 +42,7 @@ class Plugin final : public nvinfer1::IPluginV3,
   size_t getWorkspaceSize(const nvinfer1::DynamicPluginTensorDesc *inputs, int32_t input_count,
                           const nvinfer1::DynamicPluginTensorDesc *outputs,
                           int32_t output_count) const noexcept override;
-  int32_t getNbTactics() noexcept override { return op_.tactics().size(); }
+  int32_t getNbTactics() noexcept override { return op_.tactics(); }
   int32_t getValidTactics(int32_t *tactics, int32_t count) noexcept override;
   const char *getTimingCacheID() noexcept override { return timing_cache_id_.c_str(); }
 

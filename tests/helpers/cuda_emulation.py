@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from vectors import CONV_INPUTS
 
-from dvmsr.kernels.cuda import DTYPES, ConvParams, ScanParams
+from dvmsr.kernels.cuda import DTYPES, VARIANTS, ConvParams, ScanParams, ScanPlan
 
 PLUGINS = Path(__file__).parents[2] / "plugins" / "cuda"
 HOST = Path(__file__).parents[1] / "plugins" / "cuda"
@@ -65,6 +65,12 @@ def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
 
 Sizes = tuple[int, int, int, int, int]
 """B, L, D, G, N."""
+Plan = tuple[str, int]
+"""Of the scan: variant, and tokens of a part."""
+
+
+def _plan(plan: Plan) -> ScanPlan:
+    return ScanPlan(VARIANTS.index(plan[0]), plan[1])
 
 
 def _token_stride(array: np.ndarray) -> int:
@@ -77,28 +83,34 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self._library = ctypes.CDLL(str(path))
-        self._library.dvmsr_cuda_scan_workspace_size.restype = ctypes.c_size_t
+        for name in ("workspace_size", "largest_workspace"):
+            getattr(self._library, f"dvmsr_cuda_scan_{name}").restype = ctypes.c_size_t
+        self._library.dvmsr_cuda_scan_plan_of.restype = ScanPlan
 
     def tactics(self) -> list[int]:
-        """Chunk lengths worth timing."""
-        lengths = ctypes.POINTER(ctypes.c_int32)()
-        count = self._library.dvmsr_cuda_scan_tactics(ctypes.byref(lengths))
-        return lengths[:count]
+        """All but 0, the cost model's choice."""
+        return list(range(1, 1 + self._library.dvmsr_cuda_scan_tactics()))
 
-    def best_chunk(self, sizes: Sizes, multiprocessors: int) -> int:
-        """The cost model's choice."""
+    def plan(self, sizes: Sizes, tactic: int, multiprocessors: int) -> Plan:
+        """Variant and length."""
         params = ScanParams(0, 1, *sizes)
-        return self._library.dvmsr_cuda_scan_best_chunk(ctypes.byref(params), multiprocessors)
+        plan = self._library.dvmsr_cuda_scan_plan_of(ctypes.byref(params), tactic, multiprocessors)
+        return VARIANTS[plan.variant], plan.length
 
-    def workspace_size(self, sizes: Sizes, chunk: int) -> int:
+    def workspace_size(self, sizes: Sizes, plan: Plan) -> int:
         """Bytes that a scan needs."""
-        params = ScanParams(0, 1, *sizes)
-        return self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
+        params = ctypes.byref(ScanParams(0, 1, *sizes))
+        return self._library.dvmsr_cuda_scan_workspace_size(params, _plan(plan))
+
+    def largest_workspace(self, sizes: Sizes) -> int:
+        """Bytes that every tactic on any device can do with."""
+        params = ctypes.byref(ScanParams(0, 1, *sizes))
+        return self._library.dvmsr_cuda_scan_largest_workspace(params)
 
     def scan(
         self,
         inputs: dict[str, np.ndarray],
-        chunk: int,
+        plan: Plan,
         y: np.ndarray | None = None,
         softplus: bool = True,
         **changed: int | None,
@@ -118,10 +130,10 @@ class Library:
         params.y_stride = _token_stride(y)
         for name, value in changed.items():
             setattr(params, name, value)
-        size = self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), chunk)
+        size = self._library.dvmsr_cuda_scan_workspace_size(ctypes.byref(params), _plan(plan))
         workspace = np.full(size + _GUARD, 255, np.uint8)
         status = self._library.dvmsr_cuda_selective_scan(
-            ctypes.byref(params), chunk, ctypes.c_void_p(workspace.ctypes.data), None
+            ctypes.byref(params), _plan(plan), ctypes.c_void_p(workspace.ctypes.data), None
         )
         assert (workspace[size:] == 255).all(), "written beyond the workspace"
         return status or (y, h_last)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulation import HOST, INVALID_VALUE, Library, compile_for_host
+from cuda_emulation import HOST, INVALID_VALUE, Library, Plan, compile_for_host
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import (
@@ -40,8 +40,8 @@ else:
 
 DTYPES = ["float32", "float16", BFLOAT16]
 TOLERANCES = TOLERANCE | {"bfloat16": 1.6e-2}  # three bits fewer than float16
-CHUNKS = [16, 100, WHOLE]
-"""Chunks of one tile, of tiles and a bit, and the single pass."""
+PLANS = [("relay", 48), ("relay", WHOLE), ("chunks", 16), ("chunks", 100), ("chunks", WHOLE)]
+"""Parts of whole slices or tiles, of tiles and a bit, and the single pass, by variant."""
 
 COMPILER = shutil.which("g++")
 if not COMPILER:
@@ -77,31 +77,36 @@ def assert_close(actual: object, truth: tuple[np.ndarray, ...], dtype: str) -> N
         assert error(one, true) <= TOLERANCES[dtype]
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
+def name_of(plan: Plan) -> str:
+    return f"{plan[0]} {'whole' if plan[1] == WHOLE else plan[1]}"
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=name_of)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", TAKEN, ids=str)
-def test_scan_equals_the_truth(library: Library, case: ScanCase, dtype: str, chunk: int) -> None:
+def test_scan_equals_the_truth(library: Library, case: ScanCase, dtype: str, plan: Plan) -> None:
     inputs, truth = scan_case(case, dtype)
-    assert_close(library.scan(inputs, chunk, softplus=case.softplus), truth, dtype)
+    assert_close(library.scan(inputs, plan, softplus=case.softplus), truth, dtype)
 
 
 def test_every_tactic_equals_the_truth(library: Library) -> None:
-    tactics = library.tactics()
-    assert tactics == sorted(set(tactics))
-    assert tactics[-1] == WHOLE
     inputs, truth = scan_case(ScanCase(1, 3000, 20, 16, "slow decay"), "float16")
-    for tactic in tactics:
-        assert_close(library.scan(inputs, tactic), truth, "float16")
+    plans = {library.plan((1, 3000, 20, 1, 16), tactic, 7) for tactic in library.tactics()}
+    assert {("relay", WHOLE), ("relay", 432), ("chunks", WHOLE), ("chunks", 112)} <= plans
+    for plan in plans:
+        assert_close(library.scan(inputs, plan), truth, "float16")
 
 
 @pytest.mark.parametrize("zero", [True, False], ids=["zero h0", "random h0"])
 @pytest.mark.parametrize("case", FORMS, ids=str)
-def test_chunks_agree_with_the_single_pass(library: Library, case: ScanCase, zero: bool) -> None:
+def test_parts_agree_with_the_single_pass(library: Library, case: ScanCase, zero: bool) -> None:
     inputs = dict(scan_case(case, "float32")[0])
     inputs["h0"] = inputs["h0"] * (0 if zero else 10)
     truth = scan_truth(inputs, case.softplus)
-    for chunk in (1, 7, 16, 33, 69, 70, 71):
-        assert_close(library.scan(inputs, chunk, softplus=case.softplus), truth, "float32")
+    plans = [("chunks", length) for length in (1, 7, 16, 33, 69, 70, 71)]
+    plans += [("relay", length) for length in (16, 32, 48, 64, 70, 80)]
+    for plan in plans:
+        assert_close(library.scan(inputs, plan, softplus=case.softplus), truth, "float32")
 
 
 @settings(max_examples=25, deadline=None)
@@ -118,32 +123,56 @@ def test_chunks_agree_with_the_single_pass(library: Library, case: ScanCase, zer
         gate=st.booleans(),
         softplus=st.booleans(),
     ),
-    chunk=st.integers(8, 80),
+    plan=st.tuples(st.just("chunks"), st.integers(8, 80))
+    | st.tuples(st.just("relay"), st.integers(1, 3).map(lambda slices: 16 * slices)),
     seed=st.integers(0, 1000),
 )
-def test_scan_of_any_size(library: Library, case: ScanCase, chunk: int, seed: int) -> None:
+def test_scan_of_any_size(library: Library, case: ScanCase, plan: Plan, seed: int) -> None:
     inputs = cast(scan_inputs(case, seed), "float32")
     truth = scan_truth(inputs, case.softplus)
-    assert_close(library.scan(inputs, chunk, softplus=case.softplus), truth, "float32")
+    assert_close(library.scan(inputs, plan, softplus=case.softplus), truth, "float32")
 
 
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("plan", [("relay", 32), ("relay", WHOLE), ("chunks", 16)], ids=name_of)
 @pytest.mark.parametrize("case", FORMS, ids=str)
-def test_a_second_call_goes_on_where_the_first_ended(library: Library, case: ScanCase) -> None:
+def test_no_order_of_blocks_and_warps_changes_anything(
+    library: Library, case: ScanCase, plan: Plan, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random ones, in which a warp stands still until no other can go on."""
+    sizes = ScanCase(case.batch, 300, case.channels, case.state, "usual", case.groups, case.gate)
+    inputs, _ = scan_case(sizes, "float32")
+    expected = library.scan(inputs, plan)
+    monkeypatch.setenv("HOST_CUDA_SEED", str(seed))
+    for one, same in zip(library.scan(inputs, plan), expected, strict=True):
+        assert np.array_equal(one, same)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("chunks", 16), ("relay", WHOLE)), (("relay", 16), ("chunks", WHOLE))],
+    ids=["chunks then relay", "relay then chunks"],
+)
+@pytest.mark.parametrize("case", FORMS, ids=str)
+def test_a_second_call_goes_on_where_the_first_ended(
+    library: Library, case: ScanCase, first: Plan, second: Plan
+) -> None:
     inputs, truth = scan_case(case, "float32")
-    first, second = dict(inputs), dict(inputs)
+    before, after = dict(inputs), dict(inputs)
     for name in inputs.keys() & {"u", "delta", "B", "C", "z"}:
-        first[name] = np.ascontiguousarray(inputs[name][:, :37])
-        second[name] = np.ascontiguousarray(inputs[name][:, 37:])
-    y1, state = library.scan(first, 16, softplus=case.softplus)
-    second["h0"] = state
-    y2, h_last = library.scan(second, WHOLE, softplus=case.softplus)
+        before[name] = np.ascontiguousarray(inputs[name][:, :37])
+        after[name] = np.ascontiguousarray(inputs[name][:, 37:])
+    y1, state = library.scan(before, first, softplus=case.softplus)
+    after["h0"] = state
+    y2, h_last = library.scan(after, second, softplus=case.softplus)
     assert_close((np.concatenate([y1, y2], 1), h_last), truth, "float32")
 
 
-def test_groups_are_scans_of_their_own(library: Library) -> None:
+@pytest.mark.parametrize("plan", [("relay", 16), ("chunks", 16)], ids=name_of)
+def test_groups_are_scans_of_their_own(library: Library, plan: Plan) -> None:
     """Each of 131 channels: an odd number, and more than a block takes."""
     inputs, _ = scan_case(ScanCase(1, 40, 3 * 131, 16, groups=3), "float32")
-    y, h_last = library.scan(inputs, 16)
+    y, h_last = library.scan(inputs, plan)
     for group in range(3):
         channels = slice(131 * group, 131 * (group + 1))
         own = {name: inputs[name][..., channels] for name in ("u", "delta", "z")}
@@ -151,54 +180,95 @@ def test_groups_are_scans_of_their_own(library: Library) -> None:
         own |= {name: inputs[name][:, :, group : group + 1] for name in ("B", "C")}
         own["h0"] = inputs["h0"][:, channels]
         own = {name: np.ascontiguousarray(value) for name, value in own.items()}
-        y_own, h_own = library.scan(own, 16)
+        y_own, h_own = library.scan(own, plan)
         assert np.array_equal(y[..., channels], y_own)
         assert np.array_equal(h_last[:, channels], h_own)
 
 
+@pytest.mark.parametrize("offset", [0, 1, 4], ids=lambda n: f"offset {n}")
+@pytest.mark.parametrize("plan", [("relay", 16), ("chunks", 16)], ids=name_of)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_token_strides(library: Library, dtype: str) -> None:
-    """u and z as halves of one tensor, delta, B and C as parts of another, y into a wider one."""
+def test_token_strides(library: Library, dtype: str, plan: Plan, offset: int) -> None:
+    """u and z as halves of one tensor, delta, B and C as parts of another, at aligned and unaligned
+    places, y into a wider one."""
     inputs, truth = scan_case(ScanCase(2, 70, 20, 16, groups=2), dtype)
     uz = np.concatenate([inputs["u"], inputs["z"]], 2)
     rows = [inputs[name].reshape(2, 70, 32) for name in ("B", "C")]
-    dbc = np.concatenate([inputs["delta"], *rows], 2)
-    views = {"u": uz[..., :20], "z": uz[..., 20:], "delta": dbc[..., :20]}
-    views |= {"B": dbc[..., 20:52], "C": dbc[..., 52:]}
+    dbc = np.concatenate([inputs["delta"][..., :offset], *rows, inputs["delta"]], 2)
+    views = {"u": uz[..., :20], "z": uz[..., 20:], "delta": dbc[..., 64 + offset :]}
+    views |= {"B": dbc[..., offset : 32 + offset], "C": dbc[..., 32 + offset : 64 + offset]}
     for name in ("B", "C"):
         views[name] = np.lib.stride_tricks.as_strided(
             views[name], (2, 70, 2, 16), (*views[name].strides[:2], *inputs[name].strides[2:])
         )
     wide = np.zeros((2, 70, 23), inputs["u"].dtype)
-    assert_close(library.scan(inputs | views, 16, y=wide[..., :20]), truth, dtype)
+    assert_close(library.scan(inputs | views, plan, y=wide[..., :20]), truth, dtype)
     assert not wide[..., 20:].any()
 
 
-@pytest.mark.parametrize("chunk", [16, WHOLE])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("where", ["u", "delta", "B", "C", "z", "h0", "A"])
-def test_nan_and_infinity_reach_what_depends_on_them(
-    library: Library, where: str, bad: float, chunk: int
-) -> None:
-    """Finite exactly where the truth is finite, and right there: of other groups, everywhere."""
+def spoiled(where: str, bad: float) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, ...]]:
+    """50 tokens with one bad number, at token 20 where it is of a token, and their truth."""
     case = ScanCase(1, 50, 6, 4, groups=2)
     inputs = {k: v.copy() for k, v in scan_case(case, "float32")[0].items()}
     place = {"A": (2, 1), "h0": (0, 2, 1), "B": (0, 20, 1, 3), "C": (0, 20, 1, 3)}
     inputs[where][place.get(where, (0, 20, 3))] = bad
     with np.errstate(all="ignore"):
-        truth = scan_truth(inputs)
-    for one, true in zip(library.scan(inputs, chunk), truth, strict=True):
+        return inputs, scan_truth(inputs)
+
+
+SPOILED = ["u", "delta", "B", "C", "z", "h0", "A"]
+
+
+@pytest.mark.parametrize("plan", [("relay", WHOLE), ("chunks", 16), ("chunks", WHOLE)], ids=name_of)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", SPOILED)
+def test_nan_and_infinity_reach_what_depends_on_them(
+    library: Library, where: str, bad: float, plan: Plan
+) -> None:
+    """Finite exactly where the truth is finite, and right there: of other groups, everywhere."""
+    inputs, truth = spoiled(where, bad)
+    for one, true in zip(library.scan(inputs, plan), truth, strict=True):
         finite = np.isfinite(true)
         np.testing.assert_array_equal(np.isfinite(one), finite)
         assert error(one[finite], true[finite]) <= TOLERANCES["float32"]
 
 
-def test_the_state_is_carried_for_as_long_as_it_counts(library: Library) -> None:
-    """A channel that never decays beside one that does at once, across many chunks."""
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", SPOILED)
+def test_nan_and_infinity_end_at_the_latest_with_the_range_where_they_are_forgotten(
+    library: Library, where: str, bad: float
+) -> None:
+    """Ranges of 16 tokens: right where the truth is finite, and spoiled at least to token 31."""
+    inputs, truth = spoiled(where, bad)
+    results = library.scan(inputs, ("relay", 16))
+    for one, true in zip(results, truth, strict=True):
+        finite = np.isfinite(true)
+        assert np.isfinite(one[finite]).all()
+        assert error(one[finite], true[finite]) <= TOLERANCES["float32"]
+    first = 16 if where == "h0" else 32
+    np.testing.assert_array_equal(
+        np.isfinite(results[0][:, :first]), np.isfinite(truth[0][:, :first])
+    )
+
+
+@pytest.mark.parametrize("plan", [("relay", 48), ("chunks", 50)], ids=name_of)
+def test_the_state_is_carried_for_as_long_as_it_counts(library: Library, plan: Plan) -> None:
+    """A channel that never decays beside one that does at once, across many parts."""
     inputs = {k: v.copy() for k, v in scan_case(ScanCase(1, 600, 4, 16), "float32")[0].items()}
     inputs["A"][:] = np.array([0.0, -1e-6, -1.0, -1e4])[:, None]
     inputs["h0"][:] = 1000
-    assert_close(library.scan(inputs, 50), scan_truth(inputs), "float32")
+    assert_close(library.scan(inputs, plan), scan_truth(inputs), "float32")
+
+
+@pytest.mark.parametrize("state", [3, 16, 40])
+def test_what_is_walked_back_for_stops_with_every_state(library: Library, state: int) -> None:
+    """States from lasting ones to such as are gone at once, in one channel: over 20 ranges."""
+    case = ScanCase(1, 640, 4, state)
+    inputs = {k: v.copy() for k, v in scan_case(case, "float32")[0].items()}
+    inputs["A"][:] = -np.geomspace(1e-5, 1e3, state)
+    inputs["A"][1] = inputs["A"][1, ::-1]
+    inputs["h0"][:] = 100
+    assert_close(library.scan(inputs, ("relay", 32)), scan_truth(inputs), "float32")
 
 
 def test_a_state_that_grows_again_is_carried(library: Library) -> None:
@@ -211,8 +281,9 @@ def test_a_state_that_grows_again_is_carried(library: Library) -> None:
     inputs["delta"][:, 80:120] = 0.75  # to 2^-43
     inputs["delta"][:, 120:] = -0.75
     inputs["u"][:] = 0
-    for chunk in (20, 80, WHOLE):
-        result = library.scan(inputs, chunk, softplus=False)
+    plans = [("chunks", 20), ("chunks", 80), ("relay", 16), ("relay", 80), ("relay", WHOLE)]
+    for plan in plans:
+        result = library.scan(inputs, plan, softplus=False)
         assert_close(result, scan_truth(inputs, softplus=False), "float32")
 
 
@@ -224,22 +295,63 @@ def test_the_fastest_decay_keeps_the_state_where_no_time_passes(library: Library
     inputs["delta"][:, 100:500, 2:] = -1e4
     truth = scan_truth(inputs)
     assert all(map(np.all, map(np.isfinite, truth)))
-    for chunk in (8, 50, WHOLE):
-        assert_close(library.scan(inputs, chunk), truth, "float32")
+    for plan in [("chunks", 8), ("chunks", 50), ("relay", 16), ("relay", 64), ("relay", WHOLE)]:
+        assert_close(library.scan(inputs, plan), truth, "float32")
 
 
-def test_workspace_and_choice(library: Library) -> None:
+def test_workspace(library: Library) -> None:
     sizes = (1, 172890, 120, 1, 16)
-    assert library.workspace_size(sizes, WHOLE) == 0
-    assert library.workspace_size(sizes, 1000) == 173 * 120 * 17 * 4
-    assert library.workspace_size((1, 172890, 480, 4, 16), 1000) == 173 * 480 * 17 * 4
-    assert library.best_chunk((1, 16, 120, 1, 16), 132) == WHOLE
-    assert library.best_chunk((1024, 172890, 120, 1, 16), 132) == WHOLE
-    assert 100 < library.best_chunk(sizes, 132) < 10000
-    assert library.best_chunk(sizes, 20) > library.best_chunk(sizes, 132)
-    # The blocks of four groups of 120 channels are those of four batch elements.
+    assert library.workspace_size(sizes, ("chunks", WHOLE)) == 0
+    assert library.workspace_size(sizes, ("relay", WHOLE)) == 0
+    assert library.workspace_size(sizes, ("chunks", 1000)) == 173 * 120 * 17 * 4
+    assert library.workspace_size((1, 172890, 480, 4, 16), ("chunks", 1000)) == 173 * 480 * 17 * 4
+    assert library.workspace_size(sizes, ("relay", 1600)) == 108 * 4 * 17 * 32 * 4
+    assert library.workspace_size((1, 3200, 3, 1, 17), ("relay", 1600)) == (32 + 2) * 32 * 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    batch=st.integers(1, 9),
+    length=st.integers(0, 1 << 22),
+    groups=st.integers(1, 4),
+    channels=st.integers(1, 300),
+    state=st.integers(1, 64),
+    multiprocessors=st.integers(1, 300),
+    shrunk=st.integers(1, 4),
+)
+def test_no_tactic_needs_more_than_the_largest_workspace(
+    library: Library,
+    batch: int,
+    length: int,
+    groups: int,
+    channels: int,
+    state: int,
+    multiprocessors: int,
+    shrunk: int,
+) -> None:
+    """That of smaller sizes neither: TensorRT asks for the largest alone."""
+    largest = library.largest_workspace((batch, length, groups * channels, groups, state))
+    sizes = -(-batch // shrunk), length // shrunk, groups * channels, groups, state
+    for tactic in [0, *library.tactics()]:
+        plan = library.plan(sizes, tactic, multiprocessors)
+        assert library.workspace_size(sizes, plan) <= largest
+    assert largest <= 1024 * 128 * 65 * 4
+
+
+def test_the_cost_model(library: Library) -> None:
+    """As many parts as fill the device, in whole waves; one where there is no need of more."""
+    variant, length = library.plan((1, 172890, 120, 1, 16), 0, 132)
+    assert (variant, -(-172890 // length)) == ("relay", 33)  # of 4 blocks each
+    assert library.plan((1, 16, 120, 1, 16), 0, 132)[1] == WHOLE
+    assert library.plan((1024, 172890, 120, 1, 16), 0, 132)[1] == WHOLE
+    of_fewer = library.plan((1, 172890, 120, 1, 16), 0, 20)[1]
+    assert of_fewer > length
+    # The columns of four groups of 120 channels are those of four batch elements.
     fours = (1, 172890, 480, 4, 16), (4, 172890, 120, 1, 16)
-    assert len({library.best_chunk(four, 132) for four in fours}) == 1
+    assert len({library.plan(four, 0, 132) for four in fours}) == 1
+    # 48 columns: 2 ranges would leave a quarter of the multiprocessors idle.
+    _, length = library.plan((12, 65536, 120, 1, 16), 0, 132)
+    assert -(-65536 // length) * 48 / 132 % 1 in (0, pytest.approx(1, abs=0.1))
 
 
 @pytest.mark.parametrize(
@@ -264,16 +376,19 @@ def test_workspace_and_choice(library: Library) -> None:
 )
 def test_scan_refuses(library: Library, changed: dict[str, int]) -> None:
     inputs, _ = scan_case(MODEST, "float32")
-    assert library.scan(inputs, WHOLE, **changed) == INVALID_VALUE
+    for plan in [("relay", WHOLE), ("chunks", WHOLE)]:
+        assert library.scan(inputs, plan, **changed) == INVALID_VALUE
 
 
-def test_scan_refuses_a_chunk_without_tokens(library: Library) -> None:
-    assert library.scan(scan_case(MODEST, "float32")[0], 0) == INVALID_VALUE
+@pytest.mark.parametrize("plan", [("relay", 0), ("relay", 24), ("chunks", 0)], ids=name_of)
+def test_scan_refuses_a_plan_that_is_none(library: Library, plan: Plan) -> None:
+    assert library.scan(scan_case(MODEST, "float32")[0], plan) == INVALID_VALUE
 
 
 def test_without_a_gate_its_stride_does_not_count(library: Library) -> None:
     inputs, truth = scan_case(FORMS[2], "float32")
-    assert_close(library.scan(inputs, WHOLE, z_stride=-1), truth, "float32")
+    for plan in [("relay", WHOLE), ("chunks", WHOLE)]:
+        assert_close(library.scan(inputs, plan, z_stride=-1), truth, "float32")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -304,9 +419,19 @@ def test_conv_refuses(library: Library, changed: dict[str, int]) -> None:
     assert library.conv(inputs, **changed) == INVALID_VALUE
 
 
-def test_sanitizers_find_nothing(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Out-of-bounds accesses and undefined behaviour, in a program of its own."""
-    options = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("address", ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
+        ("thread", ("-O1", "-fsanitize=thread")),
+    ],
+    ids=["address and undefined", "thread"],
+)
+def test_sanitizers_find_nothing(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, options: tuple[str, ...]
+) -> None:
+    """Out-of-bounds accesses, undefined behaviour, and what no barrier orders, in a program of its
+    own."""
     probe = subprocess.run(
         [COMPILER, *options, "-x", "c++", "-", "-o", str(tmp_path / "probe")],
         input="int main() {}",
@@ -315,8 +440,8 @@ def test_sanitizers_find_nothing(request: pytest.FixtureRequest, tmp_path: Path)
     )
     if probe.returncode:
         pytest.skip("g++ has no sanitizer libraries")
-    folder = Path(request.config.cache.mkdir("cuda-sanitized"))
-    program = compile_for_host(COMPILER, folder, *options, str(HOST / "sanitized.cpp"))
+    folder = Path(request.config.cache.mkdir(f"cuda-sanitized-{kind}"))
+    program = compile_for_host(COMPILER, folder, "-g1", *options, str(HOST / "sanitized.cpp"))
     environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     done = subprocess.run([program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr

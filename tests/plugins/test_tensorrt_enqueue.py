@@ -22,8 +22,6 @@ from vectors import (
     scan_truth,
 )
 
-from dvmsr.kernels.cuda import WHOLE
-
 pytestmark = pytest.mark.slow
 
 TYPES = "float32", "float16"
@@ -88,7 +86,7 @@ def outputs_of(
     return outputs
 
 
-@pytest.mark.parametrize("tactic", [0, 64, WHOLE])
+@pytest.mark.parametrize("tactic", [0, 1, 2, 6, 9])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("case", SCANS, ids=str)
 def test_scan(run: Run, case: ScanCase, dtype: str, tactic: int) -> None:
@@ -106,7 +104,7 @@ def test_scan_in_device_memory_as_a_call_and_as_a_graph(
     """As benchmarks/gpu/plugin.py does on a GPU, here on the emulated device."""
     inputs = cast(scan_inputs(case), "float16")
     truths = scan_truth(inputs, case.softplus)
-    result = run(case, "float16", inputs, 64, str(cuda_on_host))
+    result = run(case, "float16", inputs, 5, str(cuda_on_host))
     outputs = outputs_of(result, truths, ["float16", "float32"])
     for output, truth in zip(outputs, truths, strict=True):
         assert error(output, truth) <= TOLERANCE["float16"]

@@ -70,7 +70,6 @@ import sys
 sys.path.insert(0, {folder!r})
 import correctness
 correctness.SMALL = [correctness.ScanCase(1, 4096, 8, 16, "slow decay")]
-correctness.CHUNKS = (correctness.cuda.WHOLE,)
 sys.argv[1:] = ["--small", "--seed", "1"]
 sys.exit(correctness.main())
 """

@@ -1,22 +1,37 @@
 // The part of CUDA that the kernels use, on the host: plugins/cuda compiles against it as plain C++17
 // (Linux, GCC or Clang). Blocks run one after the other, the threads of a block as fibers of one
-// thread, switched at barriers and shuffles only: deterministic, and visible to the address
-// sanitizer. Shared memory and the streams' workspace start as NaN. A barrier that not all threads
-// reach ends the process with a message.
+// thread, switched at barriers, shuffles and waits only: deterministic, and visible to the sanitizers
+// of addresses and of threads. Shared memory and the streams' workspace start as NaN. A barrier that not
+// all threads reach, or a turn that never comes, ends the process with a message.
+//
+// The environment's HOST_CUDA_SEED has blocks and threads run in a random order of that number, in which one
+// warp of a block after the other stands still until no other can go on.
 #pragma once
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(__SANITIZE_THREAD__)
+#include <sanitizer/tsan_interface.h>
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+void AnnotateIgnoreWritesBegin(const char *file, int line);
+void AnnotateIgnoreWritesEnd(const char *file, int line);
+}
 #endif
 
 #define __global__
@@ -28,6 +43,9 @@
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
+};
+struct alignas(8) float2 {
+  float x, y;
 };
 struct alignas(16) float4 {
   float x, y, z, w;
@@ -113,6 +131,33 @@ namespace host_cuda {
 constexpr size_t kStack = 256 << 10;
 constexpr unsigned kWarp = 32;
 
+// The thread sanitizer takes fibers for threads, and barriers alone order them: switches do not, nor do shuffles,
+// votes and turns. It does not look at the emulation itself, while one of these lives.
+struct Unseen {
+#if defined(__SANITIZE_THREAD__)
+  Unseen() {
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~Unseen() {
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+#else
+  Unseen() {}
+#endif
+};
+inline void happens_before([[maybe_unused]] void *what) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_release(what);
+#endif
+}
+inline void happens_after([[maybe_unused]] void *what) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_acquire(what);
+#endif
+}
+
 // A place to go on from: where start() or a switch left off. The compiler's setjmp saves no signal
 // mask, hence costs no system call.
 struct Fiber {
@@ -122,6 +167,7 @@ struct Fiber {
   ucontext_t fresh;
   bool started = false;
   void *resume[5];
+  void *as_thread = nullptr;  // to the thread sanitizer
 };
 
 // Where threads wait for each other. A value left at one meeting stays readable until the next.
@@ -135,6 +181,7 @@ struct Meeting {
 class Block {
  public:
   void run(unsigned threads, void (*body)(void *), void *data) {
+    const Unseen unseen;
     while (fibers_.size() < threads) fibers_.push_back(fiber());
     warps_.assign(threads / kWarp, meeting_of(kWarp));
     all_ = meeting_of(threads);
@@ -143,32 +190,67 @@ class Block {
     ended_ = 0;
     shared_.assign(kShared / sizeof(float4), float4{NAN, NAN, NAN, NAN});
     ready_.clear();
+    polling_.clear();
+    still_.clear();
     next_ = 0;
+    still_warp_ = random_ ? draw(threads / kWarp) : threads;
     for (unsigned i = 0; i < threads; ++i) {
-      ready_.push_back(i);
+      can_go_on(i);
       fibers_[i].started = false;
     }
     main_.started = true;
+#if defined(__SANITIZE_THREAD__)
+    main_.as_thread = __tsan_get_current_fiber();
+#endif
+    happens_before(&body_);
     switch_from(main_);
-    if (ended_ != threads) fail("threads wait at a barrier that others never reach");
+    happens_after(&ended_);
+    if (ended_ == threads) return;
+    fail(polling_.empty() ? "threads wait at a barrier that others never reach" : "threads wait for a turn that never comes");
   }
 
-  // Leaves `value` at the meeting and returns when all have come; then read() tells theirs.
-  void meet(Meeting &meeting, unsigned member, uint32_t value) {
-    meeting.values[meeting.turn][member] = value;
+  // Where the order of blocks and threads is a random one.
+  void set_order(const char *seed) {
+    random_ = seed;
+    if (seed) engine_.seed(static_cast<unsigned>(std::atoi(seed)));
+  }
+  unsigned draw(size_t count) { return static_cast<unsigned>(engine_() % count); }
+
+  // Returns when `over` does, which only other threads can bring about.
+  template <class Over>
+  void wait_until(const Over &over) {
+    const Unseen unseen;
+    while (!over()) {
+      polling_.push_back(threadIdx.x);
+      switch_from(fibers_[threadIdx.x]);
+    }
+    progress_ = true;
+  }
+
+  // Leaves `value` at the meeting and returns when all have come; then read() tells theirs. A barrier makes
+  // what was written before it seen after it.
+  void meet(Meeting &meeting, unsigned member, uint32_t value, bool barrier = false) {
+    const Unseen unseen;
+    std::vector<uint32_t> &values = meeting.values[meeting.turn];
+    values[member] = value;
+    if (barrier) happens_before(&values);
+    progress_ = true;
     if (meeting.waiting.size() + 1 == meeting.size) {
-      ready_.insert(ready_.end(), meeting.waiting.begin(), meeting.waiting.end());
+      for (unsigned thread : meeting.waiting) can_go_on(thread);
       meeting.waiting.clear();
       meeting.turn = !meeting.turn;
     } else {
       meeting.waiting.push_back(threadIdx.x);
       switch_from(fibers_[threadIdx.x]);
     }
+    if (barrier) happens_after(&values);
   }
   static uint32_t read(const Meeting &meeting, unsigned member) {
+    const Unseen unseen;
     return meeting.values[!meeting.turn][member];
   }
   static uint32_t any(const Meeting &meeting) {
+    const Unseen unseen;
     uint32_t any = 0;
     for (uint32_t value : meeting.values[!meeting.turn]) any |= value;
     return any;
@@ -208,15 +290,19 @@ class Block {
     fiber.memory.reset(new char[kStack]);
     fiber.stack = fiber.memory.get();
     fiber.size = kStack;
+#if defined(__SANITIZE_THREAD__)
+    fiber.as_thread = __tsan_create_fiber(0);
+#endif
     return fiber;
   }
 
   static void enter() {
     Block &block = current();
     block.arrived(nullptr);
+    happens_after(&block.body_);
     block.body_(block.data_);
-    ++block.ended_;
-    block.leave(nullptr, block.next());
+    happens_before(&block.ended_);
+    block.leave(nullptr, block.next_after_the_end());
   }
 
   // Goes on with the next thread that can run, or with run() when none can; returns in its turn.
@@ -228,11 +314,14 @@ class Block {
   }
 
   // `fake`: where the address sanitizer keeps what it knows of the stack that is left; null at its end.
-  [[noreturn]] __attribute__((noinline)) void leave([[maybe_unused]] void **fake, Fiber &to) {
+  [[noreturn]] __attribute__((noinline, no_sanitize("thread"))) void leave([[maybe_unused]] void **fake, Fiber &to) {
 #if defined(__SANITIZE_ADDRESS__)
     __sanitizer_start_switch_fiber(fake, to.stack, to.size);
 #endif
     to_ = &to;
+#if defined(__SANITIZE_THREAD__)
+    __tsan_switch_to_fiber(to.as_thread, __tsan_switch_to_fiber_no_sync);
+#endif
     if (to.started) __builtin_longjmp(to.resume, 1);
     to.started = true;
     getcontext(&to.fresh);
@@ -244,7 +333,7 @@ class Block {
     std::abort();
   }
 
-  void arrived([[maybe_unused]] void *fake) {
+  __attribute__((no_sanitize("thread"))) void arrived([[maybe_unused]] void *fake) {
 #if defined(__SANITIZE_ADDRESS__)
     const void *stack;
     size_t size;
@@ -255,11 +344,36 @@ class Block {
     threadIdx.x = running_;
   }
 
+  void can_go_on(unsigned thread) { (thread / kWarp == still_warp_ ? still_ : ready_).push_back(thread); }
+
+  // Whether there is a thread that can go on, among those that wait for others or stand still if need be.
+  bool refill() {
+    if (next_ < ready_.size()) return true;
+    ready_.clear();
+    next_ = 0;
+    if (progress_) ready_.swap(polling_);
+    progress_ = false;
+    if (!ready_.empty()) return true;
+    ready_.swap(still_);
+    if (ready_.empty()) return false;
+    still_warp_ = draw(warps_.size());
+    progress_ = true;
+    return true;
+  }
+
+  Fiber &next_after_the_end() {
+    const Unseen unseen;
+    ++ended_;
+    progress_ = true;
+    return next();
+  }
+
   Fiber &next() {
-    if (next_ == ready_.size()) return main_;
+    if (!refill()) return main_;
     // In even blocks all warps advance in step, in odd ones each runs as far ahead as it can: a missing
     // barrier shows in one of the two.
-    if (blockIdx.x % 2) {
+    if (random_) std::swap(ready_[next_ + draw(ready_.size() - next_)], ready_.back());
+    if (random_ || blockIdx.x % 2) {
       running_ = ready_.back();
       ready_.pop_back();
     } else {
@@ -273,7 +387,7 @@ class Block {
   }
 
   std::vector<Fiber> fibers_;
-  std::vector<unsigned> ready_;
+  std::vector<unsigned> ready_, polling_, still_;
   std::vector<Meeting> warps_;
   std::vector<float4> shared_;
   Meeting all_;
@@ -283,17 +397,21 @@ class Block {
   size_t next_ = 0;
   unsigned running_ = 0, ended_ = 0;
   bool from_main_ = true;  // the switch under way began in run()
+  std::mt19937 engine_;
+  bool random_ = false;
+  unsigned still_warp_ = 0;
+  bool progress_ = false;  // since those that poll were last asked
 };
 
 }  // namespace host_cuda
 
 inline void __syncthreads() {
   auto &block = host_cuda::Block::current();
-  block.meet(block.all(), threadIdx.x, 0);
+  block.meet(block.all(), threadIdx.x, 0, true);
 }
 inline int __syncthreads_or(int predicate) {
   auto &block = host_cuda::Block::current();
-  block.meet(block.all(), threadIdx.x, predicate != 0);
+  block.meet(block.all(), threadIdx.x, predicate != 0, true);
   return static_cast<int>(block.any(block.all()));
 }
 inline int __any_sync(unsigned, int predicate) {
@@ -301,11 +419,50 @@ inline int __any_sync(unsigned, int predicate) {
   block.meet(block.warp(), threadIdx.x % host_cuda::kWarp, predicate != 0);
   return static_cast<int>(block.any(block.warp()));
 }
-inline float __shfl_xor_sync(unsigned, float value, int mask) {
+inline int __all_sync(unsigned mask, int predicate) { return !__any_sync(mask, !predicate); }
+inline void __syncwarp() {
   auto &block = host_cuda::Block::current();
-  const unsigned lane = threadIdx.x % host_cuda::kWarp;
-  block.meet(block.warp(), lane, host_cuda::bits_of<uint32_t>(value));
-  return host_cuda::bits_of<float>(block.read(block.warp(), lane ^ static_cast<unsigned>(mask)));
+  block.meet(block.warp(), threadIdx.x % host_cuda::kWarp, 0, true);
+}
+
+namespace host_cuda {
+
+// The value of another lane; a lane's own where there is no such lane.
+inline float value_of(float value, unsigned lane) {
+  auto &block = Block::current();
+  const unsigned own = threadIdx.x % kWarp;
+  block.meet(block.warp(), own, bits_of<uint32_t>(value));
+  return bits_of<float>(block.read(block.warp(), lane < kWarp ? lane : own));
+}
+
+}  // namespace host_cuda
+
+inline float __shfl_sync(unsigned, float value, int lane) {
+  return host_cuda::value_of(value, static_cast<unsigned>(lane));
+}
+inline float __shfl_xor_sync(unsigned, float value, int mask) {
+  return host_cuda::value_of(value, threadIdx.x % host_cuda::kWarp ^ static_cast<unsigned>(mask));
+}
+inline float __shfl_down_sync(unsigned, float value, int count) {
+  return host_cuda::value_of(value, threadIdx.x % host_cuda::kWarp + static_cast<unsigned>(count));
+}
+
+// The turns of scan slices: see device.cuh.
+template <class Turn>
+float host_wait_for_turn(const Turn &turn, uint32_t slice) {
+  auto &block = host_cuda::Block::current();
+  Turn found;
+  block.wait_until([&] {
+    __atomic_load(&turn, &found, __ATOMIC_RELAXED);
+    return found.slice == slice;
+  });
+  block.meet(block.warp(), threadIdx.x % host_cuda::kWarp, 0);
+  return found.value;
+}
+template <class Turn>
+void host_hand_on(Turn &turn, float value, uint32_t slice) {
+  Turn next{value, slice};
+  __atomic_store(&turn, &next, __ATOMIC_RELAXED);
 }
 
 template <class S>
@@ -320,11 +477,17 @@ cudaError_t host_launch(void (*kernel)(Parameters...), unsigned blocks, unsigned
     return cudaErrorInvalidValue;
   return host_cuda::put(stream, [=] {
     auto body = [&] { kernel(arguments...); };
+    auto &block = host_cuda::Block::current();
+    const char *const seed = std::getenv("HOST_CUDA_SEED");
+    block.set_order(seed);
+    std::vector<unsigned> order(blocks);
+    std::iota(order.begin(), order.end(), 0u);
+    if (seed) std::shuffle(order.begin(), order.end(), std::mt19937(static_cast<unsigned>(std::atoi(seed))));
     gridDim = {blocks};
     blockDim = {threads};
-    for (unsigned i = 0; i < blocks; ++i) {
+    for (unsigned i : order) {
       blockIdx = {i};
-      host_cuda::Block::current().run(
+      block.run(
           threads, [](void *data) { (*static_cast<decltype(body) *>(data))(); }, &body);
     }
   });

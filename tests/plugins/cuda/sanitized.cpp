@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <initializer_list>
+#include <vector>
 #include <memory>
 
 #include "gradients.h"
@@ -49,7 +50,13 @@ struct Form {
   bool gate = true, softplus = true;
 };
 
-void scan(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t N, int32_t chunk, Form form) {
+const auto relay = DVMSR_CUDA_SCAN_RELAY, chunks = DVMSR_CUDA_SCAN_CHUNKS;
+const int32_t whole = DVMSR_CUDA_SCAN_WHOLE;
+const std::vector<dvmsr_cuda_scan_plan> plans = {{relay, 16},  {relay, 32},  {relay, whole},
+                                                 {chunks, 16}, {chunks, 21}, {chunks, whole}};
+
+// In every plan, and the gradients.
+void scan(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t N, Form form) {
   const auto f32 = DVMSR_CUDA_F32;
   const int64_t G = form.groups;
   const Tensor u(B * L * D, dtype), delta(B * L * D, dtype), A(D * N, f32, 0.5f, -0.6f), b(B * L * G * N, dtype),
@@ -62,8 +69,10 @@ void scan(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t N, in
   p.delta_bias = bias.floats(), p.h0 = h0.floats(), p.z = form.gate ? z.get() : nullptr;
   p.y = y.get(), p.h_last = h_last.floats();
   p.u_stride = p.delta_stride = p.y_stride = D, p.z_stride = form.gate ? D : 0, p.B_stride = p.C_stride = G * N;
-  const std::unique_ptr<char[]> workspace(new char[dvmsr_cuda_scan_workspace_size(&p, chunk)]);
-  check(dvmsr_cuda_selective_scan(&p, chunk, workspace.get(), nullptr));
+  for (const dvmsr_cuda_scan_plan &plan : plans) {
+    const std::unique_ptr<char[]> workspace(new char[dvmsr_cuda_scan_workspace_size(&p, plan)]);
+    check(dvmsr_cuda_selective_scan(&p, plan, workspace.get(), nullptr));
+  }
 
   const Tensor u_(B * L * D, dtype), delta_(B * L * D, dtype), A_(D * N, f32), b_(B * L * G * N, dtype),
       c_(B * L * G * N, dtype), d_(D, f32), bias_(D, f32), h0_(B * D * N, f32), z_(form.gate ? B * L * D : 0, dtype);
@@ -96,19 +105,22 @@ void conv(dvmsr_cuda_dtype dtype, int64_t B, int64_t L, int64_t D, int64_t K, bo
 
 int main() {
   const Form full, grouped{2}, ungated{2, false}, bare{3, false, false}, steps{1, true, false};
+#if defined(__SANITIZE_THREAD__)
+  for (const auto dtype : {DVMSR_CUDA_F16}) {  // the thread sanitizer takes its time
+#else
   for (const auto dtype : {DVMSR_CUDA_F32, DVMSR_CUDA_F16, DVMSR_CUDA_BF16}) {
-    for (const int32_t chunk : {16, 21, DVMSR_CUDA_SCAN_WHOLE}) {
-      scan(dtype, 1, 0, 3, 16, chunk, full);
-      scan(dtype, 1, 1, 1, 1, chunk, full);
-      scan(dtype, 2, 37, 5, 16, chunk, full);
-      scan(dtype, 1, 50, 131, 16, chunk, full);
-      scan(dtype, 1, 35, 3, 61, chunk, full);
-      scan(dtype, 2, 37, 10, 16, chunk, grouped);
-      scan(dtype, 1, 37, 2 * 131, 1, chunk, ungated);
-      scan(dtype, 2, 37, 9, 5, chunk, bare);
-      scan(dtype, 1, 35, 6, 64, chunk, bare);
-      scan(dtype, 1, 37, 5, 16, chunk, steps);
-    }
+#endif
+    scan(dtype, 1, 0, 3, 16, full);
+    scan(dtype, 1, 1, 1, 1, full);
+    scan(dtype, 2, 37, 5, 16, full);
+    scan(dtype, 1, 50, 131, 16, full);
+    scan(dtype, 1, 290, 3, 16, full);  // more slices than a block has warps
+    scan(dtype, 1, 35, 3, 61, full);
+    scan(dtype, 2, 37, 10, 16, grouped);
+    scan(dtype, 1, 37, 2 * 131, 1, ungated);
+    scan(dtype, 2, 37, 9, 5, bare);
+    scan(dtype, 1, 35, 6, 64, bare);
+    scan(dtype, 1, 37, 5, 16, steps);
     for (const bool activation : {true, false}) {
       conv(dtype, 1, 0, 3, 4, activation);
       conv(dtype, 1, 2, 3, 4, activation);

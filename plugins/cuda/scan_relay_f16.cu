@@ -1,0 +1,3 @@
+#include "scan_relay.cuh"
+
+template cudaError_t dvmsr::cuda::relay::scan<__half>(const dvmsr_cuda_scan_params &, const Ranges &, cudaStream_t);
