@@ -9,46 +9,26 @@ The library of the kernels goes into the user's cache, where all steps find it.
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import disassembly
 from results import Results, parser, step
 from tools import PROBES, compile_probes
 
-from dvmsr.kernels import cuda, cuda_build, nvcc
+from dvmsr.errors import MissingComponentError
+from dvmsr.kernels import cuda, cuda_build
 
 
 def resources(library: Path) -> list[dict[str, Any]]:
-    """Registers, bytes of stack (spills are there) and shared memory of each kernel, as the
-    toolkit's cuobjdump tells them; empty, and said, where it is not installed."""
-    tool = nvcc.find().path.resolve().with_name("cuobjdump")
+    """What each kernel takes; empty, and said, where the tool that tells it is not there."""
     try:
-        done = subprocess.run([tool, "-res-usage", library], capture_output=True, text=True)
-    except OSError:
-        print(f"no registers told: {tool} is not there", file=sys.stderr)
+        return disassembly.resources(library)
+    except MissingComponentError as error:
+        print(f"no registers told: {error}", file=sys.stderr)
         return []
-    found, name = [], ""
-    for line in done.stdout.splitlines():
-        if function := re.match(r"\s*Function (\S+):", line):
-            name = function[1]
-        elif usage := dict(re.findall(r"\b(REG|STACK|SHARED|LOCAL):(\d+)", line)):
-            numbers = {key.lower(): int(value) for key, value in usage.items()}
-            found.append({"kernel": demangled(name), **numbers})
-    return found
-
-
-def demangled(name: str) -> str:
-    """The name and template arguments without the parameters, where c++filt is there."""
-    try:
-        done = subprocess.run(["c++filt", name], capture_output=True, text=True)
-    except OSError:
-        return name
-    readable = done.stdout.strip().replace("(anonymous namespace)::", "").removeprefix("void ")
-    return readable.partition("(")[0] or name
 
 
 def main() -> int:
