@@ -93,6 +93,21 @@ __device__ inline S &shared_memory() {
 #endif
 }
 
+// base + steps * stride, for strides below 2^31: one instruction, and nothing of it in a register before it is needed.
+template <class T>
+__device__ inline T *steps_on(T *base, int64_t stride, int steps) {
+#if defined(__CUDACC__)
+  uint64_t place;
+  asm("mad.wide.u32 %0, %1, %2, %3;"
+      : "=l"(place)
+      : "r"(static_cast<uint32_t>(stride)), "r"(static_cast<uint32_t>(steps * sizeof(T))),
+        "l"(reinterpret_cast<uint64_t>(base)));
+  return reinterpret_cast<T *>(place);
+#else
+  return base + stride * steps;
+#endif
+}
+
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // A number in shared memory that slices of work pass on in order, and the slice whose turn it is. Both are

@@ -26,6 +26,10 @@ __host__ __device__ inline int state_blocks(const dvmsr_cuda_scan_params &p) {
   return N == kStates<N> ? 1 : static_cast<int>(ceil_div(p.state, kStates<N>));
 }
 
+// Of the loop over them, without the last one: more is more code, less has more of its own instructions.
+template <int N>
+constexpr int kUnrolled = N >= 16 ? 5 : 1;
+
 template <int N>
 constexpr int kWarps = N <= 16 ? 16 : 8;
 
@@ -81,24 +85,26 @@ __device__ const T *at(const void *base, int64_t stride, int64_t token, int chan
   return static_cast<const T *>(base) + token * stride + channel;
 }
 
-// The place of a state's values of a slice. The upper eight of sixteen are shifted by half of the banks, so that
-// the two halves of a token can be written at once.
-template <int N>
-__host__ __device__ constexpr int row(int n) {
-  return n * kTokens + (N >= 16 && n >= 8 ? kTokens : 0);
-}
-
-// A warp's B and C of a slice.
+// A warp's B and C of a slice: the tokens of a state side by side, to be read by all lanes at once.
 template <int N>
 struct alignas(16) Rows {
-  static constexpr int kSize = row<N>(kStates<N> - 1) + kTokens;
-  float B[kSize], C[kSize];
+  float B[kStates<N>][kTokens], C[kStates<N>][kTokens];
+};
+
+// What a block works on. It lies in shared memory and is read where it is needed, so that none of it takes a register
+// while a warp walks over the states: there all 128 are in use.
+struct Part {
+  int64_t token;      // the range's first, counted over all batch elements
+  int64_t last_from;  // where its states are in h_last; below zero: they are no last ones
+  int32_t tokens, channel, channels, first_state;  // first channel, and of a row of B and C
 };
 
 template <int N>
 struct alignas(16) Shared {
   Turn turns[N][kLanes];
   float rates[N][kLanes];
+  float skip[kLanes], bias[kLanes];
+  volatile Part part;
   Rows<N> rows[kWarps<N>];
 };
 
@@ -107,9 +113,13 @@ struct alignas(sizeof(T) * kWidth) Vector {
   T values[kWidth];
 };
 
-// Whether rows of B and C can be read sixteen bytes at a time.
+// How many neighbouring states of B and C a lane reads at once: sixteen bytes where rows are aligned.
 template <class T, int N>
-__device__ bool aligned(const dvmsr_cuda_scan_params &p) {
+constexpr int kVector = kStates<N> % (16 / sizeof(T)) == 0 ? 16 / sizeof(T) : 1;
+
+// Whether all rows of B and C are.
+template <class T, int N>
+bool aligned(const dvmsr_cuda_scan_params &p) {
   const auto bytes = [](const void *base, int64_t stride) {
     return reinterpret_cast<uintptr_t>(base) | static_cast<uintptr_t>(stride) * sizeof(T);
   };
@@ -117,38 +127,27 @@ __device__ bool aligned(const dvmsr_cuda_scan_params &p) {
   return p.state % kStates<N> == 0 && all % 16 == 0;
 }
 
-// Brings the first `states` of a block of states, of `count` tokens, into a warp's rows; the others are zero.
-template <class T, int N, int kWidth>
-__device__ void stage(const T *B, int64_t B_stride, const T *C, int64_t C_stride, int count, int states, Rows<N> &rows) {
+// Brings a block of states, of `count` tokens, into a warp's rows, kWidth states to a read; those that do not exist
+// are zero. Where kWidth is above 1 all states do.
+template <class T, int N, int kWidth, bool Whole>
+__device__ void stage(const dvmsr_cuda_scan_params &p, int64_t token, int first, int block, int count, Rows<N> &rows) {
   constexpr int kOfToken = kStates<N> / kWidth, kOfTensor = kTokens * kOfToken;
-  const int lane = threadIdx.x % kLanes;
-  DVMSR_UNROLL for (int pass = 0; pass < 2 * kOfTensor / kLanes; ++pass) {
+  const int lane = threadIdx.x % kLanes, states = static_cast<int>(p.state) - block * kStates<N>;
+  first += block * kStates<N>;
+  const T *const B = at<T>(p.B, p.B_stride, token, first), *const C = at<T>(p.C, p.C_stride, token, first);
+  DVMSR_UNROLL_BY(4) for (int pass = 0; pass < 2 * kOfTensor / kLanes; ++pass) {
     const int i = pass * kLanes + lane;
     const bool second = i >= kOfTensor;
     const int item = i % kOfTensor, t = item / kOfToken, n = item % kOfToken * kWidth;
-    float *const to = (second ? rows.C : rows.B) + row<N>(n) + t;
-    if (t < count && n < states) {
-      const T *const from = (second ? C + t * C_stride : B + t * B_stride) + n;
+    float *const to = &(second ? rows.C : rows.B)[n][t];
+    if ((Whole || t < count) && (kWidth > 1 || n < states)) {
+      const T *const from = (second ? C + t * p.C_stride : B + t * p.B_stride) + n;
       const auto values = *reinterpret_cast<const Vector<T, kWidth> *>(from);
       DVMSR_UNROLL for (int k = 0; k < kWidth; ++k) to[k * kTokens] = widen(values.values[k]);
     } else {
       DVMSR_UNROLL for (int k = 0; k < kWidth; ++k) to[k * kTokens] = 0.f;
     }
   }
-}
-
-// The same with sixteen bytes at a time where rows are aligned.
-template <class T, int N>
-__device__ void stage(const dvmsr_cuda_scan_params &p, int64_t token, int group, int block, int count, bool vectors,
-                      Rows<N> &rows) {
-  constexpr int kWidth = 16 / sizeof(T);
-  const int first = static_cast<int>(group * p.state) + block * kStates<N>;
-  const int rest = static_cast<int>(p.state) - block * kStates<N>;
-  const T *const B = at<T>(p.B, p.B_stride, token, first), *const C = at<T>(p.C, p.C_stride, token, first);
-  if constexpr (kStates<N> % kWidth == 0) {
-    if (vectors) return stage<T, N, kWidth>(B, p.B_stride, C, p.C_stride, count, rest, rows);
-  }
-  stage<T, N, 1>(B, p.B_stride, C, p.C_stride, count, rest, rows);
 }
 
 // What a warp keeps of a slice: of its lane's channel and each token the step, the step times u, and y.
@@ -206,77 +205,95 @@ __device__ inline void add_to_y(const float (&state)[kTokens], const float *C, f
   }
 }
 
-// One slice of a warp: `count` tokens from `token`, all kTokens where Whole. Tokens beyond leave the states as
-// they are: step and drive are zero.
-template <class T, int N, bool Full, bool Whole>
-__device__ void take_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, const Column &column, int64_t token,
-                           uint32_t slice, int count, bool vectors) {
-  constexpr int kLast = kStates<N> - 1;
-  const int lane = threadIdx.x % kLanes, channel = column.channel(lane);
-  const Form<Full> form(p);
-  Rows<N> &rows = shared.rows[threadIdx.x / kLanes];
-  if (Whole) count = kTokens;
-
-  __syncwarp();  // nobody still reads the rows of the slice before
-  stage<T, N>(p, token, column.group, 0, count, vectors, rows);
-  Slice s;
-  {
-    const T *u = at<T>(p.u, p.u_stride, token, channel), *delta = at<T>(p.delta, p.delta_stride, token, channel);
-    DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) {
-      const bool exists = Whole || j < count;
-      s.drive[j] = exists ? widen(*u) : 0.f;
-      s.step[j] = exists ? widen(*delta) : 0.f;
-      u += p.u_stride;
-      delta += p.delta_stride;
-    }
-    const float skip = p.D[channel], bias = p.delta_bias[channel];
-    DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) {
-      s.y[j] = skip * s.drive[j];
-      s.step[j] = Whole || j < count ? form.step_of(s.step[j] + bias) : 0.f;
-      s.drive[j] *= s.step[j];
-    }
-#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
-    s.longest = 0.f;
-    DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) s.longest = fmaxf(s.longest, fabsf(s.step[j]));
-#endif
+// Where a slice of a part begins, as a lane sees it.
+struct Place {
+  __device__ Place(const volatile Part &part, uint32_t slice) {
+    const int lane = threadIdx.x % kLanes, first = part.channel, channels = part.channels;
+    const int before = static_cast<int>(slice) * kTokens;
+    exists = lane < channels;
+    channel = first + (exists ? lane : channels - 1);  // a lane without a channel of its own repeats the last one
+    token = part.token + before;
+    count = part.tokens - before;
   }
-  __syncwarp();
+  int64_t token;
+  int channel, count;
+  bool exists;
+};
 
+// The first part of a slice: its rows of the first block of states, and everything of its tokens that no state is
+// needed for. Tokens beyond the last leave the states as they are: step and drive are zero.
+template <class T, int N, bool Full, int kWidth, bool Whole>
+__device__ void begin_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, Rows<N> &rows, uint32_t slice, Slice &s) {
+  const Form<Full> form(p);
+  const Place place(shared.part, slice);
+  __syncwarp();  // nobody still reads the rows of the slice before
+  stage<T, N, kWidth, Whole>(p, place.token, shared.part.first_state, 0, place.count, rows);
+  const T *u = at<T>(p.u, p.u_stride, place.token, place.channel);
+  const T *delta = at<T>(p.delta, p.delta_stride, place.token, place.channel);
+  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) {
+    const bool exists = Whole || j < place.count;
+    s.drive[j] = exists ? widen(*steps_on(u, p.u_stride, j)) : 0.f;
+    s.step[j] = exists ? widen(*steps_on(delta, p.delta_stride, j)) : 0.f;
+  }
+  const int lane = threadIdx.x % kLanes;
+  const float skip = shared.skip[lane], bias = shared.bias[lane];
+  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) {
+    s.y[j] = skip * s.drive[j];
+    s.step[j] = Whole || j < place.count ? form.step_of(s.step[j] + bias) : 0.f;
+    s.drive[j] *= s.step[j];
+  }
+#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+  s.longest = 0.f;
+  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) s.longest = fmaxf(s.longest, fabsf(s.step[j]));
+#endif
+  __syncwarp();
+}
+
+// The last part: the gate, and y into memory.
+template <class T, int N, bool Full, bool Whole>
+__device__ void end_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, uint32_t slice, Slice &s) {
+  const Form<Full> form(p);
+  const Place place(shared.part, slice);
+  if (form.gate) {
+    const T *z = at<T>(p.z, p.z_stride, place.token, place.channel);
+    DVMSR_UNROLL for (int j = 0; j < kTokens; ++j)
+      if (Whole || j < place.count) s.y[j] *= silu(widen(*steps_on(z, p.z_stride, j)));
+  }
+  T *y = static_cast<T *>(p.y) + place.token * p.y_stride + place.channel;
+  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j)
+    if (place.exists && (Whole || j < place.count)) *steps_on(y, p.y_stride, j) = narrow<T>(s.y[j]);
+}
+
+// One slice of a warp, of kTokens tokens where Whole.
+template <class T, int N, bool Full, int kWidth, bool Whole>
+__device__ void take_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, uint32_t slice) {
+  constexpr int kLast = kStates<N> - 1;
+  const int lane = threadIdx.x % kLanes;
+  Rows<N> &rows = shared.rows[threadIdx.x / kLanes];
+  Slice s;
+  begin_slice<T, N, Full, kWidth, Whole>(p, shared, rows, slice, s);
   float decay[kTokens], state[kTokens];
   for (int block = 0; block < state_blocks<N>(p); ++block) {
     if (block > 0) {
+      const Place place(shared.part, slice);
       __syncwarp();
-      stage<T, N>(p, token, column.group, block, count, vectors, rows);
+      stage<T, N, kWidth, Whole>(p, place.token, shared.part.first_state, block, place.count, rows);
       __syncwarp();
     }
     const int first = block * kStates<N>;
     decays_of(s, shared.rates[first][lane], decay);
-    drives_of(s, rows.B + row<N>(0), state);
-    // Three states at a time: the registers allow it, and more would be more code.
-    DVMSR_UNROLL_BY(3) for (int n = 0; n < kLast; ++n) {
+    drives_of(s, rows.B[0], state);
+    DVMSR_UNROLL_BY(kUnrolled<N>) for (int n = 0; n < kLast; ++n) {
       const float rate = shared.rates[first + n + 1][lane];
       advance(shared.turns[first + n][lane], slice, decay, state);
       decays_of(s, rate, decay);
-      add_to_y(state, rows.C + row<N>(n), s.y);
-      drives_of(s, rows.B + row<N>(n + 1), state);
+      add_to_y(state, rows.C[n], s.y);
+      drives_of(s, rows.B[n + 1], state);
     }
     advance(shared.turns[first + kLast][lane], slice, decay, state);
-    add_to_y(state, rows.C + row<N>(kLast), s.y);
+    add_to_y(state, rows.C[kLast], s.y);
   }
-
-  T *y = static_cast<T *>(p.y) + token * p.y_stride + channel;
-  if (form.gate) {
-    const T *z = at<T>(p.z, p.z_stride, token, channel);
-    DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) {
-      if (Whole || j < count) s.y[j] *= silu(widen(*z));
-      z += p.z_stride;
-    }
-  }
-  const bool own = column.first + lane < column.end;
-  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) {
-    if (own && (Whole || j < count)) *y = narrow<T>(s.y[j]);
-    y += p.y_stride;
-  }
+  end_slice<T, N, Full, Whole>(p, shared, slice, s);
 }
 
 // A state before a range: what reach_back found of the ranges before it, as far as it still counts, and h0.
@@ -293,7 +310,7 @@ __device__ float start_of(const dvmsr_cuda_scan_params &p, const Ranges &ranges,
   return h + fast_exp2(rate * after) * h0;
 }
 
-template <class T, int N, bool Full>
+template <class T, int N, bool Full, int kWidth>
 __global__ void __launch_bounds__(kWarps<N> *kLanes, 1) relay(const dvmsr_cuda_scan_params p, const Ranges ranges) {
   Shared<N> &shared = shared_memory<Shared<N>>();
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
@@ -302,9 +319,6 @@ __global__ void __launch_bounds__(kWarps<N> *kLanes, 1) relay(const dvmsr_cuda_s
   const int64_t batch = blockIdx.x / columns / ranges.count;
   const Column column(p, static_cast<int>(index));
   const int channel = column.channel(lane);
-  const int64_t first = static_cast<int64_t>(range) * ranges.length, rest = p.length - first;
-  const int tokens = static_cast<int>(rest < ranges.length ? rest : ranges.length);
-  const bool vectors = aligned<T, N>(p);
 
   for (int n = warp; n < N; n += kWarps<N>) {
     float h = 0.f, a = 0.f;
@@ -316,22 +330,33 @@ __global__ void __launch_bounds__(kWarps<N> *kLanes, 1) relay(const dvmsr_cuda_s
     shared.rates[n][lane] = a;
     hand_on(shared.turns[n][lane], h, 0);
   }
-  __syncthreads();
-
-  const int slices = static_cast<int>(ceil_div(tokens, kTokens));
-  const int64_t origin = batch * p.length + first;
-  for (int slice = warp; slice < slices; slice += kWarps<N>) {
-    const int64_t token = origin + static_cast<int64_t>(slice) * kTokens;
-    const int count = tokens - slice * kTokens;
-    if (count >= kTokens)
-      take_slice<T, N, Full, true>(p, shared, column, token, slice, count, vectors);
-    else
-      take_slice<T, N, Full, false>(p, shared, column, token, slice, count, vectors);
+  if (warp == 0) {
+    shared.skip[lane] = p.D[channel];
+    shared.bias[lane] = p.delta_bias[channel];
+  }
+  if (threadIdx.x == 0) {
+    const int64_t first = static_cast<int64_t>(range) * ranges.length, rest = p.length - first;
+    volatile Part &part = shared.part;
+    part.token = batch * p.length + first;
+    part.tokens = static_cast<int>(rest < ranges.length ? rest : ranges.length);
+    part.channel = column.first;
+    part.channels = column.end - column.first < kLanes ? column.end - column.first : kLanes;
+    part.first_state = static_cast<int>(column.group * p.state);
+    part.last_from = range + 1 == static_cast<unsigned>(ranges.count) ? (batch * p.channels + column.first) * p.state : -1;
   }
   __syncthreads();
-  if (range != static_cast<unsigned>(ranges.count) - 1 || column.first + lane >= column.end) return;
+
+  for (int slice = warp; slice * kTokens < shared.part.tokens; slice += kWarps<N>) {
+    if ((slice + 1) * kTokens <= shared.part.tokens)
+      take_slice<T, N, Full, kWidth, true>(p, shared, slice);
+    else
+      take_slice<T, N, Full, kWidth, false>(p, shared, slice);
+  }
+  __syncthreads();
+  const int64_t last = shared.part.last_from;
+  if (last < 0 || lane >= shared.part.channels) return;
   for (int n = warp; n < N; n += kWarps<N>)
-    if (n < p.state) p.h_last[(batch * p.channels + channel) * p.state + n] = shared.turns[n][lane].value;
+    if (n < p.state) p.h_last[last + lane * p.state + n] = shared.turns[n][lane].value;
 }
 
 constexpr int kTile = 128;                     // tokens whose u, delta and B are in shared memory together
@@ -451,8 +476,8 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
   }
 }
 
-// The launches for one activation type, up to N states, and one form.
-template <class T, int N, bool Full>
+// The launches for one activation type, up to N states, one form, and how rows are read.
+template <class T, int N, bool Full, int kWidth>
 cudaError_t scan(const dvmsr_cuda_scan_params &p, const Ranges &ranges, cudaStream_t stream) {
   const int64_t columns = p.batch * columns_of(p);
   if (ranges.count > 1) {
@@ -461,12 +486,16 @@ cudaError_t scan(const dvmsr_cuda_scan_params &p, const Ranges &ranges, cudaStre
                                       kReachWarps * kLanes, stream, p, ranges, blocks);
     if (status != cudaSuccess) return status;
   }
-  return launch(relay<T, N, Full>, columns * ranges.count, kWarps<N> * kLanes, stream, p, ranges);
+  return launch(relay<T, N, Full, kWidth>, columns * ranges.count, kWarps<N> * kLanes, stream, p, ranges);
 }
 
+// Softplus and gate with aligned rows is a kernel of its own, and so is every form with aligned rows.
 template <class T, int N>
 cudaError_t scan(const dvmsr_cuda_scan_params &p, const Ranges &ranges, cudaStream_t stream) {
-  return p.delta_softplus && p.z ? scan<T, N, true>(p, ranges, stream) : scan<T, N, false>(p, ranges, stream);
+  constexpr int kWidth = kVector<T, N>;
+  if (kWidth > 1 && !aligned<T, N>(p)) return scan<T, N, false, 1>(p, ranges, stream);
+  if (p.delta_softplus && p.z) return scan<T, N, true, kWidth>(p, ranges, stream);
+  return scan<T, N, false, kWidth>(p, ranges, stream);
 }
 
 template <class T>
