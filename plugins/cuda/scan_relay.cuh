@@ -365,6 +365,9 @@ constexpr int kReachWarps = 16;
 constexpr int kOfWarp = kLanes / kReachWarps;  // channels
 
 template <int S>
+constexpr int kAtOnce = S < 4 ? S : 4;  // rates that are read together
+
+template <int S>
 struct alignas(16) Tile {
   float u[kTile][kLanes + 1], delta[kTile][kLanes + 1];
   float B[S][kTile + 2];  // an even row, for pairs, that starts two banks after the one before
@@ -396,11 +399,16 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
   }
   __syncthreads();
 
-  float sums[kOfWarp][S], after[kOfWarp], bias[kOfWarp];
+  float sums[kOfWarp][S], after[kOfWarp], bias[kOfWarp], slowest[kOfWarp];
   bool alive[kOfWarp];
   DVMSR_UNROLL for (int c = 0; c < kOfWarp; ++c) {
     DVMSR_UNROLL for (int n = 0; n < S; ++n) sums[c][n] = 0.f;
     after[c] = 0.f;
+    slowest[c] = -kLargest;
+    DVMSR_UNROLL for (int n = 0; n < S; ++n) {
+      const float a = tile.rates[warp * kOfWarp + c][n];
+      slowest[c] = a <= slowest[c] || slowest[c] != slowest[c] ? slowest[c] : a;  // NaN stays
+    }
     bias[c] = p.delta_bias[column.channel(warp * kOfWarp + c)];
     alive[c] = column.first + warp * kOfWarp + c < column.end;
   }
@@ -445,21 +453,21 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
         // Not by subtraction: what is left of rounding would be a negative time, in which a fast decay grows.
         const float next = __shfl_down_sync(kAllLanes, behind, 1);
         const float last = (lane + 1 < kLanes ? next : 0.f) + after[c], first = last + step[1];
-        // What a later token has made negligible stays so, unless steps may be negative.
-        const auto counts = [&](int n) {
-          return !p.delta_softplus || !(tile.rates[of_column][n] * after[c] <= kNegligible);
-        };
-        bool any_state = false;
-        DVMSR_UNROLL for (int n = 0; n < S; ++n) {
-          if (!counts(n)) continue;
-          any_state = true;
-          const float a = tile.rates[of_column][n];
-          const float2 B = *reinterpret_cast<const float2 *>(&tile.B[n][t + 2 * lane]);
-          sums[c][n] += fast_exp2(a * first) * drive[0] * B.x;
-          sums[c][n] += fast_exp2(a * last) * drive[1] * B.y;
+        DVMSR_UNROLL for (int group = 0; group < S; group += kAtOnce<S>) {
+          const auto rates = *reinterpret_cast<const Vector<float, kAtOnce<S>> *>(&tile.rates[of_column][group]);
+          DVMSR_UNROLL for (int k = 0; k < kAtOnce<S>; ++k) {
+            // The same for all lanes, which the vote tells the compiler. What is negligible stays so, unless steps
+            // may be negative.
+            const float a = rates.values[k];
+            if (!__any_sync(kAllLanes, !p.delta_softplus || !(a * after[c] <= kNegligible))) continue;
+            const int n = group + k;
+            const float2 B = *reinterpret_cast<const float2 *>(&tile.B[n][t + 2 * lane]);
+            sums[c][n] += fast_exp2(a * first) * drive[0] * B.x;
+            sums[c][n] += fast_exp2(a * last) * drive[1] * B.y;
+          }
         }
-        alive[c] = any_state;
-        if (any_state) after[c] += __shfl_sync(kAllLanes, behind, 0);
+        after[c] += __shfl_sync(kAllLanes, behind, 0);
+        alive[c] = !p.delta_softplus || !(slowest[c] * after[c] <= kNegligible);
       }
     }
   }
