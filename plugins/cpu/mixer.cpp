@@ -119,6 +119,12 @@ class Schedule {
   int64_t begun_ = 0, ended_ = 0;
 };
 
+// Of a block. Several threads get two blocks each where there are tokens enough; each block reads all weights.
+int64_t tokens_at_a_time(int64_t length, int64_t share) {
+  const int64_t blocks = ceil_div(length, std::clamp(share, fewest_mixer_tokens, mixer_tokens));
+  return ceil_div(ceil_div(length, blocks), 2) * 2;
+}
+
 bool valid(const dvmsr_mixer_weights &w) {
   const bool has_in_proj = w.in_proj_x, has_out_proj = w.out_proj;
   return (w.dtype == DVMSR_F32 || w.dtype == DVMSR_F16) && w.channels > 0 && w.inner > 0 && w.state > 0 &&
@@ -155,7 +161,6 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
   const Kernels &k = kernels();
   const int64_t act = act_size(m.dtype), par = sizeof(float);
   const int64_t L = in.length, D = m.inner, N = m.state, tail = (m.width - 1) * D * act;
-  const int64_t blocks = ceil_div(L, mixer_tokens) * in.batch;
   if (in.batch == 0) return DVMSR_OK;
   if (L == 0) {
     if (tail) std::memcpy(out.new_tail, in.tail, static_cast<size_t>(in.batch * tail));
@@ -163,14 +168,17 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     return DVMSR_OK;
   }
   const int64_t threads = threads_of(executor);
+  const int64_t share = threads == 1 ? mixer_tokens : ceil_div(L * in.batch, 2 * threads);
+  const int64_t tokens = tokens_at_a_time(L, share), blocks = ceil_div(L, tokens) * in.batch;
   // A group of channels for every two threads: the scan is less than half of the time, and the fewer
-  // there are, the more of a block stays in one processor's cache.
+  // there are, the more of a block stays in one processor's cache. With few blocks all threads scan one.
+  const int64_t scanning = share < mixer_tokens ? threads : ceil_div(threads, 2);
   const int64_t vectors = ceil_div(D, k.lanes);
-  const int64_t per_group = ceil_div(vectors, std::min(vectors, ceil_div(threads, 2)));
+  const int64_t per_group = ceil_div(vectors, std::min(vectors, scanning));
   const int64_t groups = ceil_div(vectors, per_group);
   const int64_t slots = threads == 1 ? 1 : std::min(blocks, threads + 2);
   const int64_t workers = std::min(threads, blocks * groups);
-  const int64_t rows = mixer_tokens * m.stride, states = ceil_div(mixer_tokens * N, 16) * 16;
+  const int64_t rows = tokens * m.stride, states = ceil_div(tokens * N, 16) * 16;
   const Pieces block_memory(slots, (3 * rows + 2 * states) * par);
   const Pieces scratch(workers, k.mixer_scratch(m) * par);
   const Pieces scans(in.batch * groups, static_cast<int64_t>(k.mixer_scan_size));
@@ -181,8 +189,8 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     const int64_t b = task.block % in.batch, number = task.block / in.batch;
     MixerTile tile{};
     tile.mixer = &m;
-    tile.first_token = number * mixer_tokens;
-    tile.end_token = std::min(L, tile.first_token + mixer_tokens);
+    tile.first_token = number * tokens;
+    tile.end_token = std::min(L, tile.first_token + tokens);
     float *const memory = values(block_memory, task.block % slots);
     tile.block = {memory, memory + rows, memory + 2 * rows, memory + 3 * rows, memory + 3 * rows + states};
     if (task.step == Step::scan) {

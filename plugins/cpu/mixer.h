@@ -7,8 +7,9 @@
 
 namespace dvmsr {
 
-// Tokens that are computed at a time: with all that is known of them they stay in the cache.
-constexpr int64_t mixer_tokens = 96;
+// Tokens that are computed at a time, at most: with all that is known of them they stay in the cache; and at
+// least, of a sequence that several threads share.
+constexpr int64_t mixer_tokens = 96, fewest_mixer_tokens = 12;
 
 // Rows of channels are padded with zeros to whole vectors, matrices packed as in products.h.
 struct Mixer {

@@ -82,7 +82,13 @@ def test_any_shape(case: MixerCase, dtype: str, threads: int, seed: int) -> None
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "case", [MixerCase(2, 500, 40, 16, 3, 4, 20, 20), MixerCase(1, 300, 130, 3, 5, 2)], ids=str
+    "case",
+    [
+        MixerCase(2, 500, 40, 16, 3, 4, 20, 20),
+        MixerCase(1, 300, 130, 3, 5, 2),
+        *(MixerCase(1, length, 70, 16, 3, 4, norm=False, in_proj=False) for length in (13, 64, 197)),
+    ],
+    ids=str,
 )
 def test_threads_change_no_bit(case: MixerCase, dtype: str) -> None:
     inputs = mixer_inputs(case, dtype)
