@@ -149,25 +149,27 @@ class Mamba(nn.Module):
             states = self._get_states_from_cache(inference_params, hidden_states.shape[0])
             if inference_params.seqlen_offset > 0:
                 return self.step(hidden_states, *states)[0]
-        x, z = self.in_proj(hidden_states).chunk(2, -1)  # (B, L, D)
-        y, h_last = self._scan(x, z, "")
+        xz = self.in_proj(hidden_states)  # (B, L, 2 D)
+        y, h_last = self._scan(xz, "")
         if self.bimamba_type == "v2":
-            back, _ = self._scan(x.flip(1), z.flip(1), "_b")
+            back, _ = self._scan(xz.flip(1), "_b")
             y = y + back.flip(1)
             if self.if_divide_out:
                 y = y / 2
         if inference_params is not None:
             conv_state, ssm_state = states
-            conv_state.copy_(F.pad(x.detach().mT, (self.d_conv - x.shape[1], 0)))
+            x = xz.detach()[..., : self.d_inner]
+            conv_state.copy_(F.pad(x.mT, (self.d_conv - x.shape[1], 0)))
             ssm_state.copy_(h_last.detach())
         out: Tensor = self.out_proj(y)
         return out if self.init_layer_scale is None else out * self.gamma
 
-    def _scan(self, x: Tensor, z: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
+    def _scan(self, xz: Tensor, suffix: str) -> tuple[Tensor, Tensor]:
         """y (B, L, D) and the last state of one direction, or of both of v1."""
         conv1d, x_proj, dt_proj = (
             getattr(self, f"{name}{suffix}") for name in ("conv1d", "x_proj", "dt_proj")
         )
+        x, z = xz.chunk(2, -1)
         return inner(
             x,
             z,

@@ -152,6 +152,7 @@ def _write(
 
     from dvmsr.export.network.capture import capture
     from dvmsr.export.network.half import to_half
+    from dvmsr.export.network.mixers import merge
     from dvmsr.export.network.rounding import Exact
     from dvmsr.export.network.verify import find_truths, named_outputs, outputs_of
     from dvmsr.export.network.verify import verify as verify_file
@@ -160,6 +161,7 @@ def _write(
     truths = find_truths(module, inputs, progress, several=verify)
     names = list(named_outputs(module, inputs.tensors))
     annotated, decisions = capture(module, inputs, names, opset, progress)
+    merge(annotated.graph)
     if precision == "fp16":
         to_half(annotated)
     bodies.attach(annotated)

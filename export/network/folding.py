@@ -3,18 +3,21 @@
 import math
 
 import onnx_ir
+from onnx_ir.passes.common import CommonSubexpressionEliminationPass
 from onnxscript import optimizer
 from onnxscript.rewriter import onnx_fusions
 
 _SMALL = 1024
 """Elements; a constant up to this size costs less than the nodes that would make it."""
-_ARRANGING = ("Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_ARRANGING = ("Exp", "Neg", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Of any size, because weights are given so: transposed, or A as the logarithm of -A."""
 
 
 def optimise(model: onnx_ir.Model) -> None:
     """Fold constants, merge nodes and drop what is not used, as PyTorch's exporter does. Unlike
     it, arrange weights of any size that are read nowhere else; and make no constant that is larger
     than what it is made of, such as one row read again and again."""
+    CommonSubexpressionEliminationPass()(model)  # of weights, so that they are read once
     optimizer.optimize_ir(model, should_fold=_should_fold)
     onnx_fusions.fuse(model)
 

@@ -18,7 +18,7 @@ from dvmsr.runtime.backends.onnxrt.composed import COMPOSED, MIXER, given
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN
 
 Body = onnx.GraphProto | onnx.FunctionProto
-_SCAN, _CONV = "SelectiveScan", "CausalConv1d"
+SCAN, CONV = "SelectiveScan", "CausalConv1d"
 _NAMES = {0: "u", 1: "delta", 3: "B", 4: "C", 8: "z"}
 """The scan's inputs of each token, by position."""
 _ROWS = [0, 3, 1, 2]
@@ -44,10 +44,10 @@ def form_of(graph: onnx.GraphProto, composed: Sequence[onnx.FunctionProto] = ())
     Raises:
         IncompatibleModelError: if the graph does not tell how many taps a convolution has.
     """
-    scans, convs = _nodes([graph, *composed], _SCAN), _nodes([graph, *composed], _CONV)
+    scans, convs = _nodes([graph, *composed], SCAN), _nodes([graph, *composed], CONV)
     known = shapes(graph)
     widths = set()
-    taps = [(node, node.input[1]) for node in _nodes([graph], _CONV)]
+    taps = [(node, node.input[1]) for node in _nodes([graph], CONV)]
     taps += [(node, given(node)["conv1d_weight"]) for node in _nodes([graph], MIXER)]
     for node, weight in taps:
         shape = known.get(weight, ())
@@ -58,10 +58,10 @@ def form_of(graph: onnx.GraphProto, composed: Sequence[onnx.FunctionProto] = ())
             )
         widths.add(shape[1])
     return Form(
-        gate=all(_gated(node) for node in scans),
-        delta_softplus=all(_applies(node) for node in scans),
-        channel_major=any(_channel_major(node) for node in scans),
-        activation=all(_applies(node) for node in convs),
+        gate=all(gated(node) for node in scans),
+        delta_softplus=all(applies(node) for node in scans),
+        channel_major=any(channel_major(node) for node in scans),
+        activation=all(applies(node) for node in convs),
         widths=tuple(sorted(widths)) or (4,),
     )
 
@@ -71,14 +71,14 @@ def unify(bodies: Sequence[Body]) -> None:
     of its composed operators: where some lack the gate, softplus, SiLU or channel-major tensors,
     those that have it get it from standard operators beside them."""
     for op, has, write_out in (
-        (_SCAN, _channel_major, _write_out_layout),
-        (_SCAN, _gated, _write_out_gate),
-        (_SCAN, _applies, _write_out_softplus),
-        (_CONV, _applies, _write_out_silu),
+        (SCAN, channel_major, _write_out_layout),
+        (SCAN, gated, _write_out_gate),
+        (SCAN, applies, _write_out_softplus),
+        (CONV, applies, _write_out_silu),
     ):
         _unify(bodies, op, has, write_out)
-    for node in _nodes(bodies, _SCAN):
-        if not _channel_major(node):
+    for node in _nodes(bodies, SCAN):
+        if not channel_major(node):
             _leave_off(node, "channel_major")
 
 
@@ -118,7 +118,7 @@ def write_out_layouts(graph: onnx.GraphProto) -> None:
         [
             part
             for node in graph.node
-            for part in (_write_out_layout(node) if _channel_major(node) else [node])
+            for part in (_write_out_layout(node) if channel_major(node) else [node])
         ],
         graph,
     )
@@ -241,16 +241,16 @@ def _takes(argument: str) -> Callable[[onnx.NodeProto], bool]:
     return lambda node: argument in given(node)
 
 
-def _gated(node: onnx.NodeProto) -> bool:
+def gated(node: onnx.NodeProto) -> bool:
     return len(node.input) == 9 and bool(node.input[8])
 
 
-def _channel_major(node: onnx.NodeProto) -> bool:
-    names = [entry.name for entry in node.attribute if entry.i] if _is(node, _SCAN) else []
+def channel_major(node: onnx.NodeProto) -> bool:
+    names = [entry.name for entry in node.attribute if entry.i] if _is(node, SCAN) else []
     return "channel_major" in names
 
 
-def _applies(node: onnx.NodeProto) -> bool:
+def applies(node: onnx.NodeProto) -> bool:
     """Whether the node's attribute delta_softplus or activation, by default 1, is set."""
     names = ("delta_softplus", "activation")
     return all(entry.i for entry in node.attribute if entry.name in names)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dvmsr.compat.inner import mamba_inner_fn_no_out_proj
 from dvmsr.compat.mamba import Mamba
 from dvmsr.compat.scan import selective_scan_fn
 
@@ -146,3 +147,38 @@ class LastState(nn.Module):
 def mamba(fast: bool) -> nn.Module:
     """mamba-ssm's `Mamba`, on the path whose parts are fused, or on the other."""
     return Mamba(d_model=6, d_state=4, use_fast_path=fast)
+
+
+class Directions(nn.Module):
+    """Two mixers of Vim (arXiv 2401.09417) over (B, L, M): mamba-ssm's fused function without its
+    outer projection, forwards and backwards."""
+
+    def __init__(self, channels: int = 6) -> None:
+        super().__init__()
+        self.forth, self.back = (Mamba(d_model=channels, d_state=4) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        xz = self.forth.in_proj.weight @ x.mT
+        y = _scanned(self.forth, xz) + _scanned(self.back, xz.flip([-1])).flip([-1])
+        return x + self.forth.out_proj(y.mT)
+
+
+def _scanned(mamba: Mamba, xz: Tensor) -> Tensor:
+    return mamba_inner_fn_no_out_proj(
+        xz, mamba.conv1d.weight, mamba.conv1d.bias, mamba.x_proj.weight, mamba.dt_proj.weight,
+        -mamba.A_log.float().exp(), None, None, mamba.D.float(),
+        delta_bias=mamba.dt_proj.bias.float(), delta_softplus=True,
+    )  # fmt: skip
+
+
+class Forms(nn.Module):
+    """A mixer without its outer projection in two directions, one with it, and a scan that has
+    neither gate nor softplus and is channel-major."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = Directions(), Mamba(d_model=6, d_state=4)
+        self.scan = Scan(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scan(self.second(self.first(x)).mT).mT

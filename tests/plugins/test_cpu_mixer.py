@@ -86,7 +86,7 @@ def test_any_shape(case: MixerCase, dtype: str, threads: int, seed: int) -> None
     [
         MixerCase(2, 500, 40, 16, 3, 4, 20, 20),
         MixerCase(1, 300, 130, 3, 5, 2),
-        *(MixerCase(1, length, 70, 16, 3, 4, norm=False, in_proj=False) for length in (13, 64, 197)),
+        *(MixerCase(1, length, 70, 16, norm=False, in_proj=False) for length in (13, 64, 197)),
     ],
     ids=str,
 )

@@ -37,14 +37,19 @@ class Masked(nn.Module):
 
 
 class Arranged(nn.Module):
-    """A large weight in another shape, and one that is read twice."""
+    """Large weights in another shape, one of them in two places and one in another way, too; and
+    one that is given as a logarithm."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.alone, self.shared = (nn.Parameter(torch.rand(96, 128)) for _ in range(2))
+        self.alone, self.shared, self.log = (nn.Parameter(torch.rand(96, 128)) for _ in range(3))
+        self.square = nn.Parameter(torch.rand(128, 128))
 
     def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            x = torch.conv2d(x, self.square[:, :, None, None])
         y = torch.conv2d(x, self.alone[:, :, None, None])
+        y = y + torch.conv2d(x, -self.log.exp()[:, :, None, None])
         return y + torch.conv2d(x, self.shared[:, :, None, None]) + self.shared.mean()
 
 
@@ -77,9 +82,10 @@ def test_other_reads_stay_right(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.from_numpy(y), Masked()(x))
 
 
-def test_weights_are_arranged_once_unless_they_are_shared(tmp_path: Path) -> None:
+def test_weights_are_arranged_once_unless_they_are_read_otherwise(tmp_path: Path) -> None:
     model = exported(tmp_path, Arranged(), 2, 128, 3, 3)
     kinds = [node.op_type for node in model.graph.node]
     assert kinds.count("Unsqueeze") + kinds.count("Reshape") <= 2  # of the shared one
+    assert not {"Exp", "Neg"} & set(kinds)
     shapes = sorted(list(tensor.dims) for tensor in model.graph.initializer if len(tensor.dims) > 1)
-    assert shapes == [[96, 128], [96, 128, 1, 1]]
+    assert shapes == [[96, 128], *[[96, 128, 1, 1]] * 2, [128, 128, 1, 1]]
