@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <utility>
@@ -119,10 +120,49 @@ class Schedule {
   int64_t begun_ = 0, ended_ = 0;
 };
 
+// Memory for a call, which the thread keeps for its next one unless it is large: what goes back to the system
+// is cleared page by page when it is taken again, for as long as a short call computes.
+class Kept {
+ public:
+  explicit Kept(int64_t bytes) : memory_(std::exchange(spare(), {})) {
+    if (memory_.bytes < bytes + 64)
+      memory_ = {std::unique_ptr<char[]>(new char[static_cast<size_t>(bytes) + 64]), bytes + 64};
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data.get());
+    next_ = memory_.data.get() + (64 - address % 64) % 64;
+  }
+  Kept(const Kept &) = delete;
+  ~Kept() {
+    if (memory_.bytes <= int64_t{1} << 22) spare() = std::move(memory_);
+  }
+  // The next `bytes` of it.
+  char *take(int64_t bytes) { return std::exchange(next_, next_ + bytes); }
+
+ private:
+  struct Memory {
+    std::unique_ptr<char[]> data;
+    int64_t bytes = 0;
+  };
+  static Memory &spare() {
+    static thread_local Memory memory;
+    return memory;
+  }
+  Memory memory_;
+  char *next_;
+};
+
 // Of a block. Several threads get two blocks each where there are tokens enough; each block reads all weights.
 int64_t tokens_at_a_time(int64_t length, int64_t share) {
   const int64_t blocks = ceil_div(length, std::clamp(share, fewest_mixer_tokens, mixer_tokens));
   return ceil_div(ceil_div(length, blocks), 2) * 2;
+}
+
+// Bytes of whole lines of the cache.
+int64_t lines(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
+
+// By multiplications for each channel of a token, eight of which a state takes.
+bool scan_is_most(const Mixer &m) {
+  const int64_t before = (m.has_in_proj ? 2 * m.channels : 0) + m.width + 2 * (m.state + m.rank);
+  return 8 * m.state > before + (m.has_out_proj ? m.out_channels : 0);
 }
 
 bool valid(const dvmsr_mixer_weights &w) {
@@ -170,19 +210,23 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
   const int64_t threads = threads_of(executor);
   const int64_t share = threads == 1 ? mixer_tokens : ceil_div(L * in.batch, 2 * threads);
   const int64_t tokens = tokens_at_a_time(L, share), blocks = ceil_div(L, tokens) * in.batch;
-  // A group of channels for every two threads: the scan is less than half of the time, and the fewer
-  // there are, the more of a block stays in one processor's cache. With few blocks all threads scan one.
-  const int64_t scanning = share < mixer_tokens ? threads : ceil_div(threads, 2);
+  // A group of channels for every two threads where the scan is less than half of the time: the fewer there
+  // are, the more of a block stays in one processor's cache. With few blocks all threads scan one.
+  const bool few = share < mixer_tokens;
+  const int64_t scanning = few || scan_is_most(m) ? threads : ceil_div(threads, 2);
   const int64_t vectors = ceil_div(D, k.lanes);
   const int64_t per_group = ceil_div(vectors, std::min(vectors, scanning));
   const int64_t groups = ceil_div(vectors, per_group);
   const int64_t slots = threads == 1 ? 1 : std::min(blocks, threads + 2);
   const int64_t workers = std::min(threads, blocks * groups);
   const int64_t rows = tokens * m.stride, states = ceil_div(tokens * N, 16) * 16;
-  const Pieces block_memory(slots, (3 * rows + 2 * states) * par);
-  const Pieces scratch(workers, k.mixer_scratch(m) * par);
-  const Pieces scans(in.batch * groups, static_cast<int64_t>(k.mixer_scan_size));
-  const Pieces scan_scratch(in.batch * groups, k.mixer_scan_scratch(per_group * k.lanes, N) * par);
+  const int64_t chains = in.batch * groups;
+  const int64_t of_block = lines((3 * rows + 2 * states) * par), of_worker = lines(k.mixer_scratch(m) * par);
+  const int64_t of_scan = lines(static_cast<int64_t>(k.mixer_scan_size));
+  const int64_t of_chain = lines(k.mixer_scan_scratch(per_group * k.lanes, N) * par);
+  Kept memory(slots * of_block + workers * of_worker + chains * (of_scan + of_chain));
+  char *const block_memory = memory.take(slots * of_block), *const scratch = memory.take(workers * of_worker);
+  char *const scans = memory.take(chains * of_scan), *const scan_scratch = memory.take(chains * of_chain);
   Schedule schedule(in.batch, blocks, groups, slots);
 
   const auto run = [&](const Task &task, int64_t worker) {
@@ -191,16 +235,17 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     tile.mixer = &m;
     tile.first_token = number * tokens;
     tile.end_token = std::min(L, tile.first_token + tokens);
-    float *const memory = values(block_memory, task.block % slots);
-    tile.block = {memory, memory + rows, memory + 2 * rows, memory + 3 * rows, memory + 3 * rows + states};
+    float *const block = reinterpret_cast<float *>(block_memory + task.block % slots * of_block);
+    tile.block = {block, block + rows, block + 2 * rows, block + 3 * rows, block + 3 * rows + states};
     if (task.step == Step::scan) {
-      void *const scan = scans[b * groups + task.group];
+      const int64_t chain = b * groups + task.group;
+      void *const scan = scans + chain * of_scan;
       const int64_t first = task.group * per_group * k.lanes, states_before = b * D * N * par;
       if (number == 0)
         k.mixer_scan_begin(scan, m, first, std::min(D, first + per_group * k.lanes),
                            reinterpret_cast<const float *>(at(in.h0, states_before, 1)),
                            reinterpret_cast<float *>(at(out.h_last, states_before, 1)),
-                           scan_scratch[b * groups + task.group]);
+                           scan_scratch + chain * of_chain);
       k.mixer_scan_run(scan, tile.block, tile.end_token - tile.first_token);
       if (tile.end_token == L) k.mixer_scan_end(scan);
       return;
@@ -209,7 +254,7 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
     tile.tail = at(in.tail, b * tail, 1);
     tile.y = at(out.y, b * L * m.out_channels, act);
     tile.new_tail = tile.end_token == L ? at(out.new_tail, b * tail, 1) : nullptr;
-    tile.scratch = values(scratch, worker);
+    tile.scratch = reinterpret_cast<float *>(scratch + worker * of_worker);
     (task.step == Step::before ? k.mixer_before : k.mixer_after)[m.dtype](tile);
   };
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import mamba_blocks as blocks
 import mamba_patterns as networks
 import onnx
 import played_tensorrt
@@ -68,6 +69,7 @@ PATTERNS: dict[str, tuple[Callable[[], nn.Module], dict[str, Tensor], Any, int]]
     "windows": (lambda: networks.Windows(False), image(1, 6, 16, 16), HEIGHT, 1),
     "two directions": (networks.Gated, TOKENS, {"tokens": {0: "batch", 1: "length"}}, 4),
     "many inputs": (Many, MANY, SEQUENCES, 4),
+    "mixers": (blocks.Forms, {"x": torch.rand(2, 9, 6)}, {"x": {0: "batch", 1: "length"}}, 7),
 }
 """Network, example, dynamic axes, and how many of dvmsr's operators it has."""
 
@@ -113,6 +115,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object, options: Sequence[s
         ("two directions", "fp32"),
         ("two directions", "fp16"),
         ("many inputs", "fp16"),
+        ("mixers", "fp32"),
+        ("mixers", "fp16"),
     ],
 )
 def test_patterns(
