@@ -123,7 +123,9 @@ class Flow:
 
 
 def _branches(one: Instruction) -> bool:
-    return one.opcode.split(".")[0] in ("BRA", "JMP")
+    """Calls with a condition are ways out of a loop, too; those of subroutines have none."""
+    name = one.opcode.split(".")[0]
+    return name in ("BRA", "JMP") or (name == "CALL" and bool(one.predicate))
 
 
 def _ends(one: Instruction) -> bool:

@@ -146,12 +146,13 @@ CLASSES = (*dict.fromkeys(name for name, _, _ in _KINDS), "other")
 
 @dataclass(frozen=True)
 class Walked:
-    """What a walk does per warp-token: instructions by class, cycles by unit. `hot` and `tokens`:
-    instructions of its innermost loop, and warp-tokens of these."""
+    """What a walk does per warp-token: instructions by class, cycles by unit. `hot`: instructions
+    of its innermost loop, that runs `passes` times in `tokens` warp-tokens."""
 
     classes: dict[str, float]
     cycles: dict[str, float]
     hot: int
+    passes: float
     tokens: float
 
     @property
@@ -250,7 +251,7 @@ def _pass(flow: Flow, hot: Loop, walk: Walk, needed: int, capability: str) -> Wa
     tokens, passes = each / needed, 1.0
     if walk.tokens is not None:
         tokens, passes = walk.tokens, (needed * walk.tokens - own) / each
-        if passes < 1 or passes % 1:
+        if passes < 1 or passes % 1 or (len(around) < walk.around and passes > 1):
             return None
     classes: defaultdict[str, float] = defaultdict(float)
     cycles: defaultdict[str, float] = defaultdict(float)
@@ -262,7 +263,7 @@ def _pass(flow: Flow, hot: Loop, walk: Walk, needed: int, capability: str) -> Wa
                 cycles[taken] += weight * cost
     cycles["fp32"] = max(cycles["fp32"], cycles.pop("imad", 0))
     size = len(flow.instructions(hot.blocks))
-    return Walked(dict(classes), dict(cycles), size, tokens / passes)
+    return Walked(dict(classes), dict(cycles), size, passes, tokens)
 
 
 def _costs(one: Instruction, unit: str, capability: str) -> Iterator[tuple[str, int]]:

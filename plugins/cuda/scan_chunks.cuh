@@ -23,11 +23,14 @@ namespace dvmsr::cuda {
 constexpr int kThreads = 128;  // channels per block
 constexpr int kLanes = 2;      // neighbouring threads that share their channels
 constexpr int kTile = 16;      // tokens whose B and C are in shared memory together
-constexpr int kGroup = 4;      // tokens whose u, delta, z are loaded ahead
 
 // Blocks that a multiprocessor should have room for; it bounds the registers per thread.
 template <int N>
 constexpr int kResident = N <= 16 ? 4 : 2;
+
+// Tokens whose u, delta and z are loaded ahead, as many as there are registers for.
+template <int N>
+constexpr int kAhead = N <= 16 ? 4 : 2;
 
 // How many blocks take the channels of a group: none has channels of two groups.
 __host__ __device__ inline int blocks_of_group(const dvmsr_cuda_scan_params &p) {
@@ -64,11 +67,13 @@ struct Part {
     tokens = static_cast<int>(p.length - first < chunk ? p.length - first : chunk);
   }
 
-  // Element `channel` of token t of the part, for the tensors with D channels.
+  // The thread's channel in the first token, for the tensors with D channels. Threads without one read, and
+  // do not write, the last.
   template <class P>
   __device__ P *at(P *base, int64_t stride) const {
-    return base + token * stride + channel;
+    return base + token * stride + existing();
   }
+  __device__ int existing() const { return active ? channel : end - 1; }
 
   // The group's part of the rows of B or C from the first token.
   __device__ const T *rows(const void *base, int64_t stride) const {
@@ -137,14 +142,22 @@ __device__ inline float gather(const float (&sums)[kLanes]) {
   return total;
 }
 
-// kGroup tokens of a thread's channel, loaded before they are needed.
-template <class T>
-struct Ahead {
-  __device__ void load(const T *from, int64_t stride, int first, int tokens) {
-    DVMSR_UNROLL for (int j = 0; j < kGroup; ++j)
-      values[j] = first + j < tokens ? from[(first + j) * stride] : narrow<T>(0.f);
+// A thread's channel in a tensor, token after token: so many of them loaded before they are needed, or one when
+// it is. A pointer that goes along saves what a product of token and stride costs.
+template <class T, int Ahead>
+struct Column {
+  __device__ Column(const T *next, int64_t stride) : next(next), stride(static_cast<int>(stride)) {}
+  __device__ T take() {
+    const T value = *next;
+    next += stride;
+    return value;
   }
-  T values[kGroup];
+  __device__ void load_ahead() {
+    DVMSR_UNROLL for (int j = 0; j < Ahead; ++j) ahead[j] = take();
+  }
+  const T *next;  // token not yet loaded
+  const int stride;
+  T ahead[Ahead];
 };
 
 template <int N>
@@ -160,22 +173,19 @@ template <class T, int N, bool Full>
 __global__ void __launch_bounds__(kThreads, kResident<N>)
     scan_chunks(const dvmsr_cuda_scan_params p, int32_t chunk, Edges edges) {
   using P = Part<T, N>;
+  constexpr int kGroup = kAhead<N>;
   const P part(p, chunk, 0, edges.chunks);
   // Threads without a channel help those of their warp with theirs; whole warps of them only load rows.
-  const int tokens = part.tokens, loads = part.active ? tokens : 0;
-  const Form<Full> form(p);
-  const int gates = form.gate ? loads : 0;
   const bool busy = __any_sync(kAllLanes, part.active);
+  const int tokens = part.tokens;
+  const Form<Full> form(p);
   BAndC<N> &shared = shared_memory<BAndC<N>>();
 
   const T *B = part.rows(p.B, p.B_stride);
   const T *C = part.rows(p.C, p.C_stride);
-  const T *u = part.at(static_cast<const T *>(p.u), p.u_stride);
-  const T *delta = part.at(static_cast<const T *>(p.delta), p.delta_stride);
-  const T *z = form.gate ? part.at(static_cast<const T *>(p.z), p.z_stride) : nullptr;
   T *y = part.at(static_cast<T *>(p.y), p.y_stride);
-  const float skip = part.active ? p.D[part.channel] : 0.f;
-  const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
+  const int y_stride = static_cast<int>(p.y_stride);
+  const float skip = p.D[part.existing()], bias = p.delta_bias[part.existing()];
 
   float a[kLanes][P::kStates], h[kLanes][P::kStates];
   part.load_rates(a);
@@ -190,10 +200,45 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   Rows<T, N> next_B, next_C;
   next_B.fetch(B, p.B_stride, tokens, static_cast<int>(p.state));
   next_C.fetch(C, p.C_stride, tokens, static_cast<int>(p.state));
-  Ahead<T> next_u, next_delta, next_z;
-  next_u.load(u, p.u_stride, 0, loads);
-  next_delta.load(delta, p.delta_stride, 0, loads);
-  next_z.load(z, p.z_stride, 0, gates);
+  Column<T, kGroup> us(part.at(static_cast<const T *>(p.u), p.u_stride), p.u_stride);
+  Column<T, kGroup> deltas(part.at(static_cast<const T *>(p.delta), p.delta_stride), p.delta_stride);
+  const int64_t z_stride = form.gate ? p.z_stride : p.u_stride;  // without a gate: u once more, unused
+  Column<T, kGroup> zs(part.at(static_cast<const T *>(form.gate ? p.z : p.u), z_stride), z_stride);
+  const auto load_ahead = [&] {
+    us.load_ahead();
+    deltas.load_ahead();
+    zs.load_ahead();
+  };
+  if (tokens >= kGroup) load_ahead();
+
+  // A token, whose rows of B and C these are.
+  const auto advance = [&](T u, T delta, T z, const float(&B_row)[N], const float(&C_row)[N]) {
+    const float x = widen(u), d = form.step_of(widen(delta) + bias);
+    delta_sum += d;
+    float step[kLanes], drive[kLanes], sums[kLanes];
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+      step[s] = s ? __shfl_xor_sync(kAllLanes, d, s) : d;
+      drive[s] = s ? __shfl_xor_sync(kAllLanes, d * x, s) : d * x;
+      sums[s] = 0.f;
+    }
+    const float *B_t = B_row + part.state(0), *C_t = C_row + part.state(0);
+    DVMSR_UNROLL for (int i = 0; i < P::kStates; i += 4) {
+      const float4 B4 = read_four(B_t + i), C4 = read_four(C_t + i);
+      DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+        const auto one = [&](float &state, float decay, float B_tn, float C_tn) {
+          state = fast_exp2(step[s] * decay) * state + drive[s] * B_tn;
+          sums[s] += state * C_tn;
+        };
+        one(h[s][i], a[s][i], B4.x, C4.x);
+        one(h[s][i + 1], a[s][i + 1], B4.y, C4.y);
+        one(h[s][i + 2], a[s][i + 2], B4.z, C4.z);
+        one(h[s][i + 3], a[s][i + 3], B4.w, C4.w);
+      }
+    }
+    const float out = (skip * x + gather(sums)) * form.gate_of(widen(z));
+    if (part.active) *y = narrow<T>(out);
+    y += y_stride;
+  };
 
   for (int tile = 0, buffer = 0; tile < tokens; tile += kTile, buffer ^= 1) {
     next_B.put(shared.B[buffer]);
@@ -204,41 +249,19 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
       next_B.fetch(B + after * p.B_stride, p.B_stride, tokens - after, static_cast<int>(p.state));
       next_C.fetch(C + after * p.C_stride, p.C_stride, tokens - after, static_cast<int>(p.state));
     }
-    for (int group = tile; busy && group < after && group < tokens; group += kGroup) {
-      const Ahead<T> us = next_u, deltas = next_delta, zs = next_z;
-      next_u.load(u, p.u_stride, group + kGroup, loads);
-      next_delta.load(delta, p.delta_stride, group + kGroup, loads);
-      next_z.load(z, p.z_stride, group + kGroup, gates);
-      DVMSR_UNROLL for (int j = 0; j < kGroup; ++j) {
-        const bool exists = group + j < loads;
-        const float x = widen(us.values[j]);
-        // A token beyond the last leaves the state as it is: decay 1, drive 0.
-        const float d = exists ? form.step_of(widen(deltas.values[j]) + bias) : 0.f;
-        delta_sum += d;
-        float step[kLanes], drive[kLanes], sums[kLanes];
-        DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
-          step[s] = s ? __shfl_xor_sync(kAllLanes, d, s) : d;
-          drive[s] = s ? __shfl_xor_sync(kAllLanes, d * x, s) : d * x;
-          sums[s] = 0.f;
-        }
-        const float *B_t = shared.B[buffer][group - tile + j] + part.state(0);
-        const float *C_t = shared.C[buffer][group - tile + j] + part.state(0);
-        DVMSR_UNROLL for (int i = 0; i < P::kStates; i += 4) {
-          const float4 B4 = read_four(B_t + i), C4 = read_four(C_t + i);
-          DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
-            const auto advance = [&](float &state, float decay, float B_tn, float C_tn) {
-              state = fast_exp2(step[s] * decay) * state + drive[s] * B_tn;
-              sums[s] += state * C_tn;
-            };
-            advance(h[s][i], a[s][i], B4.x, C4.x);
-            advance(h[s][i + 1], a[s][i + 1], B4.y, C4.y);
-            advance(h[s][i + 2], a[s][i + 2], B4.z, C4.z);
-            advance(h[s][i + 3], a[s][i + 3], B4.w, C4.w);
-          }
-        }
-        const float out = (skip * x + gather(sums)) * form.gate_of(widen(zs.values[j]));
-        if (exists) y[(group + j) * p.y_stride] = narrow<T>(out);
-      }
+    if (!busy) continue;
+    const float(*B_rows)[N] = shared.B[buffer], (*C_rows)[N] = shared.C[buffer];
+    const int left = tokens - tile, count = left < kTile ? left : kTile;
+    int t = 0;
+    for (; t + kGroup <= count; t += kGroup) {
+      const Column<T, kGroup> u = us, delta = deltas, z = zs;
+      if (t + 2 * kGroup <= left) load_ahead();
+      DVMSR_UNROLL for (int j = 0; j < kGroup; ++j)
+        advance(u.ahead[j], delta.ahead[j], z.ahead[j], B_rows[t + j], C_rows[t + j]);
+    }
+    DVMSR_UNROLL_BY(1) for (; t < count; ++t) {
+      const T u = us.take(), delta = deltas.take();
+      advance(u, delta, zs.take(), B_rows[t], C_rows[t]);
     }
   }
 
@@ -301,17 +324,16 @@ template <class T, int N, bool Full>
 __global__ void __launch_bounds__(kThreads, kResident<N>)
     add_initial(const dvmsr_cuda_scan_params p, int32_t chunk, Edges edges) {
   using P = Part<T, N>;
+  constexpr int kGroup = kAhead<N>;
   const P part(p, chunk, 1, edges.chunks);
-  const int tokens = part.tokens, loads = part.active ? tokens : 0;
+  const int tokens = part.tokens;
   const Form<Full> form(p);
-  const int gates = form.gate ? loads : 0;
   OnlyC<N> &shared = shared_memory<OnlyC<N>>();
 
   const T *C = part.rows(p.C, p.C_stride);
-  const T *delta = part.at(static_cast<const T *>(p.delta), p.delta_stride);
-  const T *z = form.gate ? part.at(static_cast<const T *>(p.z), p.z_stride) : nullptr;
   T *y = part.at(static_cast<T *>(p.y), p.y_stride);
-  const float bias = part.active ? p.delta_bias[part.channel] : 0.f;
+  const int y_stride = static_cast<int>(p.y_stride);
+  const float bias = p.delta_bias[part.existing()];
 
   float a[kLanes][P::kStates], h[kLanes][P::kStates];
   part.load_rates(a);
@@ -339,10 +361,38 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
 
   Rows<T, N> next_C;
   next_C.fetch(C, p.C_stride, tokens, static_cast<int>(p.state));
-  Ahead<T> next_delta, next_z, next_y;
-  next_delta.load(delta, p.delta_stride, 0, loads);
-  next_z.load(z, p.z_stride, 0, gates);
-  next_y.load(y, p.y_stride, 0, loads);
+  Column<T, kGroup> deltas(part.at(static_cast<const T *>(p.delta), p.delta_stride), p.delta_stride);
+  const int64_t z_stride = form.gate ? p.z_stride : p.delta_stride;  // as in scan_chunks
+  Column<T, kGroup> zs(part.at(static_cast<const T *>(form.gate ? p.z : p.delta), z_stride), z_stride);
+  Column<T, kGroup> ys(y, p.y_stride);
+  const auto load_ahead = [&] {
+    deltas.load_ahead();
+    ys.load_ahead();
+    zs.load_ahead();
+  };
+  if (tokens >= kGroup) load_ahead();
+
+  const auto add = [&](T delta, T before, T z, const float(&C_row)[N]) {
+    const float d = form.step_of(widen(delta) + bias);
+    float sums[kLanes];
+    DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+      sum[s] += s ? __shfl_xor_sync(kAllLanes, d, s) : d;
+      sums[s] = 0.f;
+    }
+    const float *C_t = C_row + part.state(0);
+    DVMSR_UNROLL for (int i = 0; i < P::kStates; i += 4) {
+      const float4 C4 = read_four(C_t + i);
+      DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
+        sums[s] += fast_exp2(sum[s] * a[s][i]) * h[s][i] * C4.x;
+        sums[s] += fast_exp2(sum[s] * a[s][i + 1]) * h[s][i + 1] * C4.y;
+        sums[s] += fast_exp2(sum[s] * a[s][i + 2]) * h[s][i + 2] * C4.z;
+        sums[s] += fast_exp2(sum[s] * a[s][i + 3]) * h[s][i + 3] * C4.w;
+      }
+    }
+    const float out = widen(before) + gather(sums) * form.gate_of(widen(z));
+    if (part.active) *y = narrow<T>(out);
+    y += y_stride;
+  };
 
   for (int tile = 0, buffer = 0; tile < tokens; tile += kTile, buffer ^= 1) {
     next_C.put(shared.C[buffer]);
@@ -351,32 +401,18 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
     if (after < tokens)
       next_C.fetch(C + after * p.C_stride, p.C_stride, tokens - after, static_cast<int>(p.state));
     if (!__any_sync(kAllLanes, alive())) continue;  // for good: sums do not shrink, or all states are zero
-    for (int group = tile; group < after && group < tokens; group += kGroup) {
-      const Ahead<T> deltas = next_delta, zs = next_z, ys = next_y;
-      next_delta.load(delta, p.delta_stride, group + kGroup, loads);
-      next_z.load(z, p.z_stride, group + kGroup, gates);
-      next_y.load(y, p.y_stride, group + kGroup, loads);
-      DVMSR_UNROLL for (int j = 0; j < kGroup; ++j) {
-        const bool exists = group + j < loads;
-        const float d = exists ? form.step_of(widen(deltas.values[j]) + bias) : 0.f;
-        float sums[kLanes];
-        DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
-          sum[s] += s ? __shfl_xor_sync(kAllLanes, d, s) : d;
-          sums[s] = 0.f;
-        }
-        const float *C_t = shared.C[buffer][group - tile + j] + part.state(0);
-        DVMSR_UNROLL for (int i = 0; i < P::kStates; i += 4) {
-          const float4 C4 = read_four(C_t + i);
-          DVMSR_UNROLL for (int s = 0; s < kLanes; ++s) {
-            sums[s] += fast_exp2(sum[s] * a[s][i]) * h[s][i] * C4.x;
-            sums[s] += fast_exp2(sum[s] * a[s][i + 1]) * h[s][i + 1] * C4.y;
-            sums[s] += fast_exp2(sum[s] * a[s][i + 2]) * h[s][i + 2] * C4.z;
-            sums[s] += fast_exp2(sum[s] * a[s][i + 3]) * h[s][i + 3] * C4.w;
-          }
-        }
-        const float out = widen(ys.values[j]) + gather(sums) * form.gate_of(widen(zs.values[j]));
-        if (exists) y[(group + j) * p.y_stride] = narrow<T>(out);
-      }
+    const float(*C_rows)[N] = shared.C[buffer];
+    const int left = tokens - tile, count = left < kTile ? left : kTile;
+    int t = 0;
+    for (; t + kGroup <= count; t += kGroup) {
+      const Column<T, kGroup> delta = deltas, before = ys, z = zs;
+      if (t + 2 * kGroup <= left) load_ahead();
+      DVMSR_UNROLL for (int j = 0; j < kGroup; ++j)
+        add(delta.ahead[j], before.ahead[j], z.ahead[j], C_rows[t + j]);
+    }
+    DVMSR_UNROLL_BY(1) for (; t < count; ++t) {
+      const T delta = deltas.take(), before = ys.take();
+      add(delta, before, zs.take(), C_rows[t]);
     }
   }
 }

@@ -27,6 +27,19 @@ FADD
 EXIT"""
 """A pass goes through one inner loop or the other."""
 
+CALLS = """MOV
+FADD
+FMUL
+CALL.REL.NOINC >9
+@P0 CALL.REL.NOINC >6
+BRA >2
+FFMA
+@P1 BRA >1
+EXIT
+MUFU.RCP
+RET.REL.NODEC R2 >0"""
+"""A subroutine is called; another call leaves the inner loop."""
+
 DIVERGED = """MOV
 FADD
 BRA.DIV UR4, >5
@@ -46,6 +59,12 @@ def test_nested_loops() -> None:
     inner, outer = flow.loops
     assert (flow.around(inner), flow.around(outer)) == ([outer], [])
     assert flow.passing(outer, inner) == outer.blocks
+
+
+def test_calls() -> None:
+    flow = Flow(code(CALLS))
+    inner = ["FMUL", "CALL.REL.NOINC", "CALL.REL.NOINC", "BRA"]
+    assert bodies(flow) == [inner, ["FADD", *inner, "FFMA", "BRA"]]
 
 
 def test_a_pass_leaves_out_the_other_branch() -> None:

@@ -26,7 +26,7 @@ def scan(unrolled: int, peeled: int) -> list[Instruction]:
 def test_unrolled_and_peeled_loops(unrolled: int, peeled: int) -> None:
     walked = issue_model.walked(SCAN, scan(unrolled, peeled), "9.0")
     assert walked.hot == 19 * unrolled + 1
-    assert walked.tokens == 16 * unrolled / (16 - peeled)
+    assert (walked.passes, walked.tokens) == ((16 - peeled) / unrolled, 16)
     assert walked.classes["ex2"] == 18
     assert walked.classes["ldg"] == 1
     assert walked.classes["fma"] == (16 - peeled) / 16
@@ -39,6 +39,12 @@ def test_unrolled_and_peeled_loops(unrolled: int, peeled: int) -> None:
 def test_loops_that_do_not_fit_are_an_error(unrolled: int, peeled: int) -> None:
     with pytest.raises(DvmsrError, match="do not fit its entry in WALKS"):
         issue_model.walked(SCAN, scan(unrolled, peeled), "9.0")
+
+
+def test_a_loop_that_lacks_the_one_around_it_is_an_error() -> None:
+    text = "MOV\n" + 4 * 18 * EX2 + "@P0 BRA >1\nEXIT"
+    with pytest.raises(DvmsrError, match="do not fit"):
+        issue_model.walked(SCAN, code(text), "9.0")
 
 
 def test_a_loop_without_one_around_is_as_many_tokens_as_its_exponentials_are_for() -> None:

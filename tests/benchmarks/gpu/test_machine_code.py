@@ -35,7 +35,8 @@ def made_up(kernel: str, **changed: Any) -> dict[str, Any]:
         "capability": "9.0", "kernel": f"dvmsr::cuda::{kernel}", "states": 16, "spills": 0,
         "reg": 100, "stack": 0, "shared": 5120, "local": 0, "blocks": 4, "threads": 128,
         "instructions": 100.0, "classes": {"fma": 60.0, "ex2": 40.0},
-        "cycles": {"issue": 100.0, "special": 80.0}, "bound": "issue", "hot": 400, "tokens": 4.0,
+        "cycles": {"issue": 100.0, "special": 80.0}, "bound": "issue",
+        "hot": 400, "passes": 1.0, "tokens": 4.0,
     }  # fmt: skip
     return {**about, **changed}
 

@@ -79,7 +79,7 @@ def test_predicted_beside_measured(archive: Path) -> None:
     assert found == [
         ("scan", "outcome", "", "done after 90 s"),
         ("profile", "outcome", "", "not here after 0 s: ncu is not here"),
-        ("build", "registers, scan_chunks FP16 N 16", "125", "122"),
+        ("build", "registers, scan_chunks FP16 N 16", "128", "122"),
         ("build", "bytes of stack, all kernels", "0", "8"),
         ("facts", "ex2 per second", "3.71e+12", "4e+12"),
         ("facts", "ex2.approx on [-0.2, 0], largest mean ulp", "", "0.123"),
@@ -87,7 +87,7 @@ def test_predicted_beside_measured(archive: Path) -> None:
         ("facts", "fma_per_second", "", "left out for want of time"),
         ("correct", "checks off", "0", "1 of 2"),
         ("correct", "float32, nearest to its limit: conv b", "at most 1e-05", "9e-05"),
-        ("scan", "B1 L172890 float16 student, dvmsr, µs", "385 to 465", "401"),
+        ("scan", "B1 L172890 float16 student, dvmsr, µs", "345 to 415", "401"),
         ("scan", "B1 L172890 float16 student, mamba-ssm, µs", "", "4.01e+03"),
         ("scan", "B1 L172890 float16 student, times faster than mamba-ssm", "5 wanted", "10"),
         ("scan", "B1 L172890 float16 student, fraction of floor", "0.5 wanted", "0.224"),
