@@ -31,6 +31,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from control_flow import Flow, Loop
 from disassembly import Instruction
@@ -84,28 +85,39 @@ class Walk:
     """How a kernel walks.
 
     Args:
-        threads: of a block.
+        threads: of a block, from N.
         states: N from the template argument that tells it.
         exponentials: per warp-token, within the walk, from N.
-        around: how many loops around the innermost one belong to the walk.
+        step: exponentials of what the innermost loop repeats, from N; unrolled, it repeats several.
+        around: how many loops around the innermost one belong to the walk, where there are so many.
         tokens: warp-tokens per pass of the outermost of these; None: as many as its exponentials
             are enough for.
+        between: how often a loop between these two runs per pass of the outermost, from N.
     """
 
-    threads: int
+    threads: Callable[[int], int]
     exponentials: Callable[[int], int]
     states: Callable[[int], int] = int
+    step: Callable[[int], int] = int
     around: int = 0
     tokens: int | None = None
+    between: Callable[[int], int] = int
 
 
 WALKS = {
-    "scan_chunks": Walk(128, lambda n: n + 2, around=1, tokens=16),
-    "add_initial": Walk(128, lambda n: n + 2, around=1, tokens=16),
-    "relay": Walk(512, lambda n: n + 2, around=1, tokens=16),
-    "reach_back": Walk(512, lambda n: n + 1),
-    "chunk_edges": Walk(256, lambda n: 2 * n, lambda s: 16 * s),
-    "chunk_gradients": Walk(256, lambda n: n + 4, lambda s: 16 * s),
+    "scan_chunks": Walk(lambda n: 128, lambda n: n + 2, step=lambda n: n + 2, around=1, tokens=16),
+    "add_initial": Walk(lambda n: 128, lambda n: n + 2, step=lambda n: n + 2, around=1, tokens=16),
+    "relay": Walk(
+        lambda n: 512 if n <= 16 else 256,
+        lambda n: n + 2,
+        step=lambda n: 16,
+        around=2,
+        tokens=16,
+        between=lambda n: n // 16,
+    ),
+    "reach_back": Walk(lambda n: 512, lambda n: n + 1),
+    "chunk_edges": Walk(lambda n: 256, lambda n: 2 * n, lambda s: 16 * s),
+    "chunk_gradients": Walk(lambda n: 256, lambda n: n + 4, lambda s: 16 * s),
 }
 """By the kernels' names; of others only their resources are told."""
 VARIANTS = {"chunks": ("scan_chunks", "add_initial"), "relay": ("relay", "reach_back")}
@@ -176,6 +188,13 @@ def states_of(kernel: str) -> int | None:
     return walk.states(int(number[1])) if walk and number else None
 
 
+def threads_of(kernel: str) -> int:
+    """Threads per block of a kernel of `WALKS`."""
+    states = states_of(kernel)
+    assert states is not None
+    return WALKS[name_of(kernel)].threads(states)
+
+
 def walked(kernel: str, code: Sequence[Instruction], capability: str) -> Walked:
     """A kernel of `WALKS` per warp-token.
 
@@ -184,8 +203,7 @@ def walked(kernel: str, code: Sequence[Instruction], capability: str) -> Walked:
     """
     walk, states, flow = WALKS[name_of(kernel)], states_of(kernel), Flow(code)
     assert states is not None
-    needed = walk.exponentials(states)
-    found = [_pass(flow, loop, walk, needed, capability) for loop in _hottest(flow)]
+    found = [_pass(flow, loop, walk, states, capability) for loop in _hottest(flow)]
     fitting = [one for one in found if one]
     if not fitting:
         raise DvmsrError(
@@ -197,7 +215,7 @@ def walked(kernel: str, code: Sequence[Instruction], capability: str) -> Walked:
 
 def blocks_per_multiprocessor(kernel: str, registers: int, shared: int, capability: str) -> int:
     """How many blocks of a kernel of `WALKS` a multiprocessor has room for."""
-    threads, one = WALKS[name_of(kernel)].threads, MULTIPROCESSORS[capability]
+    threads, one = threads_of(kernel), MULTIPROCESSORS[capability]
     by_registers = 65536 // (-(-registers // 8) * 8 * threads)
     if float(capability) < 9:  # from there on the compiler's figure has what the system takes
         shared += 1024
@@ -240,27 +258,37 @@ def _exponentials(flow: Flow, blocks: frozenset[int]) -> int:
     return sum(kind(one)[0] == "ex2" for one in flow.instructions(blocks))
 
 
-def _pass(flow: Flow, hot: Loop, walk: Walk, needed: int, capability: str) -> Walked | None:
+def _pass(flow: Flow, hot: Loop, walk: Walk, states: int, capability: str) -> Walked | None:
     """A pass of the walk with this innermost loop, by warp-token; None where that does not fit."""
     around = flow.around(hot)[: walk.around]
-    once = flow.passing(around[-1], hot) - hot.blocks if around else frozenset[int]()
-    for loop in flow.loops:  # what is left over of an unrolled one
-        if loop.blocks <= once and _exponentials(flow, loop.blocks):
-            once -= loop.blocks
-    own, each = _exponentials(flow, once), _exponentials(flow, hot.blocks)
+    parts: list[tuple[frozenset[int], float]] = []  # blocks, and how often they run
+    for inner, outer in pairwise([hot, *around]):
+        once = flow.passing(outer, inner) - inner.blocks
+        for loop in flow.loops:  # what is left over of an unrolled one
+            if loop.blocks <= once and _exponentials(flow, loop.blocks):
+                once -= loop.blocks
+        parts.append((once, 1 if outer is around[-1] else walk.between(states)))
+    needed, each = walk.exponentials(states), _exponentials(flow, hot.blocks)
     tokens, passes = each / needed, 1.0
+    if walk.tokens is None and each % needed:
+        return None
     if walk.tokens is not None:
-        tokens, passes = walk.tokens, (needed * walk.tokens - own) / each
-        if passes < 1 or passes % 1 or (len(around) < walk.around and passes > 1):
+        tokens, step = walk.tokens, walk.step(states)
+        rest = needed * walk.tokens - sum(
+            often * _exponentials(flow, part) for part, often in parts
+        )
+        if rest < each or rest % step or each % step or (not around and rest != each):
             return None
+        passes = rest / each
+    parts.append((hot.blocks, passes))
     classes: defaultdict[str, float] = defaultdict(float)
     cycles: defaultdict[str, float] = defaultdict(float)
-    for blocks, weight in ((once, 1 / tokens), (hot.blocks, passes / tokens)):
-        for one in flow.instructions(blocks):
+    for part, often in parts:
+        for one in flow.instructions(part):
             name, unit = kind(one)
-            classes[name] += weight
+            classes[name] += often / tokens
             for taken, cost in _costs(one, unit, capability):
-                cycles[taken] += weight * cost
+                cycles[taken] += often / tokens * cost
     cycles["fp32"] = max(cycles["fp32"], cycles.pop("imad", 0))
     size = len(flow.instructions(hot.blocks))
     return Walked(dict(classes), dict(cycles), size, passes, tokens)

@@ -73,9 +73,12 @@ def kernels(compiled: Path, capability: str) -> list[dict[str, Any]]:
             one["blocks"] = issue_model.blocks_per_multiprocessor(
                 kernel, usage["reg"], usage["shared"], capability
             )
-            one["threads"] = issue_model.WALKS[issue_model.name_of(kernel)].threads
-            walked = issue_model.walked(kernel, code, capability)
-            one |= {**vars(walked), "instructions": walked.instructions, "bound": walked.bound}
+            one["threads"] = issue_model.threads_of(kernel)
+            try:
+                walked = issue_model.walked(kernel, code, capability)
+                one |= {**vars(walked), "instructions": walked.instructions, "bound": walked.bound}
+            except DvmsrError as error:
+                one["unread"] = str(error)
         found.append(one)
     return found
 
@@ -119,7 +122,8 @@ def predictions(found: Sequence[dict[str, Any]], dtypes: Sequence[str]) -> list[
                 max(one["cycles"].values()), about, length
             )
             for one in found
-            if one["capability"] == about.capability
+            if "cycles" in one
+            and one["capability"] == about.capability
             and one["states"] == issue_model.STATES
             and f"<{name}," in one["kernel"]
             and not one["kernel"].endswith("false>")
@@ -150,7 +154,9 @@ def lines(found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> It
     yield "instructions per warp-token, and cycles per scheduler of the unit that takes longest"
     yield f"{'':45} {'all':>6} {'cycles':>16} " + " ".join(f"{name:>7}" for name in classes)
     for one in found:
-        if one["states"]:
+        if "unread" in one:
+            yield f"{one['capability']:>4} {one['unread']}"
+        elif one["states"]:
             cycles = f"{one['cycles'][one['bound']]:.0f} {one['bound']}"
             counts = " ".join(f"{one['classes'].get(name, 0):7.1f}" for name in classes)
             name = f"{one['capability']:>4} {one['kernel'].rpartition('::')[2]:40}"

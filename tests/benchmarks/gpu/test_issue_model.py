@@ -22,23 +22,35 @@ def scan(unrolled: int, peeled: int) -> list[Instruction]:
     return code(text + "@P1 BRA >1\nEXIT")
 
 
-@pytest.mark.parametrize(("unrolled", "peeled"), [(1, 0), (4, 0), (8, 0), (3, 1), (16, 0)])
+@pytest.mark.parametrize(("unrolled", "peeled"), [(1, 0), (4, 0), (8, 0), (3, 1), (5, 0), (16, 0)])
 def test_unrolled_and_peeled_loops(unrolled: int, peeled: int) -> None:
     walked = issue_model.walked(SCAN, scan(unrolled, peeled), "9.0")
     assert walked.hot == 19 * unrolled + 1
     assert (walked.passes, walked.tokens) == ((16 - peeled) / unrolled, 16)
-    assert walked.classes["ex2"] == 18
-    assert walked.classes["ldg"] == 1
-    assert walked.classes["fma"] == (16 - peeled) / 16
+    expected = {"ex2": 18, "ldg": 1, "fma": (16 - peeled) / 16}
+    assert {name: walked.classes[name] for name in expected} == pytest.approx(expected)
     assert walked.bound == "special"
-    assert walked.cycles["special"] == 144
+    assert walked.cycles["special"] == pytest.approx(144)
     assert walked.cycles["issue"] == pytest.approx(walked.instructions)
 
 
-@pytest.mark.parametrize(("unrolled", "peeled"), [(5, 0), (4, 1)])
-def test_loops_that_do_not_fit_are_an_error(unrolled: int, peeled: int) -> None:
+@pytest.mark.parametrize("exponentials", [17, 20, 54])
+def test_loops_that_do_not_fit_are_an_error(exponentials: int) -> None:
+    """54 in the loop would be three tokens, but there are 20 ahead of it."""
+    ahead = 20 if exponentials == 54 else 1
+    text = "MOV\n" + ahead * EX2 + exponentials * EX2 + f"@P0 BRA >{ahead + 1}\n@P1 BRA >1\nEXIT"
     with pytest.raises(DvmsrError, match="do not fit its entry in WALKS"):
-        issue_model.walked(SCAN, scan(unrolled, peeled), "9.0")
+        issue_model.walked(SCAN, code(text), "9.0")
+
+
+def test_states_in_blocks_of_16() -> None:
+    """48 states in three blocks: the first of each is ahead of a loop that takes three at a time;
+    32 exponentials are none of the states'."""
+    block = "LDS R0, [R1]\n" + 16 * EX2
+    text = "MOV\n" + 32 * EX2 + block + 48 * EX2 + "@P0 BRA >50\n@P1 BRA >33\n@P2 BRA >1\nEXIT"
+    walked = issue_model.walked("dvmsr::cuda::relay::relay<float, 48, true>", code(text), "9.0")
+    assert walked.passes == (50 * 16 - 32 - 3 * 16) / 48
+    assert (walked.classes["ex2"], walked.classes["lds"]) == (50, 3 / 16)
 
 
 def test_a_loop_that_lacks_the_one_around_it_is_an_error() -> None:
@@ -51,6 +63,8 @@ def test_a_loop_without_one_around_is_as_many_tokens_as_its_exponentials_are_for
     kernel = "dvmsr::cuda::chunk_edges<float, 4>"
     walked = issue_model.walked(kernel, code("MOV\n" + 256 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
     assert (walked.tokens, walked.classes["ex2"]) == (2, 128)
+    with pytest.raises(DvmsrError, match="do not fit"):
+        issue_model.walked(kernel, code("MOV\n" + 200 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ def test_tells_it_to_be_read(run: Any, capsys: pytest.CaptureFixture[str]) -> No
     assert "spills" not in told
 
 
+def test_loops_that_do_not_fit_are_told(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = made_up("relay::relay<__half, 1, true>", states=1, unread="the loops of it do not fit")
+    del odd["cycles"], odd["classes"]
+    assert run([*SOUND, odd]) == 0
+    assert " 9.0 the loops of it do not fit\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("where", ["spills", "stack", "local"])
 @pytest.mark.parametrize(("states", "code"), [(16, 3), (None, 3), (64, 0)])
 def test_spills_up_to_16_states_are_off(
