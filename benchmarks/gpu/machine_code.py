@@ -35,7 +35,11 @@ DTYPES = {
     "bfloat16": (2, "bf16", "__nv_bfloat16"),
 }
 """The bytes of each, and what it is called in files and in kernels."""
-UNITS = ("cuda/scan_relay_{}.cu", "cuda/scan_chunks_{}.cu", "cuda_library/selective_scan_backward.cu")
+UNITS = (
+    "cuda/scan_relay_{}.cu",
+    "cuda/scan_chunks_{}.cu",
+    "cuda_library/selective_scan_backward.cu",
+)
 
 
 def compile_unit(source: Path, capability: str, folder: Path) -> Path:

@@ -2,15 +2,17 @@
 
     python benchmarks/gpu/scan.py [--lengths 4096,65536] [--batches 1,8] [--inputs official,student]
 
-FP32 and FP16, on inputs drawn from what was captured of the official weights and of the
-bundled student (`captured.py`): where the correction of our scan stops depends on them. Every
+FP32 and FP16, on inputs drawn from what was captured of the official weights and of the bundled
+student (`captured.py`): how far our scan walks back depends on them. Ours takes part as its
+cost model cuts the sequence, and in every other plan of several parts that a tactic makes of
+it, so that variants, numbers of parts and the cost model are measured together. Every
 contestant is a CUDA graph over the scans of all layers, in as many sets of tensors as exceed
 the L2 cache three times; a time is that of one scan, the median of the rounds. The loop per
 channel runs the first layer alone: its time does not depend on the inputs. Reported beside it:
 the ratio to mamba-ssm, and the fraction of the floor, which is the larger of exponentials at
 the measured rate of ex2 and bytes at the measured bandwidth (facts.py's results of the same
-run). mamba-ssm's tensors lie as it wants them. What was asked of the scan first (batch 1,
-FP16, long sequences) is measured first.
+run). mamba-ssm's tensors lie as it wants them. What was asked of the scan first (batch 1, FP16,
+long sequences) is measured first.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from results import Deadline, Pace, Results, parser, read, step
 from tools import BY_TOKEN, Gpu, Probes, Scan, median
 
 from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.kernels import cuda
 
 if TYPE_CHECKING:
     import torch
@@ -148,6 +151,14 @@ def mamba(drawn: list[dict[str, np.ndarray]], shape: Shape, copies: int) -> Call
     return seconds
 
 
+def plan_of(gpu: Gpu, inputs: dict[str, np.ndarray], shape: Shape) -> str:
+    """What the cost model has of it."""
+    groups, state = inputs["B"].shape[2:]
+    sizes = shape.batch, shape.length, inputs["u"].shape[2], groups, state
+    params = cuda.ScanParams(cuda.DTYPES[shape.dtype], 1, *sizes)
+    return str(gpu.library.scan_plan(params, gpu.info.multiprocessors))
+
+
 def contestants(
     gpu: Gpu,
     probes: Probes | None,
@@ -168,6 +179,15 @@ def contestants(
         return lambda: gpu.seconds(graph) / len(scans)  # the graph alone would not keep the tensors
 
     found = {"dvmsr": timed(Scan.launch, scans)}
+    others = [
+        [scan.by(tactic) for scan in scans] for tactic in range(1, 1 + gpu.library.scan_tactics())
+    ]
+    plans = {str(own[0].plan)}
+    for cut in others:
+        plan = cut[0].plan
+        if plan.length != cuda.WHOLE and str(plan) not in plans:
+            plans.add(str(plan))
+            found[str(plan)] = timed(Scan.launch, cut)
     if probes:
         loops = probes
         found["loop per channel"] = timed(
@@ -197,6 +217,7 @@ def measure(
     one: dict[str, Any] = {
         "inputs": shape.kind, "batch": shape.batch, "length": shape.length, "dtype": shape.dtype,
         "layers": taken, "copies": copies,
+        "plan": plan_of(gpu, drawn[0], shape),
         "predicted_us": scan_us(shape.kind, shape.batch, shape.length, shape.dtype),
         "median_us": {name: 1e6 * s for name, s in seconds.items()},
         "rounds": {name: len(found) for name, found in times.items()},

@@ -72,10 +72,11 @@ def outcomes(content: Content) -> Iterator[Row]:
 
 
 def build(content: Content) -> Iterator[Row]:
-    predicted = content["predicted"].get("registers_of_scan_chunks_fp16_n16", "")
+    predicted = content["predicted"]["registers"]
     for kernel in content["kernels"]:
-        if "scan_chunks<__half, 16>" in kernel["kernel"]:
-            yield "build", "registers, scan_chunks FP16 N 16", number(predicted), str(kernel["reg"])
+        name = kernel["kernel"].rpartition("::")[2]
+        if name in predicted:
+            yield "build", f"registers, {name}", number(predicted[name]), str(kernel["reg"])
     if content["kernels"]:
         stack = sum(kernel["stack"] for kernel in content["kernels"])
         yield "build", "bytes of stack, all kernels", "0", str(stack)
@@ -115,7 +116,8 @@ def scan(content: Content) -> Iterator[Row]:
     for one in content["scans"]:
         shape = "B{batch} L{length} {dtype} {inputs}".format(**one)
         for name, us in one["median_us"].items():
-            predicted = between(one["predicted_us"]) if name == "dvmsr" else ""
+            variant = (one["plan"] if name == "dvmsr" else name).split()[0]
+            predicted = between((one["predicted_us"] or {}).get(variant))
             yield "scan", f"{shape}, {name}, µs", predicted, number(us)
         if "times_faster_than_mamba_ssm" in one:
             wanted = "5 wanted" if one["batch"] == 1 and one["length"] >= 65_536 else ""

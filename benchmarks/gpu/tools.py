@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import os
 import subprocess
@@ -125,6 +126,12 @@ class Scan:
             tensors["h0"] = gpu.repeated(tensors["h0"], batch=batch)
         self._begin(gpu, tensors, dtype, tactic)
 
+    def by(self, tactic: int) -> Scan:
+        """The same, on the same tensors, cut as another tactic has it."""
+        other = copy.copy(self)
+        other._cut(tactic)
+        return other
+
     def copy(self) -> Scan:
         """The same in memory of its own."""
         other = object.__new__(Scan)
@@ -138,7 +145,7 @@ class Scan:
         return other
 
     def _begin(self, gpu: Gpu, tensors: dict[str, DeviceMemory], dtype: str, tactic: int) -> None:
-        self._gpu, self._dtype, self._tactic, self.tensors = gpu, dtype, tactic, tensors
+        self._gpu, self._dtype, self.tensors = gpu, dtype, tensors
         batch, length, channels = self.shape
         groups, state = self._rows
         self._state_shape = batch, channels, state
@@ -152,8 +159,12 @@ class Scan:
             cuda.DTYPES[dtype], self._softplus, batch, length, channels, groups, state,
             **pointers, **{f"{name}_stride": stride for name, stride in strides.items()},
         )  # fmt: skip
-        self.plan = gpu.library.scan_plan(self.params, gpu.info.multiprocessors, tactic)
-        self._workspace = gpu.memory(gpu.library.workspace("scan", self.params, self.plan))
+        self._cut(tactic)
+
+    def _cut(self, tactic: int) -> None:
+        library, multiprocessors = self._gpu.library, self._gpu.info.multiprocessors
+        self._tactic, self.plan = tactic, library.scan_plan(self.params, multiprocessors, tactic)
+        self._workspace = self._gpu.memory(library.workspace("scan", self.params, self.plan))
 
     def launch(self) -> None:
         """Put it on the stream."""

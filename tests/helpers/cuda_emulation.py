@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,13 @@ INVALID_VALUE = 1
 _GUARD = 64
 
 
-def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
+SCAN_SOURCES = [path for path in SOURCES if path.parent == PLUGINS and "scan" in path.name]
+"""Those of the scan and its plans alone."""
+
+
+def compile_for_host(
+    compiler: str, folder: Path, *options: str, sources: Sequence[Path] = SOURCES
+) -> Path:
     """The kernels compiled with these options. `folder` keeps them for the next time."""
     files = sorted([*PLUGINS.iterdir(), *LIBRARY.iterdir(), *ORT.iterdir(), *HOST.iterdir()])
     digest = hashlib.sha256("\0".join([compiler, *options]).encode())
@@ -40,7 +47,7 @@ def compile_for_host(compiler: str, folder: Path, *options: str) -> Path:
     if not target.exists():
         for stale in folder.iterdir():
             stale.unlink()
-        units = [part for source in SOURCES for part in ("-x", "c++", str(source))]
+        units = [part for source in sources for part in ("-x", "c++", str(source))]
         command = [
             compiler,
             "-std=c++17",

@@ -6,11 +6,19 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cuda_emulation import HOST, INVALID_VALUE, Library, Plan, compile_for_host
+from cuda_emulation import (
+    HOST,
+    INVALID_VALUE,
+    SCAN_SOURCES,
+    Library,
+    Plan,
+    compile_for_host,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors import (
@@ -47,6 +55,7 @@ COMPILER = shutil.which("g++")
 if not COMPILER:
     pytest.skip("needs g++ to compile the CUDA kernels for the host", allow_module_level=True)
 MODEST = ScanCase(2, 70, 20, 16)
+HELPERS = Path(__file__).parents[1] / "helpers"
 
 
 @pytest.fixture(scope="session")
@@ -419,6 +428,38 @@ def test_conv_refuses(library: Library, changed: dict[str, int]) -> None:
     assert library.conv(inputs, **changed) == INVALID_VALUE
 
 
+SLOW = """
+import sys
+from pathlib import Path
+from cuda_emulation import Library
+from vectors import ScanCase, cast, error, scan_inputs, scan_truth
+inputs = cast(scan_inputs(ScanCase(1, 4096, 8, 16, "slow decay")), "float32")
+results = Library(Path(sys.argv[1])).scan(inputs, ("relay", int(sys.argv[2])))
+print(max(map(error, results, scan_truth(inputs))))
+"""
+
+
+def slow_decays_off(library: Path, bias: float, length: int) -> float:
+    """By how much, where 2^x of the emulated device is off by so many ulp."""
+    environment = {**os.environ, "HOST_CUDA_EX2_BIAS": str(bias), "PYTHONPATH": str(HELPERS)}
+    command = [sys.executable, "-c", SLOW, str(library), str(length)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+def test_accurate_decays_need_no_unbiased_exponential(
+    request: pytest.FixtureRequest, cuda_on_host: Path
+) -> None:
+    folder = Path(request.config.cache.mkdir("cuda-accurate"))
+    options = ["-O1", "-shared", "-fPIC", "-DDVMSR_CUDA_ACCURATE_DECAYS"]
+    accurate = compile_for_host(COMPILER, folder, *options, sources=SCAN_SOURCES)
+    for bias in (0.25, -0.5):
+        assert slow_decays_off(cuda_on_host, bias, WHOLE) > TOLERANCES["float32"]
+        assert slow_decays_off(accurate, bias, WHOLE) <= TOLERANCES["float32"] / 4
+        assert slow_decays_off(accurate, bias, 512) <= TOLERANCES["float32"] / 4
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -445,3 +486,26 @@ def test_sanitizers_find_nothing(
     environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     done = subprocess.run([program], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "options", "message"),
+    [
+        ("turn", (), "threads wait for a turn that never comes"),
+        ("thread", (), "threads wait at a barrier that others never reach"),
+        ("barrier", ("-fsanitize=thread",), "ThreadSanitizer: data race"),
+    ],
+    ids=["a turn that is not handed on", "a thread that misses a barrier", "no barrier"],
+)
+@pytest.mark.parametrize("seed", ["", "1"], ids=["in step", "random order"])
+def test_the_emulated_device_shows(
+    tmp_path: Path, fault: str, options: tuple[str, ...], message: str, seed: str
+) -> None:
+    source = HOST / "faulty.cpp"
+    program = compile_for_host(COMPILER, tmp_path, *options, "-x", "c++", str(source), sources=())
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    if seed:
+        environment["HOST_CUDA_SEED"] = seed
+    done = subprocess.run([program, fault], capture_output=True, text=True, env=environment)
+    assert done.returncode != 0
+    assert message in done.stderr

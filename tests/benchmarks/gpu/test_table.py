@@ -25,8 +25,9 @@ CONTENTS: dict[str, dict[str, Any]] = {
     "build": {
         "predicted": PREDICTIONS["build"],
         "kernels": [
-            {"kernel": "dvmsr::cuda::scan_chunks<__half, 16>", "reg": 122, "stack": 8},
-            {"kernel": "dvmsr::cuda::scan_chunks<float, 16>", "reg": 128, "stack": 0},
+            {"kernel": "dvmsr::cuda::scan_chunks<__half, 16, true>", "reg": 122, "stack": 8},
+            {"kernel": "dvmsr::cuda::scan_chunks<float, 16, true>", "reg": 128, "stack": 0},
+            {"kernel": "dvmsr::cuda::relay::relay<__half, 16, true, 8>", "reg": 127, "stack": 0},
         ],
     },
     "facts": {
@@ -47,8 +48,9 @@ CONTENTS: dict[str, dict[str, Any]] = {
         "scans": [
             {
                 "inputs": "student", "batch": 1, "length": 172_890, "dtype": "float16",
-                "predicted_us": list(scan_us("student", 1, 172_890, "float16") or ()),
-                "median_us": {"dvmsr": 401.26, "mamba-ssm": 4012.6},
+                "plan": "relay 5248",
+                "predicted_us": scan_us("student", 1, 172_890, "float16"),
+                "median_us": {"dvmsr": 201.26, "chunks 1312": 401.26, "mamba-ssm": 4012.6},
                 "times_faster_than_mamba_ssm": 10.0, "fraction_of_floor": 0.224,
             }
         ]
@@ -79,7 +81,8 @@ def test_predicted_beside_measured(archive: Path) -> None:
     assert found == [
         ("scan", "outcome", "", "done after 90 s"),
         ("profile", "outcome", "", "not here after 0 s: ncu is not here"),
-        ("build", "registers, scan_chunks FP16 N 16", "128", "122"),
+        ("build", "registers, scan_chunks<__half, 16, true>", "128", "122"),
+        ("build", "registers, relay<__half, 16, true, 8>", "126", "127"),
         ("build", "bytes of stack, all kernels", "0", "8"),
         ("facts", "ex2 per second", "3.71e+12", "4e+12"),
         ("facts", "ex2.approx on [-0.2, 0], largest mean ulp", "", "0.123"),
@@ -87,7 +90,8 @@ def test_predicted_beside_measured(archive: Path) -> None:
         ("facts", "fma_per_second", "", "left out for want of time"),
         ("correct", "checks off", "0", "1 of 2"),
         ("correct", "float32, nearest to its limit: conv b", "at most 1e-05", "9e-05"),
-        ("scan", "B1 L172890 float16 student, dvmsr, µs", "345 to 415", "401"),
+        ("scan", "B1 L172890 float16 student, dvmsr, µs", "170 to 220", "201"),
+        ("scan", "B1 L172890 float16 student, chunks 1312, µs", "345 to 415", "401"),
         ("scan", "B1 L172890 float16 student, mamba-ssm, µs", "", "4.01e+03"),
         ("scan", "B1 L172890 float16 student, times faster than mamba-ssm", "5 wanted", "10"),
         ("scan", "B1 L172890 float16 student, fraction of floor", "0.5 wanted", "0.224"),
