@@ -86,18 +86,18 @@ class Walk:
 
     Args:
         threads: of a block, from N.
-        states: N from the template argument that tells it.
+        states: N from the numbers among the template arguments.
         exponentials: per warp-token, within the walk, from N.
         step: exponentials of what the innermost loop repeats, from N; unrolled, it repeats several.
         around: how many loops around the innermost one belong to the walk, where there are so many.
-        tokens: warp-tokens per pass of the outermost of these; None: as many as its exponentials
-            are enough for.
+        tokens: warp-tokens per pass of the outermost of these; None: as many, or such a part of
+            one, as its exponentials are enough for.
         between: how often a loop between these two runs per pass of the outermost, from N.
     """
 
     threads: Callable[[int], int]
     exponentials: Callable[[int], int]
-    states: Callable[[int], int] = int
+    states: Callable[..., int] = int
     step: Callable[[int], int] = int
     around: int = 0
     tokens: int | None = None
@@ -117,7 +117,9 @@ WALKS = {
     ),
     "reach_back": Walk(lambda n: 512, lambda n: n + 1),
     "chunk_edges": Walk(lambda n: 256, lambda n: 2 * n, lambda s: 16 * s),
-    "chunk_gradients": Walk(lambda n: 256, lambda n: n + 4, lambda s: 16 * s),
+    "chunk_gradients": Walk(
+        lambda n: 256, lambda n: n + (3 if n <= 16 else 6), lambda lanes, each: lanes * each
+    ),
 }
 """By the kernels' names; of others only their resources are told."""
 VARIANTS = {"chunks": ("scan_chunks", "add_initial"), "relay": ("relay", "reach_back")}
@@ -184,8 +186,8 @@ def name_of(kernel: str) -> str:
 
 def states_of(kernel: str) -> int | None:
     """How many states a kernel of `WALKS` is compiled for; None for others."""
-    walk, number = WALKS.get(name_of(kernel)), re.search(r"<[^,>]*, (\d+)", kernel)
-    return walk.states(int(number[1])) if walk and number else None
+    walk, numbers = WALKS.get(name_of(kernel)), re.findall(r", (\d+)", kernel)
+    return walk.states(*map(int, numbers)) if walk and numbers else None
 
 
 def threads_of(kernel: str) -> int:
@@ -270,7 +272,7 @@ def _pass(flow: Flow, hot: Loop, walk: Walk, states: int, capability: str) -> Wa
         parts.append((once, 1 if outer is around[-1] else walk.between(states)))
     needed, each = walk.exponentials(states), _exponentials(flow, hot.blocks)
     tokens, passes = each / needed, 1.0
-    if walk.tokens is None and each % needed:
+    if walk.tokens is None and each % needed and needed % each:
         return None
     if walk.tokens is not None:
         tokens, step = walk.tokens, walk.step(states)

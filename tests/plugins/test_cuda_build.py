@@ -43,8 +43,8 @@ def test_nothing_spills(source: str, tmp_path: Path) -> None:
         done.stderr,
         re.DOTALL,
     )
-    # The general kernels hold more states and decays per thread; some of them may spill.
-    general = "Li64ELb|chunk_gradients.*Li4EEEv"
+    # The general forward kernels hold more states and decays per thread; some of them may spill.
+    general = "Li64ELb"
     fast = [kernel for kernel in kernels if not re.search(general, kernel[0])]
     assert len(fast) >= 3, done.stderr
     assert all(stack == spills == "0" for _, stack, spills in fast), fast

@@ -63,6 +63,8 @@ def test_a_loop_without_one_around_is_as_many_tokens_as_its_exponentials_are_for
     kernel = "dvmsr::cuda::chunk_edges<float, 4>"
     walked = issue_model.walked(kernel, code("MOV\n" + 256 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
     assert (walked.tokens, walked.classes["ex2"]) == (2, 128)
+    walked = issue_model.walked(kernel, code("MOV\n" + 32 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
+    assert (walked.tokens, walked.classes["ex2"]) == (0.25, 128)
     with pytest.raises(DvmsrError, match="do not fit"):
         issue_model.walked(kernel, code("MOV\n" + 200 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
 
@@ -97,9 +99,9 @@ def test_a_loop_without_one_around_is_as_many_tokens_as_its_exponentials_are_for
     ],
 )
 def test_classes_and_units(capability: str, line: str, name: str, cycles: dict[str, int]) -> None:
-    kernel = "dvmsr::cuda::chunk_gradients<float, 1>"
-    plain = code("MOV R1, R2\n" + 20 * EX2 + "@P0 BRA >1\nEXIT")
-    more = code(f"MOV R1, R2\n{line}\n" + 20 * EX2 + "@P0 BRA >1\nEXIT")
+    kernel = "dvmsr::cuda::chunk_gradients<float, 16, 1>"
+    plain = code("MOV R1, R2\n" + 19 * EX2 + "@P0 BRA >1\nEXIT")
+    more = code(f"MOV R1, R2\n{line}\n" + 19 * EX2 + "@P0 BRA >1\nEXIT")
     before = issue_model.walked(kernel, plain, capability)
     after = issue_model.walked(kernel, more, capability)
     units = {
@@ -131,4 +133,5 @@ def test_names_and_states() -> None:
     assert issue_model.name_of(SCAN) == "scan_chunks"
     assert issue_model.states_of(SCAN) == 16
     assert issue_model.states_of("dvmsr::cuda::chunk_edges<__half, 4>") == 64
+    assert issue_model.states_of("dvmsr::cuda::chunk_gradients<float, 32, 2>") == 64
     assert issue_model.states_of("dvmsr::cuda::join_chunks") is None

@@ -140,6 +140,15 @@ def test_chunks_leave_room_for_16_warps(compiled: list[dict[str, Any]], name: st
         assert one["classes"]["ex2"] == 18
 
 
+@pytest.mark.slow
+@needs_tools
+def test_gradients_fit(compiled: list[dict[str, Any]]) -> None:
+    """Two blocks of 256 threads up to 16 states; up to 64, too, nothing spills."""
+    found = [one for one in compiled if "chunk_gradients<" in one["kernel"]]
+    assert [(one["states"], one["blocks"]) for one in found] == [(16, 2), (64, 1)]
+    assert all((one["spills"], one["stack"], one["local"]) == (0, 0, 0) for one in found)
+
+
 RELAY = pytest.mark.skipif(
     not (PLUGINS / "scan_relay.cuh").is_file(), reason="there is no relay in plugins/cuda"
 )
