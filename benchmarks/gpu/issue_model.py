@@ -86,7 +86,7 @@ class Walk:
 
     Args:
         threads: of a block, from N.
-        states: N from the numbers among the template arguments.
+        states: N from the numbers among the template arguments; the first, if nothing is said.
         exponentials: per warp-token, within the walk, from N.
         step: exponentials of what the innermost loop repeats, from N; unrolled, it repeats several.
         around: how many loops around the innermost one belong to the walk, where there are so many.
@@ -97,7 +97,7 @@ class Walk:
 
     threads: Callable[[int], int]
     exponentials: Callable[[int], int]
-    states: Callable[..., int] = int
+    states: Callable[..., int] = lambda n, *others: n
     step: Callable[[int], int] = int
     around: int = 0
     tokens: int | None = None

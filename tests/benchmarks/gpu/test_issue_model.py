@@ -134,4 +134,5 @@ def test_names_and_states() -> None:
     assert issue_model.states_of(SCAN) == 16
     assert issue_model.states_of("dvmsr::cuda::chunk_edges<__half, 4>") == 64
     assert issue_model.states_of("dvmsr::cuda::chunk_gradients<float, 32, 2>") == 64
+    assert issue_model.states_of("dvmsr::cuda::relay::reach_back<float, 8, 4>") == 8
     assert issue_model.states_of("dvmsr::cuda::join_chunks") is None

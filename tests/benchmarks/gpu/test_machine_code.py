@@ -55,7 +55,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Any:
     return call
 
 
-SOUND = [made_up("scan_chunks<__half, 16, true>"), made_up("add_initial<__half, 16, true>")]
+SOUND = [
+    made_up("scan_chunks<__half, 16, false>", cycles={"issue": 120.0}, bound="issue"),
+    made_up("scan_chunks<__half, 16, true>"),
+    made_up("add_initial<__half, 16, true>"),
+]
 
 
 def test_predicts_a_scan_by_its_kernels(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +67,7 @@ def test_predicts_a_scan_by_its_kernels(run: Any, capsys: pytest.CaptureFixture[
     told = json.loads(capsys.readouterr().out)
     assert told["nvcc"] == "13.0.88"
     assert [one["length"] for one in told["predicted_us"]] == [16_384, 65_536, 172_890]
-    last = told["predicted_us"][-1]
+    last = told["predicted_us"][-1]  # by the faster form of scan_chunks
     assert last["card"] == "H100"
     assert last["kernels"] == pytest.approx({"scan_chunks": 74.6, "add_initial": 74.6}, abs=0.1)
     assert last["scans"] == pytest.approx({"chunks": 149.3}, abs=0.1)
@@ -158,5 +162,6 @@ RELAY = pytest.mark.skipif(
 @needs_tools
 @RELAY
 def test_the_relay_is_as_short_as_it_was_designed(compiled: list[dict[str, Any]]) -> None:
-    full = [one for one in named(compiled, "relay") if one["kernel"].endswith("true>")]
-    assert [one["instructions"] <= 155 and one["reg"] <= 128 for one in full] == [True]
+    forms = [one for one in named(compiled, "relay") if one["states"] == 16]
+    assert min(one["instructions"] for one in forms) <= 155
+    assert all(one["reg"] <= 128 and one["classes"]["ex2"] == 18 for one in forms)
