@@ -364,7 +364,9 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
   Column<T, kGroup> deltas(part.at(static_cast<const T *>(p.delta), p.delta_stride), p.delta_stride);
   const int64_t z_stride = form.gate ? p.z_stride : p.delta_stride;  // as in scan_chunks
   Column<T, kGroup> zs(part.at(static_cast<const T *>(form.gate ? p.z : p.delta), z_stride), z_stride);
-  Column<T, kGroup> ys(y, p.y_stride);
+  // A lane without a channel must not read the y that another lane writes: it reads delta once more.
+  const T *from = part.active ? y : part.at(static_cast<const T *>(p.delta), p.delta_stride);
+  Column<T, kGroup> ys(from, part.active ? p.y_stride : p.delta_stride);
   const auto load_ahead = [&] {
     deltas.load_ahead();
     ys.load_ahead();
