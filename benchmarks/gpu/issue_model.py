@@ -21,8 +21,9 @@ a cycle. A walk takes the largest of these, in cycles per warp-token and schedul
   address for all or half of a warp; writes of 64 and 128 bits 2 and 4. No bank conflicts.
 
 Latencies, waits for memory and for other warps, launches and uneven ends are not in it: these
-are the least times, and a kernel with few warps takes longer. Predictions for a whole scan take
-it that corrections walk all tokens.
+are the least times, and a kernel with few warps takes longer. A whole scan is predicted from the
+time of what walks every token to that with a correction, or a walk back, that does so, too: how
+far these go depends on the weights.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ WALKS = {
 }
 """By the kernels' names; of others only their resources are told."""
 VARIANTS = {"chunks": ("scan_chunks", "add_initial"), "relay": ("relay", "reach_back")}
-"""The kernels of a whole scan that walk."""
+"""The kernels of a whole scan that walk: all tokens, and those that states before them reach."""
 
 _KINDS = (
     ("fma", "fp32", r"FFMA"),

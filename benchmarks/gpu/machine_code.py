@@ -133,7 +133,7 @@ def predictions(found: Sequence[dict[str, Any]], dtypes: Sequence[str]) -> list[
                 us = issue_model.microseconds(max(one["cycles"].values()), about, length)
                 times[kernel] = min(us, times.get(kernel, us))
         scans = {
-            variant: sum(times[part] for part in parts)
+            variant: [times[parts[0]], sum(times[part] for part in parts)]
             for variant, parts in VARIANTS.items()
             if times.keys() >= set(parts)
         }
@@ -167,10 +167,11 @@ def lines(found: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> It
             yield f"{name} {one['instructions']:6.1f} {cycles:>16} {counts}"
     for row in rows:
         yield ""
-        times = {**row["kernels"], **{f"scan by {key}": us for key, us in row["scans"].items()}}
-        floors = {f"floor: {key}": us for key, us in row["floors"].items()}
+        times = row["kernels"]
+        scans = [f"scan by {key} {a:.0f} to {b:.0f}" for key, (a, b) in row["scans"].items()]
+        floors = [f"floor: {key} {us:.0f}" for key, us in row["floors"].items()]
         yield f"{row['card']}, {row['dtype']}, L = {row['length']}: predicted microseconds at least"
-        yield "  " + ", ".join(f"{key} {us:.0f}" for key, us in {**times, **floors}.items())
+        yield "  " + ", ".join([*(f"{key} {us:.0f}" for key, us in times.items()), *scans, *floors])
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ def test_predicts_a_scan_by_its_kernels(run: Any, capsys: pytest.CaptureFixture[
     last = told["predicted_us"][-1]  # by the faster form of scan_chunks
     assert last["card"] == "H100"
     assert last["kernels"] == pytest.approx({"scan_chunks": 74.6, "add_initial": 74.6}, abs=0.1)
-    assert last["scans"] == pytest.approx({"chunks": 149.3}, abs=0.1)
+    assert last["scans"] == {"chunks": pytest.approx([74.6, 149.3], abs=0.1)}
 
 
 def test_tells_it_to_be_read(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_tells_it_to_be_read(run: Any, capsys: pytest.CaptureFixture[str]) -> No
     assert "4 x 128" in told
     assert "100 issue    60.0    40.0\n" in told
     assert "H100, float16, L = 172890: predicted microseconds at least\n" in told
-    assert "scan by chunks 149" in told
+    assert "scan by chunks 75 to 149, floor: exponentials 90" in told
     assert "spills" not in told
 
 
