@@ -18,6 +18,9 @@ OPTIONAL := ray,openvino,rtx$(if $(shell command -v nvcc),,$(if $(shell command 
 # Networks of others, one with its weights, for tests alone; mamba-ssm, which they ask for, they do without.
 OTHERS := opensr-mamba==0.0.1 mambapy==1.2.0
 
+# What reads the machine code of CUDA kernels, for tests and benchmarks alone.
+READERS := nvidia-cuda-cuobjdump==13.* nvidia-cuda-nvdisasm==13.*
+
 .PHONY: demo test quick proof bundled lint check clean
 .NOTPARALLEL:
 
@@ -60,6 +63,8 @@ $(DEV): $(SOURCES) $(VENV)/.created
 	  $(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"; }
 	@$(BIN)/python -m pip install -q --no-deps $(OTHERS) || \
 	  echo "$(OTHERS) is not there: the tests that export it are skipped"
+	@$(BIN)/python -m pip install -q --no-deps $(READERS) || \
+	  echo "$(READERS) is not there: the tests that read machine code are skipped"
 	@touch $(BASE) $@
 
 $(VENV)/.created: | check
