@@ -28,7 +28,11 @@ __host__ __device__ inline int state_blocks(const dvmsr_cuda_scan_params &p) {
 
 // Of the loop over them, without the last one: more is more code, less has more of its own instructions.
 template <int N>
+#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+constexpr int kUnrolled = 1;  // or it spills
+#else
 constexpr int kUnrolled = N >= 16 ? 5 : 1;
+#endif
 
 template <int N>
 constexpr int kWarps = N <= 16 ? 16 : 8;
@@ -89,6 +93,9 @@ __device__ const T *at(const void *base, int64_t stride, int64_t token, int chan
 template <int N>
 struct alignas(16) Rows {
   float B[kStates<N>][kTokens], C[kStates<N>][kTokens];
+#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+  volatile float longest[kLanes];  // step, by magnitude; read where it is needed, as Part
+#endif
 };
 
 // What a block works on. It lies in shared memory and is read where it is needed, so that none of it takes a register
@@ -153,16 +160,14 @@ __device__ void stage(const dvmsr_cuda_scan_params &p, int64_t token, int first,
 // What a warp keeps of a slice: of its lane's channel and each token the step, the step times u, and y.
 struct Slice {
   float step[kTokens], drive[kTokens], y[kTokens];
-#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
-  float longest;  // step, by magnitude
-#endif
 };
 
 // The decays of a slice for a state's rate.
-__device__ inline void decays_of(const Slice &s, float rate, float (&decay)[kTokens]) {
+template <int N>
+__device__ void decays_of(const Slice &s, [[maybe_unused]] const Rows<N> &rows, float rate, float (&decay)[kTokens]) {
 #if defined(DVMSR_CUDA_ACCURATE_DECAYS)
-  const float longest = fabsf(s.longest * rate);
-  if (__all_sync(kAllLanes, longest <= kNearZero)) {
+  const float longest = rows.longest[threadIdx.x % kLanes];
+  if (__all_sync(kAllLanes, fabsf(longest * rate) <= kNearZero)) {
     DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) decay[j] = exp2_near_zero(s.step[j] * rate);
     return;
   }
@@ -243,8 +248,9 @@ __device__ void begin_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, 
     s.drive[j] *= s.step[j];
   }
 #if defined(DVMSR_CUDA_ACCURATE_DECAYS)
-  s.longest = 0.f;
-  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) s.longest = fmaxf(s.longest, fabsf(s.step[j]));
+  float longest = 0.f;
+  DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) longest = fmaxf(longest, fabsf(s.step[j]));
+  rows.longest[lane] = longest;
 #endif
   __syncwarp();
 }
@@ -281,12 +287,12 @@ __device__ void take_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, u
       __syncwarp();
     }
     const int first = block * kStates<N>;
-    decays_of(s, shared.rates[first][lane], decay);
+    decays_of(s, rows, shared.rates[first][lane], decay);
     drives_of(s, rows.B[0], state);
     DVMSR_UNROLL_BY(kUnrolled<N>) for (int n = 0; n < kLast; ++n) {
       const float rate = shared.rates[first + n + 1][lane];
       advance(shared.turns[first + n][lane], slice, decay, state);
-      decays_of(s, rate, decay);
+      decays_of(s, rows, rate, decay);
       add_to_y(state, rows.C[n], s.y);
       drives_of(s, rows.B[n + 1], state);
     }
