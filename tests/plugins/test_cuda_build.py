@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not NVCC, reason="needs nvcc"
 @pytest.mark.parametrize(
     "source",
     [
-        "cuda/selective_scan_f16",
-        "cuda/selective_scan_f32",
+        "cuda/scan_chunks_f32",
+        "cuda/scan_relay_f16",
+        "cuda/scan_relay_f32",
         "cuda/causal_conv1d_f16",
         "cuda_library/selective_scan_backward",
     ],
