@@ -111,21 +111,32 @@ __device__ inline T *steps_on(T *base, int64_t stride, int steps) {
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 // A number in shared memory that slices of work pass on in order, and the slice whose turn it is. Both are
-// one word, read and written whole: no fence and no barrier orders them.
+// one word, read and written whole and by these functions alone: no fence and no barrier orders them.
 struct alignas(8) Turn {
   float value;
   uint32_t slice;
 };
 
+__device__ inline Turn read_turn(const Turn &turn) {
+#if defined(__CUDACC__)
+  unsigned long long word;
+  asm volatile("ld.relaxed.cta.shared.b64 %0, [%1];"
+               : "=l"(word)
+               : "r"(static_cast<unsigned>(__cvta_generic_to_shared(&turn))));
+  return {__uint_as_float(static_cast<uint32_t>(word)), static_cast<uint32_t>(word >> 32)};
+#else
+  return host_read_turn(turn);
+#endif
+}
+
 // Waits until the turns of all lanes have come to a slice; returns the lane's number.
 __device__ inline float wait_for_turn(const Turn &turn, uint32_t slice) {
 #if defined(__CUDACC__)
-  const unsigned place = static_cast<unsigned>(__cvta_generic_to_shared(&turn));
-  unsigned long long word;
+  Turn found;
   do
-    asm volatile("ld.relaxed.cta.shared.b64 %0, [%1];" : "=l"(word) : "r"(place));
-  while (!__all_sync(kAllLanes, static_cast<uint32_t>(word >> 32) == slice));
-  return __uint_as_float(static_cast<uint32_t>(word));
+    found = read_turn(turn);
+  while (!__all_sync(kAllLanes, found.slice == slice));
+  return found.value;
 #else
   return host_wait_for_turn(turn, slice);
 #endif

@@ -362,7 +362,7 @@ __global__ void __launch_bounds__(kWarps<N> *kLanes, 1) relay(const dvmsr_cuda_s
   const int64_t last = shared.part.last_from;
   if (last < 0 || lane >= shared.part.channels) return;
   for (int n = warp; n < N; n += kWarps<N>)
-    if (n < p.state) p.h_last[last + lane * p.state + n] = shared.turns[n][lane].value;
+    if (n < p.state) p.h_last[last + lane * p.state + n] = read_turn(shared.turns[n][lane]).value;
 }
 
 constexpr int kTile = 128;                     // tokens whose u, delta and B are in shared memory together

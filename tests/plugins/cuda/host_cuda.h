@@ -449,11 +449,17 @@ inline float __shfl_down_sync(unsigned, float value, int count) {
 
 // The turns of scan slices: see device.cuh.
 template <class Turn>
+Turn host_read_turn(const Turn &turn) {
+  Turn found;
+  __atomic_load(&turn, &found, __ATOMIC_RELAXED);
+  return found;
+}
+template <class Turn>
 float host_wait_for_turn(const Turn &turn, uint32_t slice) {
   auto &block = host_cuda::Block::current();
   Turn found;
   block.wait_until([&] {
-    __atomic_load(&turn, &found, __ATOMIC_RELAXED);
+    found = host_read_turn(turn);
     return found.slice == slice;
   });
   block.meet(block.warp(), threadIdx.x % host_cuda::kWarp, 0);
