@@ -4,7 +4,8 @@
 
 Writes `scan_statistics.json`: quantiles of delta and statistics of A, per layer (what they
 keep of the real inputs: `captured.py`). No weight is in it. Prints how much of the scan's
-correction is left, for the real inputs and for those that are drawn from the statistics.
+correction is left, for the real inputs and for those that are drawn from the statistics, and how
+much of a walk back over longer ranges (the table of `docs/cuda-scan.md`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from torch import Tensor
 
 from dvmsr import checkpoint, ops
 from dvmsr.errors import DvmsrError
+
+RANGES = (496, 1986, 5239)
+"""Tokens."""
 
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "chelsea.png"
 
@@ -91,6 +95,14 @@ def compare(name: str, calls: list[dict[str, np.ndarray]]) -> None:
         print(f"{name} layer {number}, left really and as drawn: {', '.join(parts)}")
 
 
+def walk_back(name: str, calls: list[dict[str, np.ndarray]]) -> None:
+    """Prints what is left of a walk back over at most so many tokens, the mean of all layers."""
+    for tokens in RANGES:
+        layers = [captured.left(real["delta"], real["A"], tokens) for real in calls]
+        parts = (f"{part} {np.mean([layer[part] for layer in layers]):.3f}" for part in layers[0])
+        print(f"{name}, left over {tokens} tokens: {', '.join(parts)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("networks", nargs="+", metavar="NAME=WEIGHTS")
@@ -121,6 +133,7 @@ def main() -> None:
     captured.FILE.write_text(text + "\n")
     for name, calls in found.items():
         compare(name, calls)
+        walk_back(name, calls)
 
 
 if __name__ == "__main__":
