@@ -83,6 +83,20 @@ def test_the_stored_levels_are_those_of_the_code() -> None:
     assert tuple(stored["ratio_levels"]) == captured.RATIO_LEVELS
 
 
+def test_prints_the_mean_of_a_walk_back_over_all_layers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Decays of e^-delta: with 1 a token, 20 of them stay above 2^-30, with 2 a token, 10."""
+    capture = pytest.importorskip("capture", reason="needs torch")
+    monkeypatch.setattr(capture, "RANGES", (40, 80))
+    layers = [{"delta": np.full((240, 32), step), "A": -np.ones((32, 4))} for step in (1.0, 2.0)]
+    capture.walk_back("both", layers)
+    assert capsys.readouterr().out.splitlines() == [
+        "both, left over 40 tokens: pairs 0.375, warps 0.375",
+        "both, left over 80 tokens: pairs 0.188, warps 0.188",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_what_is_stored_is_of_these_weights(network: str) -> None:
