@@ -81,7 +81,9 @@ def test_slow_decays_may_be_off_by_what_the_measured_bias_does(emulated: Path, b
     slow = SLOW.format(folder=str(FOLDER))
     without = run(sys.executable, "-c", slow, **environment)
     assert without.returncode == 3
-    assert without.stderr.count("off: ") == 1  # FP32, over 4096 tokens
+    off = [line for line in without.stderr.splitlines() if line.startswith("off: ")]
+    assert off
+    assert all("'dtype': 'float32'" in line for line in off)  # over 4096 tokens, in some plans
 
     assert run(sys.executable, FOLDER / "facts.py", "--small", **environment).returncode == 0
     facts = json.loads((emulated / "tried-facts.json").read_text())["ex2"]
@@ -92,10 +94,11 @@ def test_slow_decays_may_be_off_by_what_the_measured_bias_does(emulated: Path, b
     derived = run(sys.executable, "-c", slow, **environment)
     assert derived.returncode == 0, derived.stderr
     stored = json.loads((emulated / "tried-correct.json").read_text())
-    check = next(one for one in stored["checks"] if (one["operator"], one["dtype"]) == (
-        "scan", "float32"))  # fmt: skip
-    assert check["limit"] == 1e-5 + check["limit_of_bias"]
-    assert 1e-5 < check["error"] < check["limit"] < 6e-5
+    checks = [
+        one for one in stored["checks"] if (one["operator"], one["dtype"]) == ("scan", "float32")
+    ]
+    assert all(one["limit"] == 1e-5 + one["limit_of_bias"] for one in checks)
+    assert 1e-5 < max(one["error"] for one in checks) < checks[0]["limit"] < 6e-5
 
 
 def test_checks_made_ahead_are_those_made_here() -> None:
