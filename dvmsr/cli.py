@@ -12,11 +12,13 @@ from dvmsr.utils.cli.options import (
     DEFAULT_TIME_LIMIT,
     HELP,
     AsJson,
+    Offline,
     Overwrite,
     TimeLimit,
     TrustEngine,
     Version,
 )
+from dvmsr.weights.registry import CHECKPOINT_NAMES, MODELS
 
 EXAMPLES = """\b
 Examples:
@@ -41,8 +43,8 @@ def evaluate(
     model: Annotated[
         list[str],
         typer.Option(
-            help="bicubic, a .safetensors, .pth or .onnx file, or a bundled model; repeatable. "
-            "See dvmsr compare --help for the .onnx files of other networks."
+            help=f"bicubic, a .safetensors, .pth or .onnx file, or a name ({', '.join(MODELS)}); "
+            "repeatable. See dvmsr compare --help for the .onnx files of other networks."
         ),
     ],
     backend: Annotated[
@@ -56,6 +58,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write the scores of every image there.")
     ] = None,
     as_json: AsJson = False,
+    offline: Offline = False,
     side_by_side: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write pictures there: bicubic, models, original."),
@@ -95,7 +98,8 @@ def compare(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="A bundled model, a .safetensors, .pth or .onnx file, or a method of --against.",
+            help=f"A name ({', '.join(MODELS)}), a .safetensors, .pth or .onnx file, or a method "
+            "of --against.",
         ),
     ] = "student",
     against: Annotated[
@@ -115,6 +119,7 @@ def compare(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
     time_limit: TimeLimit = DEFAULT_TIME_LIMIT,
     trust_engine: TrustEngine = False,
 ) -> None:
@@ -150,7 +155,8 @@ def info(
     model: Annotated[
         str,
         typer.Argument(
-            help="Preset, a .safetensors, .pth, .onnx or .engine file, or package.module:factory."
+            help=f"Preset or name ({', '.join(MODELS)}), a .safetensors, .pth, .onnx or .engine "
+            "file, or package.module:factory."
         ),
     ],
     size: Annotated[
@@ -162,6 +168,7 @@ def info(
         ),
     ] = None,
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Show a network's layers, parameters and operations.
 
@@ -193,8 +200,8 @@ def lam(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="student, a .safetensors or .pth checkpoint, or package.module:factory; "
-            "repeatable.",
+            help=f"{', '.join(CHECKPOINT_NAMES)}, a .safetensors or .pth checkpoint, or "
+            "package.module:factory; repeatable.",
             show_default="student",
         ),
     ] = None,
@@ -225,6 +232,7 @@ def lam(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Show which pixels of an image a network uses for a window of its result.
 

@@ -1,6 +1,7 @@
 """`dvmsr info`: the size and cost of a network."""
 
 import json
+from pathlib import Path
 
 from dvmsr import network_info
 from dvmsr.analysis import Analysis, describe
@@ -10,7 +11,7 @@ from dvmsr.runtime.backends.trt import engine_file
 from dvmsr.utils.console import printable, prints_aside, say
 from dvmsr.utils.paths import is_import_path
 from dvmsr.utils.sizes import parse_size
-from dvmsr.weights.registry import ENGINE, model_file
+from dvmsr.weights.registry import ENGINE, MODELS, find_model, model_file
 
 DEFAULT_SIZE = "256x256"
 NOTES = {
@@ -20,7 +21,7 @@ NOTES = {
 
 
 def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
-    """The configuration of a preset or model file, and what an ONNX file or engine tells besides.
+    """The configuration of a preset, model or file, and what an ONNX file or engine tells besides.
 
     Raises:
         UsageError: if there is neither a preset nor a file of that name.
@@ -29,7 +30,7 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
     """
     if model in PRESETS:
         return PRESETS[model], {}
-    path = model_file(model, PRESETS)
+    path = _file(model)
     if path.suffix.lower() == ".onnx":
         from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 
@@ -47,6 +48,11 @@ def read_config(model: str) -> tuple[DVMSRConfig, dict[str, str]]:
     return checkpoint.load(path).config, {}
 
 
+def _file(model: str) -> Path:
+    """Of a name that is no preset's, or the file itself."""
+    return find_model(model) if model in MODELS else model_file(model, (*PRESETS, *MODELS))
+
+
 def _other_network(model: str) -> network_info.Facts | None:
     """What is known of a network of others; None for DVMSR."""
     if model in PRESETS:
@@ -54,7 +60,7 @@ def _other_network(model: str) -> network_info.Facts | None:
     if is_import_path(model):
         with prints_aside():
             return network_info.of_factory(model)
-    return network_info.of_file(model_file(model, PRESETS))
+    return network_info.of_file(_file(model))
 
 
 def run(model: str, size: str | None, as_json: bool) -> None:

@@ -1,6 +1,6 @@
 """Networks in PyTorch, ours and other people's, by name.
 
-A network is named as a bundled model, a checkpoint of DVMSR, or `package.module:factory`: a
+A network is named as a model of dvmsr's, a checkpoint of DVMSR, or `package.module:factory`: a
 function without arguments that returns a ready `torch.nn.Module`, weights included. It may also be
 such a module itself.
 """
@@ -27,7 +27,7 @@ from dvmsr.errors import (
     summary,
 )
 from dvmsr.utils.paths import IMPORT_PATH, is_file
-from dvmsr.weights.registry import BUNDLED_CHECKPOINTS, CHECKPOINTS, find_checkpoint
+from dvmsr.weights.registry import CHECKPOINT_NAMES, CHECKPOINTS, find_checkpoint
 
 
 def load(model: str) -> nn.Module:
@@ -47,14 +47,14 @@ def load(model: str) -> nn.Module:
     path = Path(model)
     if path.suffix.lower() in CHECKPOINTS:
         module: nn.Module = checkpoint.load(path)
-    elif model in BUNDLED_CHECKPOINTS:
+    elif model in CHECKPOINT_NAMES:
         module = checkpoint.load(find_checkpoint(model))
     elif match := IMPORT_PATH.fullmatch(model):
         with _same_random_numbers():
             module = _make(model, _find(*match.groups()))
     else:
         raise UsageError(
-            f"no model named {model}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
+            f"no model named {model}; there is {', '.join(CHECKPOINT_NAMES)}, or name a "
             f"checkpoint ending in {', '.join(CHECKPOINTS)} or a package.module:factory"
         )
     for name, weight in (*module.named_parameters(), *module.named_buffers()):

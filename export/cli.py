@@ -14,18 +14,18 @@ from dvmsr.export.plugin import command as plugin_command
 from dvmsr.export.plugin import cuda_command
 from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Version
+from dvmsr.utils.cli.options import HELP, AsJson, Offline, Overwrite, Version
 from dvmsr.utils.console import data
 from dvmsr.utils.paths import is_import_path
 from dvmsr.utils.sizes import parse_shape
-from dvmsr.weights.registry import BUNDLED_CHECKPOINTS
+from dvmsr.weights.registry import CHECKPOINT_NAMES
 
 EXAMPLES = """\b
 Examples:
   dvmsr-export onnx student
   dvmsr-export onnx mine.safetensors -o half.onnx --fp16
   dvmsr-export onnx mine.safetensors --streaming
-  dvmsr-export onnx official.pth --static 1x270x480 --json
+  dvmsr-export onnx paper --static 1x270x480 --json
   dvmsr-export onnx student --inline
   dvmsr-export onnx networks:mambair --input 1x3x64x64 --dynamic 0:batch,2:height,3:width
   dvmsr-export onnx networks:vim --input 1x3x224x224 --dynamic 0 --fp16
@@ -58,7 +58,7 @@ def onnx_command(
     source: Annotated[
         str,
         typer.Argument(
-            help=f"A bundled model ({', '.join(BUNDLED_CHECKPOINTS)}), a .safetensors checkpoint, "
+            help=f"A name ({', '.join(CHECKPOINT_NAMES)}), a .safetensors checkpoint, "
             "an official .pth, or package.module:factory, which returns any PyTorch network."
         ),
     ],
@@ -110,6 +110,7 @@ def onnx_command(
     ] = True,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Write SOURCE as an ONNX file and compare it with PyTorch.
 

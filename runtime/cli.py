@@ -7,14 +7,15 @@ import typer
 
 from dvmsr.runtime.backends.table import NAMES
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, AsJson, Overwrite, Threads, TrustEngine, Version
-from dvmsr.weights.registry import BUNDLED, DEFAULT
+from dvmsr.utils.cli.options import HELP, AsJson, Offline, Overwrite, Threads, TrustEngine, Version
+from dvmsr.weights.registry import DEFAULT, MODELS
 
 EXAMPLES = """\b
 Examples:
   dvmsr-infer photo.jpg
   dvmsr-infer photo.jpg -o large.png
   dvmsr-infer holiday/ extra.webp -o enlarged/
+  dvmsr-infer photo.jpg --model paper
   dvmsr-infer photo.jpg --model my_model.onnx --backend portable
   dvmsr-infer *.png -o enlarged/ --json > report.json
   dvmsr-infer archive/ -o enlarged/ --manifest enlarged.jsonl --resume
@@ -65,8 +66,7 @@ def infer(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help=f"A bundled model ({', '.join(BUNDLED)}), or a .onnx, .safetensors, .pth or "
-            ".engine file.",
+            help=f"A name ({', '.join(MODELS)}), or a .onnx, .safetensors, .pth or .engine file.",
             show_default=DEFAULT,
         ),
     ] = None,
@@ -189,6 +189,7 @@ def infer(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
     version: Version = False,
 ) -> None:
     """Enlarge images with a trained network, on a processor or a GPU.
@@ -203,6 +204,9 @@ def infer(
     the bundled one, checkpoints, and what dvmsr-export onnx --streaming writes. PNG, TIFF and JPEG
     that would not fit into memory are then read and written by rows, too (pip install
     'dvmsr[large]').
+
+    paper and paper-ntire are the weights of the paper's authors (MIT licence), which are fetched
+    from GitHub when they are first named, and kept.
 
     A .onnx file of another super-resolution network takes whole pictures. FILE@255 says that its
     values go from 0 to 255, FILE@1 to 1; without either that is tried out.

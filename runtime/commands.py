@@ -10,6 +10,7 @@ from dvmsr.utils.cli.options import (
     AsJson,
     Inputs,
     InputsFile,
+    Offline,
     Overwrite,
     Threads,
     TimeLimit,
@@ -55,13 +56,14 @@ def parity(
     trust_engine: TrustEngine = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Compare what two models, or one model on two backends, compute.
 
-    A and B are MODEL or MODEL:BACKEND. MODEL is a bundled model's name, a checkpoint (runs in
-    PyTorch), a .onnx file or a TensorRT .engine; its precision is the file's. BACKEND is one that
-    dvmsr-infer knows: native is the default for a .onnx file, portable runs the operators' ONNX
-    bodies, cuda runs on a GPU. MODEL may also be any network: its .onnx file, its .engine, or
+    A and B are MODEL or MODEL:BACKEND. MODEL is a name that dvmsr-infer knows, a checkpoint (runs
+    in PyTorch), a .onnx file or a TensorRT .engine; its precision is the file's. BACKEND is one
+    that dvmsr-infer knows: native is the default for a .onnx file, portable runs the operators'
+    ONNX bodies, cuda runs on a GPU. MODEL may also be any network: its .onnx file, its .engine, or
     package.module:factory, a function that returns a torch.nn.Module (runs as the code that it
     is). Both then get the same arrays, and every output is compared.
 
@@ -128,6 +130,7 @@ def bench(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Measure how fast models and backends are, in turns.
 

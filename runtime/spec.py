@@ -10,7 +10,7 @@ from dvmsr.runtime.backends.trt import engine_file
 from dvmsr.runtime.tensors import find_path, open_model
 from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils.paths import exists, is_import_path
-from dvmsr.weights.registry import BUNDLED, ENGINE, SUFFIXES
+from dvmsr.weights.registry import ENGINE, MODELS, SUFFIXES
 
 
 def split(spec: str) -> tuple[str, str]:
@@ -22,7 +22,7 @@ def split(spec: str) -> tuple[str, str]:
     model, colon, backend = spec.rpartition(":")
     if not colon or not backend.isalnum() or exists(Path(spec)):
         return spec, "auto"
-    is_file = model in BUNDLED or Path(model).suffix.lower() in SUFFIXES
+    is_file = model in MODELS or Path(model).suffix.lower() in SUFFIXES
     if is_import_path(spec) and backend not in NAMES and not is_file:
         return spec, "auto"
     return model, backend

@@ -52,7 +52,7 @@ def find_path(model: str, backend: str = "auto") -> Path:
     """
     if is_import_path(model):
         return Path(model)
-    if backend == "torch" and model in registry.BUNDLED_CHECKPOINTS:
+    if backend == "torch" and model in registry.CHECKPOINT_NAMES:
         return registry.find_checkpoint(model)
     try:
         return registry.find_model(model)

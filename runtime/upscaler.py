@@ -92,9 +92,10 @@ class Upscaler:
         """Load a model.
 
         Args:
-            model: the name of a bundled model, or an exported `.onnx` file, a `.safetensors` or
-                `.pth` checkpoint, or a TensorRT `.engine`; also the `.onnx` file of another network
-                that takes one RGB picture and gives a larger one, as a whole. `FILE@255` says that
+            model: the name of a model (`paper` and `paper-ntire` are fetched once), or an exported
+                `.onnx` file, a `.safetensors` or `.pth` checkpoint, or a TensorRT `.engine`; also
+                the `.onnx` file of another network that takes one RGB picture and gives a larger
+                one, as a whole. `FILE@255` says that
                 its values go from 0 to 255, `FILE@1` to 1; otherwise that is tried out.
             backend: `native` (ONNX Runtime with dvmsr's own operators), `portable` (ONNX Runtime
                 alone, slower), `cuda` (ONNX Runtime on a GPU with dvmsr's own operators), `torch`
@@ -122,17 +123,17 @@ class Upscaler:
         """
         name, peak = registry.split_range(os.fspath(model))
         threads = bounded(threads)
-        weights = backend == "torch" and name in registry.BUNDLED_CHECKPOINTS
-        path = registry.find_checkpoint(name) if weights else registry.find_model(name)
+        weights = backend == "torch" and name in registry.CHECKPOINT_NAMES
+        path = registry.find_checkpoint(name) if weights else registry.find_model(name, True)
         chosen = table.choose(backend, name, path)
-        if not chosen.on_gpu and not weights:
-            path = registry.find_model(name, streaming=True)
+        if chosen.on_gpu:
+            path = registry.find_model(name)
         network = chosen.load(
             table.Request(name, path, chosen.name, threads, trust_engine, time_limit, peak)
         )
         network.time_limit = time_limit
         upscaler = cls(network, chosen.name, str(path), strip, memory_limit)
-        asked = name if name in registry.BUNDLED else os.path.abspath(name)  # noqa: PTH100
+        asked = name if name in registry.MODELS else os.path.abspath(name)  # noqa: PTH100
         if upscaler.config is None:
             asked = f"{asked}@{network.peak}"  # which is not to be found out again
         upscaler._asked = (asked, backend, threads), trust_engine

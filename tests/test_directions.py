@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "eval": "errors utils weights data runtime/images runtime/upscaler runtime/spec runtime",
     "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
     "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images runtime/memory",
-    "cli": "utils eval info lam runtime/commands train/command",
+    "cli": "utils weights eval info lam runtime/commands train/command",
     "runtime": "runtime/upscaler runtime/tensors",
     "runtime/tensors": "errors utils weights runtime/backends",
     "runtime/images": "errors utils",

@@ -111,8 +111,12 @@ def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "message"),
     [
-        ("pupil", UsageError, "no model named pupil; there is student, or name a checkpoint"),
-        ("student-fp16", UsageError, "no model named student-fp16; there is student, or name"),
+        (
+            "pupil",
+            UsageError,
+            "no model named pupil; there is student, paper, paper-ntire, or name",
+        ),
+        ("student-fp16", UsageError, "no model named student-fp16; there is student, paper,"),
         ("model.onnx", UsageError, "no model named model.onnx"),
         ("missing.pth", UsageError, "missing.pth does not exist"),
         ("no_such_module:make", UsageError, "there is no module no_such_module"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.kernels import driver, nvcc
-from dvmsr.utils import signals
+from dvmsr.utils import cache, signals
 from dvmsr.utils.console import notice
 from dvmsr.utils.locks import hold
 from dvmsr.utils.threads import cores
@@ -109,7 +109,7 @@ def cache_path(architectures: Sequence[str]) -> Path:
     for name in FOLDERS:
         for file in sorted((nvcc.sources() / name).iterdir()):
             digest.update(f"{name}/{file.name}\0".encode() + file.read_bytes())
-    return nvcc.cache_folder("cuda") / digest.hexdigest()[:16] / NAME
+    return cache.folder("cuda") / digest.hexdigest()[:16] / NAME
 
 
 def _this_gpu() -> str:

@@ -79,13 +79,6 @@ def sources() -> Path:
     raise MissingComponentError("the sources of the CUDA kernels are missing; reinstall dvmsr")
 
 
-def cache_folder(name: str) -> Path:
-    """Where what is compiled under that name is kept; it need not exist."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "dvmsr" / name
-
-
 def _candidates() -> Iterator[Path]:
     if "CUDACXX" in os.environ:
         yield Path(os.environ["CUDACXX"])

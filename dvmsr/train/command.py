@@ -12,6 +12,8 @@ import typer
 
 from dvmsr.errors import MissingComponentError
 from dvmsr.train.config.settings import HELP, Distillation, Settings
+from dvmsr.utils.cli.options import Offline
+from dvmsr.weights.registry import CHECKPOINT_NAMES
 
 
 def _running(distill: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -75,7 +77,10 @@ def train(
     ] = None,
     init: Annotated[
         Path | None,
-        typer.Option(help="Start from this checkpoint's network and weights (fine-tuning)."),
+        typer.Option(
+            help="Start from the network and weights of this checkpoint, or of one of "
+            f"{', '.join(CHECKPOINT_NAMES)} (fine-tuning)."
+        ),
     ] = None,
     resume: Annotated[
         bool,
@@ -90,6 +95,7 @@ def train(
     device: Annotated[
         str, typer.Option(help="Where to compute: auto (on a GPU if there is one), cpu, cuda:1 ...")
     ] = "auto",
+    offline: Offline = False,
     **settings: Any,
 ) -> None:
     """Train a network on photographs; their low-resolution versions are made by bicubic reduction.
@@ -110,7 +116,11 @@ def train(
 def distill(
     context: typer.Context,
     teacher: Annotated[
-        Path | None, typer.Option(help="Checkpoint of the network to learn from.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint of the network to learn from, or one of "
+            f"{', '.join(CHECKPOINT_NAMES)}."
+        ),
     ] = None,
     **options: Any,
 ) -> None:
@@ -121,7 +131,7 @@ def distill(
     \b
     Examples:
       dvmsr distill --teacher teacher.safetensors --data photos/ -o run --minutes 100
-      dvmsr distill --teacher official.pth --data DF2K -o run --recipe paper-distilled
+      dvmsr distill --teacher paper --data DF2K -o run --recipe paper-distilled
       dvmsr distill --teacher t.safetensors --data DF2K -o run --recipe table7-mid-l2-5to1
       dvmsr distill -o run --resume
     """

@@ -34,6 +34,7 @@ from dvmsr.train.run.state import TrainState, open_run
 from dvmsr.train.validate import load_validation
 from dvmsr.utils.console import notice, warnings_to
 from dvmsr.utils.threads import bounded
+from dvmsr.weights.registry import find_checkpoint
 
 Options = Mapping[str, Any]
 
@@ -50,7 +51,7 @@ def run(given: Options, distill: bool = False) -> None:
         DvmsrError: as `Trainer.run`, or if a file cannot be read.
         MissingComponentError: if the device cannot be used.
     """
-    given = resolve(given)
+    given = _with_files(resolve(given))
     out = given["output"]
     if str(out) == "-":
         raise UsageError("--output - is a stream; name a folder, or ./- for one of that name")
@@ -191,6 +192,16 @@ def _origin(given: Options, state: TrainState | None) -> dict[str, Any]:
         if name in given and (name != "init" or state is None):
             origin[name] = _absolute(given[name])
     return origin | {name: given[name] for name in ("threads", "device") if name in given}
+
+
+def _with_files(given: Options) -> Options:
+    """The options with files in place of the names of weights.
+
+    Raises:
+        DvmsrError: if there are none, or they cannot be fetched.
+    """
+    named = {name: given[name] for name in ("init", "teacher") if name in given}
+    return {**given, **{name: find_checkpoint(path) for name, path in named.items()}}
 
 
 def _absolute(path: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.utils.paths import check_encodable, check_input, exists, is_file, is_import_path
+from dvmsr.weights import paper
 
 BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
 """Files in the package's folder `weights`, by the names that users give."""
@@ -15,6 +16,10 @@ BUNDLED_STREAMING = {"student": "dvmsr_x4.streaming.onnx"}
 BUNDLED_CHECKPOINTS = {"student": "dvmsr_x4.safetensors"}
 """The weights, in FP32, that those files were exported from."""
 DEFAULT = "student"
+MODELS = (*BUNDLED, *paper.FILES)
+"""All names of models."""
+CHECKPOINT_NAMES = (*BUNDLED_CHECKPOINTS, *paper.FILES)
+"""Those whose weights can be had in FP32, as a checkpoint."""
 
 CHECKPOINTS = (".safetensors", ".pth", ".pt")
 ENGINE = ".engine"
@@ -41,38 +46,43 @@ def split_range(model: str) -> tuple[str, int | None]:
 
 
 def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
-    """The file of a bundled model's name, or the file itself.
+    """The file of one of `MODELS`, or the file itself; what is not bundled is fetched once.
 
     Args:
-        streaming: of a bundled model the file that streams, if there is one.
+        streaming: of a model by name the file that streams, if there is one.
 
     Raises:
         UsageError: if it is neither a known name nor looks like a model file, or does not exist.
-        DvmsrError: if that cannot be found out.
-        MissingComponentError: if the bundled file is not installed.
+        DvmsrError: if that cannot be found out, or the file not be fetched.
+        MissingComponentError: if the bundled file is not installed, or one may not be fetched.
     """
     name = os.fspath(model)
+    if name in paper.FILES:
+        return paper.onnx_file(name, find_model(DEFAULT, streaming))
     if name in BUNDLED:
         file = BUNDLED_STREAMING.get(name) if streaming else None
         return _bundled(name, file or BUNDLED[name])
-    return model_file(name, BUNDLED)
+    return model_file(name, MODELS)
 
 
 def find_checkpoint(model: str | os.PathLike[str]) -> Path:
-    """The weights of one of `BUNDLED_CHECKPOINTS` by its name, or the checkpoint itself.
+    """The weights of one of `CHECKPOINT_NAMES`, or the checkpoint itself; what is not bundled is
+    fetched once.
 
     Raises:
         UsageError: if it is neither such a name nor that of a checkpoint, or does not exist.
-        DvmsrError: if that cannot be found out.
-        MissingComponentError: if the bundled file is not installed.
+        DvmsrError: if that cannot be found out, or the file not be fetched.
+        MissingComponentError: if the bundled file is not installed, or one may not be fetched.
     """
     name = os.fspath(model)
+    if name in paper.FILES:
+        return paper.checkpoint(name)
     if name in BUNDLED_CHECKPOINTS:
         return _bundled(name, BUNDLED_CHECKPOINTS[name])
     path = Path(name)
     if not path.suffix:
         raise UsageError(
-            f"no checkpoint named {name}; there is {', '.join(BUNDLED_CHECKPOINTS)}, or name a "
+            f"no checkpoint named {name}; there is {', '.join(CHECKPOINT_NAMES)}, or name a "
             f"file ending in {', '.join(CHECKPOINTS)}"
         )
     check_checkpoint(path)

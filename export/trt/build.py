@@ -26,7 +26,7 @@ from dvmsr.utils import signals
 from dvmsr.utils.console import notice
 from dvmsr.utils.paths import is_import_path
 from dvmsr.weights.registry import (
-    BUNDLED_CHECKPOINTS,
+    CHECKPOINT_NAMES,
     CHECKPOINTS,
     ENGINE,
     find_checkpoint,
@@ -148,9 +148,9 @@ def open_source(request: Request) -> Source:
 
 
 def _find_model(name: str, precision: str | None) -> Path:
-    """The file of the model; of a bundled one its weights where those that are exported are in
+    """The file of the model; of one by name its weights where those that are exported are in
     another precision."""
-    if name in BUNDLED_CHECKPOINTS and precision not in (None, "fp32"):
+    if name in CHECKPOINT_NAMES and precision not in (None, "fp32"):
         return find_checkpoint(name)
     return find_model(name)
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dvmsr.utils.cli.options import AsJson, Overwrite
+from dvmsr.utils.cli.options import AsJson, Offline, Overwrite
 from dvmsr.utils.console import data
-from dvmsr.weights.registry import BUNDLED
+from dvmsr.weights.registry import MODELS
 
 if TYPE_CHECKING:
     from dvmsr.export.trt.request import Sizes
@@ -30,7 +30,7 @@ def trt_command(
     model: Annotated[
         Path,
         typer.Argument(
-            help=f"A bundled model ({', '.join(BUNDLED)}), a .safetensors or .pth checkpoint, or "
+            help=f"A name ({', '.join(MODELS)}), a .safetensors or .pth checkpoint, or "
             "an .onnx file, of another network, too."
         ),
     ],
@@ -109,6 +109,7 @@ def trt_command(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    offline: Offline = False,
 ) -> None:
     """Build a TensorRT engine of MODEL, with the plugin for its two operators.
 

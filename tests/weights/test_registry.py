@@ -30,8 +30,8 @@ def test_weights_have_names_too(tmp_path: Path) -> None:
     (path := tmp_path / "m.PTH").touch()
     assert registry.find_checkpoint(path) == registry.find_checkpoint(str(path)) == path
     for name, message in {
-        "student-fp16": "no checkpoint named student-fp16; there is student, or name a file",
-        str(tmp_path / "m"): "there is student, or name a file ending in .safetensors",
+        "student-fp16": "no checkpoint named student-fp16; there is student, paper, paper-ntire,",
+        str(tmp_path / "m"): "there is student, paper, paper-ntire, or name a file ending in",
         "m.onnx": "m.onnx is no checkpoint; name a file ending in .safetensors",
         "m.pth": "m.pth does not exist",
     }.items():
@@ -51,7 +51,9 @@ def test_anything_else_is_a_file(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["teacher_x9", "", "photo.png"])
 def test_lists_the_names_and_extensions(name: str) -> None:
-    with pytest.raises(UsageError, match=r"there is student, student-fp16, or name a file"):
+    with pytest.raises(
+        UsageError, match=r"there is student, student-fp16, paper, paper-ntire, or name"
+    ):
         registry.find_model(name)
 
 

@@ -6,13 +6,18 @@ from typing import Annotated
 import typer
 
 import dvmsr
-from dvmsr.utils import time_limit
+from dvmsr.utils import offline, time_limit
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"dvmsr {dvmsr.__version__}")
         raise typer.Exit
+
+
+def _forbid_fetching(wanted: bool) -> None:
+    if wanted:
+        offline.ask()
 
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -23,6 +28,14 @@ Version = Annotated[
     typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        callback=_forbid_fetching,
+        help=f"Fetch no weights; {offline.VARIABLE}=1 says the same.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DEFAULT_TIME_LIMIT = time_limit.DEFAULT
 TimeLimit = Annotated[

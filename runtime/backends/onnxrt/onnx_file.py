@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import IncompatibleModelError, UsageError
+from dvmsr.utils import protobuf
 from dvmsr.utils.paths import check_input, unreadable
 
 DOMAIN = "dvmsr"
@@ -27,8 +28,6 @@ _NODE, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
 _ATTRIBUTE_NAME = 1
 _MIXER, _SCAN, _SOFTPLUS = b"MambaMixer", b"SelectiveScan", b"delta_softplus"
 """The last: what every node of scan has said since it has groups and z is its last input."""
-_VARINT, _BYTES = 0, 2
-_FIXED_SIZES = {1: 8, 5: 4}
 _REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
 
 
@@ -86,7 +85,7 @@ def read_facts(path: Path) -> OnnxFacts:
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            for field, value in _fields(file, size, frozenset({_METADATA, _OPSET_IMPORT})):
+            for field, value in protobuf.fields(file, size, frozenset({_METADATA, _OPSET_IMPORT})):
                 has_graph |= field == _GRAPH
                 has_bodies |= field == _FUNCTIONS
                 if field == _GRAPH and isinstance(value, int):
@@ -172,35 +171,11 @@ def check_bodies(path: Path, facts: OnnxFacts | OnnxHeader) -> None:
         )
 
 
-def _fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a message. Of fields that are not wanted, but have bytes, the
-    value is how many; the file is at their first.
-
-    Raises:
-        ValueError: if this is not a message of exactly `end` bytes.
-    """
-    while file.tell() < end:
-        field, kind = divmod(_varint(file), 8)
-        if field == 0:
-            raise ValueError("field 0")
-        if kind == _VARINT:
-            yield field, _varint(file)
-            continue
-        size = _varint(file) if kind == _BYTES else _FIXED_SIZES.get(kind)
-        if size is None or file.tell() + size > end:
-            raise ValueError("bad field")
-        if field in wanted:
-            yield field, file.read(size)
-        else:
-            after = file.tell() + size
-            yield field, size
-            file.seek(after)
-
-
 def _operators(file: BinaryIO, end: int) -> list[tuple[bytes, set[bytes]]]:
     """Name and attributes of each node of the graph, which is read to its end, that is one of
     dvmsr's operators."""
-    nodes = [node for field, node in _fields(file, end, frozenset({_NODE})) if field == _NODE]
+    fields = protobuf.fields(file, end, frozenset({_NODE}))
+    nodes = [node for field, node in fields if field == _NODE]
     found = []
     for node in nodes:
         operator = domain = b""
@@ -220,7 +195,7 @@ def _operators(file: BinaryIO, end: int) -> list[tuple[bytes, set[bytes]]]:
 
 def _message(data: int | bytes, wanted: set[int]) -> Iterator[tuple[int, int | bytes]]:
     data = _bytes(data)
-    return _fields(io.BytesIO(data), len(data), frozenset(wanted))
+    return protobuf.fields(io.BytesIO(data), len(data), frozenset(wanted))
 
 
 def _export_command(path: Path, metadata: dict[str, str]) -> str:
@@ -230,18 +205,6 @@ def _export_command(path: Path, metadata: dict[str, str]) -> str:
     words += ["--fp16"] if metadata.get("dvmsr.precision") == "fp16" else []
     words += ["--streaming"] if "dvmsr.streaming" in metadata else []
     return shlex.join([*words, "-o", str(path), "--overwrite"])
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("bad varint")
 
 
 def _entry(data: int | bytes) -> tuple[str, int | bytes]:

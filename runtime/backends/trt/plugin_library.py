@@ -14,6 +14,7 @@ from typing import Any
 
 from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.kernels import nvcc
+from dvmsr.utils import cache
 from dvmsr.utils.json_text import parse
 
 ENVIRONMENT = "DVMSR_TENSORRT_PLUGIN"
@@ -107,7 +108,7 @@ def require(
 
 def cache_folder() -> Path:
     """Where libraries are kept; it need not exist."""
-    return nvcc.cache_folder("tensorrt-plugin")
+    return cache.folder("tensorrt-plugin")
 
 
 def sources_sha256() -> str:

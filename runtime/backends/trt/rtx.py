@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from dvmsr.errors import DvmsrError
-from dvmsr.kernels import nvcc
+from dvmsr.utils import cache
 from dvmsr.utils.atomic import write_atomically
 
 
@@ -33,7 +33,7 @@ class KernelsAtRunTime:
         self.config.dynamic_shapes_kernel_specialization_strategy = eager
         self._cache = self.config.create_runtime_cache()
         self._engine_path = path
-        self._path = nvcc.cache_folder("tensorrt-rtx") / f"{plan_sha256}.kernels"
+        self._path = cache.folder("tensorrt-rtx") / f"{plan_sha256}.kernels"
         with suppress(OSError):
             # Refused if it is damaged or of another GPU, driver or release, and then made anew.
             self._cache.deserialize(self._path.read_bytes())
