@@ -119,7 +119,7 @@ def _attempt(
         response = opener.open(asked, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        answer = f"the answer is {error.code} {error.reason}"
+        answer = f"the answer is {error.code} {' '.join(str(error.reason).split())}"
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             file.truncate(0)
         elif error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -1,1 +1,1 @@
-"""The bundled weights."""
+"""Models by name: those that are bundled, and the paper's."""

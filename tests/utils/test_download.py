@@ -116,6 +116,12 @@ def test_is_sent_elsewhere(server: FileServer, target: Path) -> None:
     assert [path for path, _ in server.asked] == ["/file.bin", "/elsewhere", "/elsewhere"]
 
 
+def test_is_sent_in_circles(server: FileServer, target: Path) -> None:
+    server.redirects = 1000
+    text = refused(server, target)
+    assert "(the answer is 302 " in text and "\n" not in text and len(server.asked) < 20
+
+
 @pytest.mark.parametrize(
     ("status", "times", "answer"), [(404, 1, "404 Not Found"), (503, 4, "503 Service Unavailable")]
 )
