@@ -60,7 +60,8 @@ def compile_unit(source: Path, capability: str, folder: Path) -> Path:
         env=compiler.environment(),
     )
     if done.returncode:
-        reason = next((line for line in done.stderr.splitlines() if "error" in line), "it stopped")
+        said = done.stderr.strip().splitlines() or [f"nvcc ended with {done.returncode}"]
+        reason = next((line for line in said if "error" in line), said[-1])
         raise DvmsrError(f"{source} does not compile for compute capability {capability}: {reason}")
     return target
 

@@ -93,7 +93,7 @@ __device__ inline S &shared_memory() {
 #endif
 }
 
-// base + steps * stride, for strides below 2^31: one instruction, and nothing of it in a register before it is needed.
+// base + steps * stride in global memory, for strides below 2^31: one instruction, and nothing of it in a register before it is needed.
 template <class T>
 __device__ inline T *steps_on(T *base, int64_t stride, int steps) {
 #if defined(__CUDACC__)
@@ -101,8 +101,8 @@ __device__ inline T *steps_on(T *base, int64_t stride, int steps) {
   asm("mad.wide.u32 %0, %1, %2, %3;"
       : "=l"(place)
       : "r"(static_cast<uint32_t>(stride)), "r"(static_cast<uint32_t>(steps * sizeof(T))),
-        "l"(reinterpret_cast<uint64_t>(base)));
-  return reinterpret_cast<T *>(place);
+        "l"(static_cast<uint64_t>(__cvta_generic_to_global(base))));
+  return static_cast<T *>(__cvta_global_to_generic(place));
 #else
   return base + stride * steps;
 #endif

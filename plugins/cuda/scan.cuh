@@ -5,6 +5,11 @@
 #include "device.cuh"
 #include "selective_scan.h"
 
+// 1: decays near one by a polynomial, for a device whose ex2.approx is biased (docs/cuda-scan.md).
+#if !defined(DVMSR_CUDA_ACCURATE_DECAYS)
+#define DVMSR_CUDA_ACCURATE_DECAYS 0
+#endif
+
 namespace dvmsr::cuda {
 
 constexpr float kLargest = 3.402823466e38f;  // finite number
@@ -15,11 +20,18 @@ __device__ inline float rate(float A) {
   return a < -kLargest ? -kLargest : a;
 }
 
-// A state that has decayed below 2^kNegligible is forgotten: far below FP32 rounding.
+// What a state has become by 2^exponent. Nothing stays nothing, however it grows: infinity times zero would be no
+// number.
+__device__ inline float carried(float exponent, float state) {
+  return state == 0.f ? 0.f : fast_exp2(exponent) * state;
+}
+
+// A state that has decayed below 2^kNegligible of what it was is forgotten: below FP32 rounding of any state that is
+// not as many times smaller.
 constexpr float kNegligible = -30.f;
 
 inline bool valid_sizes(const dvmsr_cuda_scan_params &p) {
-  return p.batch >= 0 && p.length >= 0 && p.channels > 0 && p.channels <= INT32_MAX && p.groups > 0 &&
+  return p.batch >= 0 && p.length >= 0 && p.length <= INT32_MAX / 2 && p.channels > 0 && p.channels <= INT32_MAX && p.groups > 0 &&
          p.channels % p.groups == 0 && p.state > 0 && p.state <= 64;
 }
 

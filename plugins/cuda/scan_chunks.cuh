@@ -303,7 +303,7 @@ static __global__ void __launch_bounds__(kJoinStates *kJoinRanges, 1)
   float h = 0.f, total = 0.f;
   DVMSR_UNROLL_BY(8) for (int64_t k = first; k < end; ++k) {
     const float delta = sum[k * p.channels];
-    h = fast_exp2(a * delta) * h + state[k * states];
+    h = carried(a * delta, h) + state[k * states];
     total += delta;
   }
   shared.state[range][lane] = h;
@@ -312,9 +312,9 @@ static __global__ void __launch_bounds__(kJoinStates *kJoinRanges, 1)
 
   h = state[0];
   for (int r = 0; r < range; ++r)
-    h = fast_exp2(a * shared.sum[r][lane]) * h + shared.state[r][lane];
+    h = carried(a * shared.sum[r][lane], h) + shared.state[r][lane];
   DVMSR_UNROLL_BY(8) for (int64_t k = first; k < end; ++k) {
-    h = fast_exp2(a * sum[k * p.channels]) * h + state[k * states];
+    h = carried(a * sum[k * p.channels], h) + state[k * states];
     if (active) state[k * states] = h;
   }
   if (active && first < edges.chunks && end == edges.chunks) p.h_last[batch * states + i] = h;
@@ -348,6 +348,7 @@ __global__ void __launch_bounds__(kThreads, kResident<N>)
     sum[s] = 0.f;
     reach[s] = -INFINITY;
     DVMSR_UNROLL for (int i = 0; i < P::kStates; ++i) {
+      if (h[s][i] == 0.f) a[s][i] = 0.f;  // as `carried`
       const bool decays = form.softplus && a[s][i] < 0.f && fabsf(h[s][i]) <= kLargest;
       const float needed = decays ? kNegligible / a[s][i] : INFINITY;
       if (h[s][i] != 0.f) reach[s] = fmaxf(reach[s], needed);

@@ -56,7 +56,7 @@ double cost(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_plan &plan, i
     constexpr double forgotten = 1500;  // tokens after which most states are, each for itself
     const double token = (40 + 10 * N) / schedulers, reach = (10 + 8 * N) / schedulers;
     const double walk = turns * (length * token + fill);
-    return parts == 1 ? walk : walk + launch + turns * std::min(length, forgotten) * reach;
+    return parts == 1 ? walk : walk + launch + turns * std::min(length, forgotten) * reach + 40 * parts;
   }
   // A block has a warp for every scheduler, which stays idle for half of the time where it has no other.
   const double resident = std::min(turns, 4.0), rounds = turns / resident;

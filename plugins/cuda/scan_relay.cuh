@@ -28,7 +28,7 @@ __host__ __device__ inline int state_blocks(const dvmsr_cuda_scan_params &p) {
 
 // Of the loop over them, without the last one: more is more code, less has more of its own instructions.
 template <int N>
-#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+#if DVMSR_CUDA_ACCURATE_DECAYS
 constexpr int kUnrolled = 1;  // or it spills
 #else
 constexpr int kUnrolled = N >= 16 ? 5 : 1;
@@ -93,7 +93,7 @@ __device__ const T *at(const void *base, int64_t stride, int64_t token, int chan
 template <int N>
 struct alignas(16) Rows {
   float B[kStates<N>][kTokens], C[kStates<N>][kTokens];
-#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+#if DVMSR_CUDA_ACCURATE_DECAYS
   volatile float longest[kLanes];  // step, by magnitude; read where it is needed, as Part
 #endif
 };
@@ -165,7 +165,7 @@ struct Slice {
 // The decays of a slice for a state's rate.
 template <int N>
 __device__ void decays_of(const Slice &s, [[maybe_unused]] const Rows<N> &rows, float rate, float (&decay)[kTokens]) {
-#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+#if DVMSR_CUDA_ACCURATE_DECAYS
   const float longest = rows.longest[threadIdx.x % kLanes];
   if (__all_sync(kAllLanes, fabsf(longest * rate) <= kNearZero)) {
     DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) decay[j] = exp2_near_zero(s.step[j] * rate);
@@ -247,7 +247,7 @@ __device__ void begin_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, 
     s.step[j] = Whole || j < place.count ? form.step_of(s.step[j] + bias) : 0.f;
     s.drive[j] *= s.step[j];
   }
-#if defined(DVMSR_CUDA_ACCURATE_DECAYS)
+#if DVMSR_CUDA_ACCURATE_DECAYS
   float longest = 0.f;
   DVMSR_UNROLL for (int j = 0; j < kTokens; ++j) longest = fmaxf(longest, fabsf(s.step[j]));
   rows.longest[lane] = longest;
@@ -306,14 +306,24 @@ __device__ void take_slice(const dvmsr_cuda_scan_params &p, Shared<N> &shared, u
 template <int N>
 __device__ float start_of(const dvmsr_cuda_scan_params &p, const Ranges &ranges, int64_t column, int range, int n,
                           int lane, float rate, float h0) {
+  constexpr int kTogether = 4;  // ranges that are read at once
   float h = 0.f, after = 0.f;
-  for (int k = range - 1; k >= 0; --k) {
-    const int64_t place = (column * (ranges.count - 1) + k) * state_blocks<N>(p) + n / kStates<N>;
-    h += fast_exp2(rate * after) * ranges.states[(place * kStates<N> + n % kStates<N>) * kLanes + lane];
-    after += ranges.sums[place * kLanes + lane];
-    if (p.delta_softplus && rate * after <= kNegligible) return h;
+  for (int last = range - 1; last >= 0; last -= kTogether) {
+    float states[kTogether], sums[kTogether];
+    DVMSR_UNROLL for (int i = 0; i < kTogether; ++i) {
+      const int64_t of_column = column * (ranges.count - 1) + (last - i > 0 ? last - i : 0);
+      const int64_t place = of_column * state_blocks<N>(p) + n / kStates<N>;
+      states[i] = ranges.states[(place * kStates<N> + n % kStates<N>) * kLanes + lane];
+      sums[i] = ranges.sums[place * kLanes + lane];
+    }
+    DVMSR_UNROLL for (int i = 0; i < kTogether; ++i) {
+      if (last - i < 0) break;
+      h += carried(rate * after, states[i]);
+      after += sums[i];
+      if (p.delta_softplus && rate * after <= kNegligible) return h;
+    }
   }
-  return h + fast_exp2(rate * after) * h0;
+  return h + carried(rate * after, h0);
 }
 
 template <class T, int N, bool Full, int kWidth>
@@ -384,7 +394,7 @@ struct alignas(16) Tile {
 //   sum over t of exp(A sum of delta behind t) delta_t u_t B_t.
 // Lanes are tokens, and a warp takes a channel at a time: so every channel stops where nothing before still
 // counts, and every state is left out from where it does not.
-template <class T, int S>
+template <class T, int S, bool Softplus>
 __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr_cuda_scan_params p, const Ranges ranges,
                                                                       int blocks) {
   Tile<S> &tile = shared_memory<Tile<S>>();
@@ -447,7 +457,7 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
           const int at_token = t + 2 * lane + j;
           const float biased = tile.delta[at_token][of_column] + bias[c];
           const bool exists = begin + at_token >= 0;
-          step[j] = exists ? (p.delta_softplus ? softplus(biased) : biased) : 0.f;
+          step[j] = exists ? (Softplus ? softplus(biased) : biased) : 0.f;
           drive[j] = step[j] * tile.u[at_token][of_column];
         }
         // The sum of the steps from this lane's on.
@@ -458,14 +468,17 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
         }
         // Not by subtraction: what is left of rounding would be a negative time, in which a fast decay grows.
         const float next = __shfl_down_sync(kAllLanes, behind, 1);
-        const float last = (lane + 1 < kLanes ? next : 0.f) + after[c], first = last + step[1];
+        const float before = (lane + 1 < kLanes ? next : 0.f) + after[c];
+        // A token that adds nothing has no time behind it, in which a state that grows would become infinite: of nothing,
+        // not a number.
+        const float first = drive[0] == 0.f ? 0.f : before + step[1], last = drive[1] == 0.f ? 0.f : before;
         DVMSR_UNROLL for (int group = 0; group < S; group += kAtOnce<S>) {
           const auto rates = *reinterpret_cast<const Vector<float, kAtOnce<S>> *>(&tile.rates[of_column][group]);
           DVMSR_UNROLL for (int k = 0; k < kAtOnce<S>; ++k) {
             // The same for all lanes, which the vote tells the compiler. What is negligible stays so, unless steps
             // may be negative.
             const float a = rates.values[k];
-            if (!__any_sync(kAllLanes, !p.delta_softplus || !(a * after[c] <= kNegligible))) continue;
+            if (!__any_sync(kAllLanes, !Softplus || !(a * after[c] <= kNegligible))) continue;
             const int n = group + k;
             const float2 B = *reinterpret_cast<const float2 *>(&tile.B[n][t + 2 * lane]);
             sums[c][n] += fast_exp2(a * first) * drive[0] * B.x;
@@ -473,7 +486,7 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
           }
         }
         after[c] += __shfl_sync(kAllLanes, behind, 0);
-        alive[c] = !p.delta_softplus || !(slowest[c] * after[c] <= kNegligible);
+        alive[c] = !Softplus || !(slowest[c] * after[c] <= kNegligible);
       }
     }
   }
@@ -496,7 +509,8 @@ cudaError_t scan(const dvmsr_cuda_scan_params &p, const Ranges &ranges, cudaStre
   const int64_t columns = p.batch * columns_of(p);
   if (ranges.count > 1) {
     const int blocks = state_blocks<N>(p);
-    const cudaError_t status = launch(reach_back<T, kStates<N>>, columns * (ranges.count - 1) * blocks,
+    const auto kernel = p.delta_softplus ? reach_back<T, kStates<N>, true> : reach_back<T, kStates<N>, false>;
+    const cudaError_t status = launch(kernel, columns * (ranges.count - 1) * blocks,
                                       kReachWarps * kLanes, stream, p, ranges, blocks);
     if (status != cudaSuccess) return status;
   }

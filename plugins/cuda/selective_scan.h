@@ -29,7 +29,8 @@ extern "C" {
 typedef struct {
   dvmsr_cuda_dtype dtype;
   int32_t delta_softplus;                         /* 0: delta + delta_bias is the step itself */
-  int64_t batch, length, channels, groups, state; /* B, L >= 0; D > 0; G divides D; 0 < N <= 64, fastest at 16 */
+  /* B >= 0; 0 <= L < 2^30; D > 0; G divides D; 0 < N <= 64, compiled for 1, 8, 16 and 64 (CHUNKS: 16 and 64) */
+  int64_t batch, length, channels, groups, state;
   const void *u;                                  /* act (B, L, D) */
   const void *delta;                              /* act (B, L, D), before bias and softplus */
   const float *A;                                 /* (D, N) */
@@ -48,7 +49,9 @@ typedef enum {
   /* One exponential per state and token; the state before a part is found by walking back from it, which
    * goes no further than a decay of 2^-30: what is older, NaN and infinity included, ends with its part. */
   DVMSR_CUDA_SCAN_RELAY = 0,
-  /* Every part from a zero state, and a correction for as long as the state before it counts. */
+  /* Every part from a zero state, and a correction for as long as the state before it counts. Of several parts y is
+   * rounded twice, before the correction, too: in 16 bits what cancels between both is lost, and either may
+   * overflow. */
   DVMSR_CUDA_SCAN_CHUNKS = 1
 } dvmsr_cuda_scan_variant;
 

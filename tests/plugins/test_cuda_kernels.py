@@ -296,6 +296,22 @@ def test_a_state_that_grows_again_is_carried(library: Library) -> None:
         assert_close(result, scan_truth(inputs, softplus=False), "float32")
 
 
+@pytest.mark.parametrize("softplus", [True, False], ids=["A above zero", "steps below zero"])
+def test_nothing_stays_nothing_however_it_would_grow(library: Library, softplus: bool) -> None:
+    """2000 tokens over which a state would grow beyond all numbers, if there were one: A above
+    zero, or negative steps; then a few that start one."""
+    case = ScanCase(1, 2048, 3, 16, softplus=softplus)
+    inputs = {k: v.copy() for k, v in scan_case(case, "float32")[0].items()}
+    inputs["A"][:] = 0.3 if softplus else -0.3
+    inputs["delta"][:] = 1 if softplus else -1
+    inputs["delta_bias"][:] = 0
+    inputs["h0"][:] = 0
+    inputs["u"][:, :2040] = 0
+    truth = scan_truth(inputs, softplus)
+    for plan in [("relay", 512), ("chunks", 256), ("relay", WHOLE)]:
+        assert_close(library.scan(inputs, plan, softplus=softplus), truth, "float32")
+
+
 def test_the_fastest_decay_keeps_the_state_where_no_time_passes(library: Library) -> None:
     """A of the lowest floats, across chunks whose delta is zero, whole ranges of them too."""
     inputs = {k: v.copy() for k, v in scan_case(ScanCase(1, 600, 4, 16), "float32")[0].items()}
@@ -368,6 +384,7 @@ def test_the_cost_model(library: Library) -> None:
     [
         {"batch": -1},
         {"length": -1},
+        {"length": 2**30},
         {"channels": 0},
         {"state": 0},
         {"state": 65},
@@ -452,7 +469,7 @@ def test_accurate_decays_need_no_unbiased_exponential(
     request: pytest.FixtureRequest, cuda_on_host: Path
 ) -> None:
     folder = Path(request.config.cache.mkdir("cuda-accurate"))
-    options = ["-O1", "-shared", "-fPIC", "-DDVMSR_CUDA_ACCURATE_DECAYS"]
+    options = ["-O1", "-shared", "-fPIC", "-DDVMSR_CUDA_ACCURATE_DECAYS=1"]
     accurate = compile_for_host(COMPILER, folder, *options, sources=SCAN_SOURCES)
     for bias in (0.25, -0.5):
         assert slow_decays_off(cuda_on_host, bias, WHOLE) > TOLERANCES["float32"]

@@ -39,7 +39,7 @@ def test_loops_that_do_not_fit_are_an_error(exponentials: int) -> None:
     """54 in the loop would be three tokens, but there are 20 ahead of it."""
     ahead = 20 if exponentials == 54 else 1
     text = "MOV\n" + ahead * EX2 + exponentials * EX2 + f"@P0 BRA >{ahead + 1}\n@P1 BRA >1\nEXIT"
-    with pytest.raises(DvmsrError, match="do not fit its entry in WALKS"):
+    with pytest.raises(DvmsrError, match="are not as WALKS"):
         issue_model.walked(SCAN, code(text), "9.0")
 
 
@@ -55,7 +55,7 @@ def test_states_in_blocks_of_16() -> None:
 
 def test_a_loop_that_lacks_the_one_around_it_is_an_error() -> None:
     text = "MOV\n" + 4 * 18 * EX2 + "@P0 BRA >1\nEXIT"
-    with pytest.raises(DvmsrError, match="do not fit"):
+    with pytest.raises(DvmsrError, match="are not as WALKS"):
         issue_model.walked(SCAN, code(text), "9.0")
 
 
@@ -65,7 +65,7 @@ def test_a_loop_without_one_around_is_as_many_tokens_as_its_exponentials_are_for
     assert (walked.tokens, walked.classes["ex2"]) == (2, 128)
     walked = issue_model.walked(kernel, code("MOV\n" + 32 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
     assert (walked.tokens, walked.classes["ex2"]) == (0.25, 128)
-    with pytest.raises(DvmsrError, match="do not fit"):
+    with pytest.raises(DvmsrError, match="are not as WALKS"):
         issue_model.walked(kernel, code("MOV\n" + 200 * EX2 + "@P0 BRA >1\nEXIT"), "8.0")
 
 
