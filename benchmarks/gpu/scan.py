@@ -151,22 +151,14 @@ def mamba(drawn: list[dict[str, np.ndarray]], shape: Shape, copies: int) -> Call
     return seconds
 
 
-def plan_of(gpu: Gpu, inputs: dict[str, np.ndarray], shape: Shape) -> str:
-    """What the cost model has of it."""
-    groups, state = inputs["B"].shape[2:]
-    sizes = shape.batch, shape.length, inputs["u"].shape[2], groups, state
-    params = cuda.ScanParams(cuda.DTYPES[shape.dtype], 1, *sizes)
-    return str(gpu.library.scan_plan(params, gpu.info.multiprocessors))
-
-
 def contestants(
     gpu: Gpu,
     probes: Probes | None,
     drawn: list[dict[str, np.ndarray]],
     shape: Shape,
     copies: int,
-) -> dict[str, Callable[[], float]]:
-    """By name, what runs all sets and tells the seconds of one scan."""
+) -> tuple[str, dict[str, Callable[[], float]]]:
+    """The cost model's plan; and by name, what runs all sets and tells the seconds of one scan."""
     own = [Scan(gpu, inputs, shape.dtype, sizes=(shape.batch, shape.length)) for inputs in drawn]
     scans = own + [scan.copy() for _ in range(copies - 1) for scan in own]
 
@@ -179,15 +171,11 @@ def contestants(
         return lambda: gpu.seconds(graph) / len(scans)  # the graph alone would not keep the tensors
 
     found = {"dvmsr": timed(Scan.launch, scans)}
-    others = [
-        [scan.by(tactic) for scan in scans] for tactic in range(1, 1 + gpu.library.scan_tactics())
-    ]
-    plans = {str(own[0].plan)}
-    for cut in others:
-        plan = cut[0].plan
-        if plan.length != cuda.WHOLE and str(plan) not in plans:
-            plans.add(str(plan))
-            found[str(plan)] = timed(Scan.launch, cut)
+    chosen = str(own[0].plan)
+    for tactic in range(1, 1 + gpu.library.scan_tactics()):
+        plan = gpu.library.scan_plan(own[0].params, gpu.info.multiprocessors, tactic)
+        if plan.length != cuda.WHOLE and str(plan) not in (chosen, *found):
+            found[str(plan)] = timed(Scan.launch, [scan.by(tactic) for scan in scans])
     if probes:
         loops = probes
         found["loop per channel"] = timed(
@@ -197,7 +185,7 @@ def contestants(
         found["mamba-ssm"] = mamba(drawn, shape, copies)
     except Exception as error:
         print(f"mamba-ssm does not take part: {error}", file=sys.stderr)
-    return found
+    return chosen, found
 
 
 def measure(
@@ -211,13 +199,13 @@ def measure(
 ) -> dict[str, Any]:
     """One shape's row; `limits` are rounds and seconds."""
     taken, copies = sets(shape, layers, gpu)
-    runs = contestants(gpu, probes, drawn[:taken], shape, copies)
+    plan, runs = contestants(gpu, probes, drawn[:taken], shape, copies)
     times = race(runs, *limits)
     seconds = {name: median(found) for name, found in times.items()}
     one: dict[str, Any] = {
         "inputs": shape.kind, "batch": shape.batch, "length": shape.length, "dtype": shape.dtype,
         "layers": taken, "copies": copies,
-        "plan": plan_of(gpu, drawn[0], shape),
+        "plan": plan,
         "predicted_us": scan_us(shape.kind, shape.batch, shape.length, shape.dtype),
         "median_us": {name: 1e6 * s for name, s in seconds.items()},
         "rounds": {name: len(found) for name, found in times.items()},

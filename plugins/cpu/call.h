@@ -32,15 +32,15 @@ class Scratch {
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// The first line of the cache that begins in memory, which has 64 bytes more than are wanted.
+inline char *first_line(char *memory) { return memory + (64 - reinterpret_cast<uintptr_t>(memory) % 64) % 64; }
+
 // Memory of all threads of a call, in pieces that begin with a line of the cache.
 class Pieces {
  public:
   Pieces(int64_t count, int64_t bytes)
       : bytes_(ceil_div(bytes, 64) * 64), memory_(count * bytes_ + 64, 1) {}
-  char *operator[](int64_t i) const {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-    return memory_.get() + (64 - address % 64) % 64 + i * bytes_;
-  }
+  char *operator[](int64_t i) const { return first_line(memory_.get()) + i * bytes_; }
 
  private:
   int64_t bytes_;

@@ -127,8 +127,7 @@ class Kept {
   explicit Kept(int64_t bytes) : memory_(std::exchange(spare(), {})) {
     if (memory_.bytes < bytes + 64)
       memory_ = {std::unique_ptr<char[]>(new char[static_cast<size_t>(bytes) + 64]), bytes + 64};
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data.get());
-    next_ = memory_.data.get() + (64 - address % 64) % 64;
+    next_ = first_line(memory_.data.get());
   }
   Kept(const Kept &) = delete;
   ~Kept() {

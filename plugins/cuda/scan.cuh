@@ -31,8 +31,8 @@ __device__ inline float carried(float exponent, float state) {
 constexpr float kNegligible = -30.f;
 
 inline bool valid_sizes(const dvmsr_cuda_scan_params &p) {
-  return p.batch >= 0 && p.length >= 0 && p.length <= INT32_MAX / 2 && p.channels > 0 && p.channels <= INT32_MAX && p.groups > 0 &&
-         p.channels % p.groups == 0 && p.state > 0 && p.state <= 64;
+  return p.batch >= 0 && p.length >= 0 && p.length <= INT32_MAX / 2 && p.channels > 0 && p.channels <= INT32_MAX &&
+         p.groups > 0 && p.channels % p.groups == 0 && p.state > 0 && p.state <= 64;
 }
 
 inline bool valid_stride(int64_t stride, int64_t row) { return stride >= row && stride <= INT32_MAX; }
@@ -48,6 +48,14 @@ inline bool valid_strides(const dvmsr_cuda_scan_params &p) {
 // The channels that share a group's B and C.
 __host__ __device__ inline int channels_of_group(const dvmsr_cuda_scan_params &p) {
   return static_cast<int>(p.channels) / static_cast<int>(p.groups);
+}
+
+// How many blocks of so many channels take those of a group: none has channels of two groups.
+__host__ __device__ inline int blocks_of_group(const dvmsr_cuda_scan_params &p, int channels) {
+  return static_cast<int>(ceil_div(channels_of_group(p), channels));
+}
+__host__ __device__ inline int64_t blocks_of_all(const dvmsr_cuda_scan_params &p, int channels) {
+  return p.groups * blocks_of_group(p, channels);
 }
 
 // The form of the operator: with softplus and gate, or whatever the call says, at the price of a few

@@ -32,12 +32,8 @@ constexpr int kResident = N <= 16 ? 4 : 2;
 template <int N>
 constexpr int kAhead = N <= 16 ? 4 : 2;
 
-// How many blocks take the channels of a group: none has channels of two groups.
-__host__ __device__ inline int blocks_of_group(const dvmsr_cuda_scan_params &p) {
-  return static_cast<int>(ceil_div(channels_of_group(p), kThreads));
-}
 __host__ __device__ inline int64_t channel_blocks(const dvmsr_cuda_scan_params &p) {
-  return p.groups * blocks_of_group(p);
+  return blocks_of_all(p, kThreads);
 }
 
 // The workspace: per batch element and chunk the state (D, N) after it, then all sums of delta (D).
@@ -57,7 +53,7 @@ struct Part {
     const int64_t blocks = channel_blocks(p), row = blockIdx.x / blocks;
     index = first_chunk + row % (chunks - first_chunk);
     batch = row / (chunks - first_chunk);
-    const int block = static_cast<int>(blockIdx.x % blocks), of_group = blocks_of_group(p);
+    const int block = static_cast<int>(blockIdx.x % blocks), of_group = blocks_of_group(p, kThreads);
     group = block / of_group;
     end = (group + 1) * channels_of_group(p);
     channel = end - channels_of_group(p) + block % of_group * kThreads + static_cast<int>(threadIdx.x);

@@ -1,3 +1,4 @@
+// How each tactic cuts a sequence into parts, which one a model of the running time prefers, and the workspace.
 #include "scan_plan.h"
 
 #include <algorithm>
@@ -38,7 +39,7 @@ int64_t most_parts(const dvmsr_cuda_scan_params &p, const Tactic &tactic, int64_
 dvmsr_cuda_scan_plan plan_of(const dvmsr_cuda_scan_params &p, const Tactic &tactic, int64_t multiprocessors) {
   const int64_t parts = most_parts(p, tactic, multiprocessors);
   const int64_t length = ceil_div(std::max<int64_t>(1, ceil_div(p.length, parts)), kStep) * kStep;
-  const bool whole = parts == 1 || length >= p.length || length > INT32_MAX;
+  const bool whole = parts == 1 || length >= p.length;
   return {tactic.variant, whole ? DVMSR_CUDA_SCAN_WHOLE : static_cast<int32_t>(length)};
 }
 
@@ -67,16 +68,18 @@ double cost(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_plan &plan, i
   return walk + rounds * std::min(length, forgotten) * correction + 2 * launch + 40 * parts;
 }
 
+// In floats.
+int64_t workspace_of(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_plan &plan) {
+  const int64_t parts = parts_of(p, plan);
+  if (parts == 1) return 0;
+  if (plan.variant == DVMSR_CUDA_SCAN_CHUNKS) return p.batch * parts * p.channels * (p.state + 1);
+  return p.batch * (parts - 1) * relay::columns_of(p) * relay::workspace_of_column(p);
+}
+
 }  // namespace
 
 int64_t parts_of(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_plan &plan) {
   return std::max<int64_t>(1, ceil_div(p.length, plan.length));
-}
-
-int64_t workspace_of(const dvmsr_cuda_scan_params &p, dvmsr_cuda_scan_variant variant, int64_t parts) {
-  if (parts == 1) return 0;
-  if (variant == DVMSR_CUDA_SCAN_CHUNKS) return p.batch * parts * p.channels * (p.state + 1);
-  return p.batch * (parts - 1) * relay::columns_of(p) * relay::workspace_of_column(p);
 }
 
 }  // namespace dvmsr::cuda
@@ -91,7 +94,8 @@ dvmsr_cuda_scan_plan dvmsr_cuda_scan_plan_of(const dvmsr_cuda_scan_params *param
   dvmsr_cuda_scan_plan best{DVMSR_CUDA_SCAN_RELAY, DVMSR_CUDA_SCAN_WHOLE};
   if (!valid_sizes(p) || p.batch == 0 || multiprocessors <= 0) return best;
   const int64_t device = std::min<int64_t>(multiprocessors, kMostMultiprocessors);
-  if (tactic > 0 && tactic <= dvmsr_cuda_scan_tactics()) return plan_of(p, kTactics[tactic - 1], device);
+  if (tactic < 0 || tactic > dvmsr_cuda_scan_tactics()) return {DVMSR_CUDA_SCAN_RELAY, 0};
+  if (tactic > 0) return plan_of(p, kTactics[tactic - 1], device);
   for (const Tactic &one : kTactics) {
     const dvmsr_cuda_scan_plan plan = plan_of(p, one, device);
     if (cost(p, plan, device) < cost(p, best, device)) best = plan;
@@ -101,7 +105,7 @@ dvmsr_cuda_scan_plan dvmsr_cuda_scan_plan_of(const dvmsr_cuda_scan_params *param
 
 size_t dvmsr_cuda_scan_workspace_size(const dvmsr_cuda_scan_params *params, dvmsr_cuda_scan_plan plan) {
   if (!valid_sizes(*params) || plan.length <= 0) return 0;
-  return static_cast<size_t>(workspace_of(*params, plan.variant, parts_of(*params, plan))) * sizeof(float);
+  return static_cast<size_t>(workspace_of(*params, plan)) * sizeof(float);
 }
 
 size_t dvmsr_cuda_scan_largest_workspace(const dvmsr_cuda_scan_params *params) {

@@ -37,11 +37,8 @@ constexpr int kUnrolled = N >= 16 ? 5 : 1;
 template <int N>
 constexpr int kWarps = N <= 16 ? 16 : 8;
 
-// How many blocks take the channels of a group: none has channels of two groups.
-__host__ __device__ inline int columns_of_group(const dvmsr_cuda_scan_params &p) {
-  return static_cast<int>(ceil_div(channels_of_group(p), kLanes));
-}
-__host__ __device__ inline int64_t columns_of(const dvmsr_cuda_scan_params &p) { return p.groups * columns_of_group(p); }
+// Of up to kLanes channels.
+__host__ __device__ inline int64_t columns_of(const dvmsr_cuda_scan_params &p) { return blocks_of_all(p, kLanes); }
 
 // How the sequence is cut, and the workspace: what reach_back found before each range but the first.
 struct Ranges {
@@ -72,7 +69,7 @@ inline Ranges place(const dvmsr_cuda_scan_params &p, int64_t length, int64_t cou
 // The channels that a block works on.
 struct Column {
   __device__ Column(const dvmsr_cuda_scan_params &p, int column) {
-    const int of_group = columns_of_group(p), channels = channels_of_group(p);
+    const int of_group = blocks_of_group(p, kLanes), channels = channels_of_group(p);
     group = column / of_group;
     first = group * channels + column % of_group * kLanes;
     end = (group + 1) * channels;
@@ -407,7 +404,7 @@ __global__ void __launch_bounds__(kReachWarps *kLanes, 1) reach_back(const dvmsr
   const int64_t range = index / columns % befores, batch = index / columns / befores;
   const int64_t place = ((batch * columns + index % columns) * befores + range) * blocks + block;
   const int64_t origin = batch * p.length + range * ranges.length;  // the range's first token
-  const int states = static_cast<int>(p.state) - block * S;         // at least one; others keep no channel alive
+  const int states = static_cast<int>(p.state) - block * S;         // those beyond decay at once
 
   for (int i = threadIdx.x; i < kLanes * S; i += kReachWarps * kLanes) {
     const int channel = column.channel(i / S), n = i % S;

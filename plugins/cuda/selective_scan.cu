@@ -18,9 +18,7 @@ cudaError_t scan(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_plan &pl
 bool valid_plan(const dvmsr_cuda_scan_params &p, const dvmsr_cuda_scan_plan &plan) {
   if (plan.length <= 0) return false;
   if (plan.variant == DVMSR_CUDA_SCAN_CHUNKS) return true;
-  const int64_t parts = parts_of(p, plan);
-  return plan.variant == DVMSR_CUDA_SCAN_RELAY && parts <= INT32_MAX &&
-         (parts == 1 || plan.length % relay::kTokens == 0);
+  return plan.variant == DVMSR_CUDA_SCAN_RELAY && (parts_of(p, plan) == 1 || plan.length % relay::kTokens == 0);
 }
 
 }  // namespace

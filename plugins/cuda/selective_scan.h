@@ -67,7 +67,7 @@ typedef struct {
 DVMSR_CUDA_API int32_t dvmsr_cuda_scan_tactics(void);
 
 /* How a tactic cuts a sequence of these sizes (pointers are not read) on a device of so many multiprocessors.
- * Tactic 0 is the one that a cost model prefers. */
+ * Tactic 0 is the one that a cost model prefers; a number that is none gives a plan that no call takes. */
 DVMSR_CUDA_API dvmsr_cuda_scan_plan dvmsr_cuda_scan_plan_of(const dvmsr_cuda_scan_params *params, int32_t tactic,
                                                             int32_t multiprocessors);
 

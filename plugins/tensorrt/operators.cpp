@@ -31,7 +31,6 @@ dvmsr_cuda_dtype cuda_type(nvinfer1::DataType type) {
 
 const float *floats(const void *data) { return static_cast<const float *>(data); }
 
-
 dvmsr_cuda_scan_params scan_params(nvinfer1::DataType activation, const Sizes &sizes) {
   dvmsr_cuda_scan_params params{};
   params.dtype = cuda_type(activation);

@@ -411,6 +411,11 @@ def test_scan_refuses_a_plan_that_is_none(library: Library, plan: Plan) -> None:
     assert library.scan(scan_case(MODEST, "float32")[0], plan) == INVALID_VALUE
 
 
+def test_a_number_without_a_tactic_gives_no_plan(library: Library) -> None:
+    for tactic in (-1, 1 + library.tactics()[-1]):
+        assert library.plan((1, 70, 20, 1, 16), tactic, 132) == ("relay", 0)
+
+
 def test_without_a_gate_its_stride_does_not_count(library: Library) -> None:
     inputs, truth = scan_case(FORMS[2], "float32")
     for plan in [("relay", WHOLE), ("chunks", WHOLE)]:
