@@ -16,6 +16,8 @@ from dvmsr.runtime.video.source import FULL, LIMITED, Video, view
 _FORMAT, _OTHER_FORMATS = "nut", {"prores": "mov"}
 """Container of a segment: it takes any times, but not every codec."""
 _GLOBAL_HEADER = 1 << 22
+_OUT_OF_ORDER = 3
+"""Fewest frames that can be coded in another order than they are shown in."""
 
 
 class Encoder:
@@ -27,6 +29,7 @@ class Encoder:
         self._encoding = encoding
         self._time_base = video.time_base
         self._gray = video.coding.layout.kind == "gray"
+        self._frames = 0
 
     def write(self, pixels: NDArray[np.uint16], pts: int) -> None:
         """Encode one picture.
@@ -46,6 +49,7 @@ class Encoder:
             gray = self._gray and number > 0
             view(place, coding.layout)[:] = 2 ** (coding.layout.bits - 1) if gray else plane
         frame.pts, frame.time_base = pts, self._time_base
+        self._frames += 1
         self._encode(frame)
 
     def finish(self) -> None:
@@ -59,6 +63,9 @@ class Encoder:
             raise DvmsrError(
                 f"{self._encoding.encoder} failed ({error.strerror}); choose another --codec"
             ) from None
+        if self._frames < _OUT_OF_ORDER:
+            for packet in packets:
+                packet.dts = packet.pts  # x265 gives whatever its memory held
         self._file.mux(packets)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from clips import (
@@ -157,6 +160,21 @@ def test_codecs_and_containers(
         assert file.streams.video[0].codec.name == source.streams.video[0].codec.name
         decoding = [p.dts for p in file.demux(video=0) if p.size]
         assert decoding == sorted(set(decoding))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+@pytest.mark.parametrize("byte", [1, 85, 165])
+def test_few_frames_whatever_memory_holds(folder: Path, byte: int, frames: int) -> None:
+    """x265 takes decoding times of the first two frames from memory that it never set."""
+    clip("in.mkv", "ffv1", times=REGULAR[:frames])
+    command = [sys.executable, "-c", "from dvmsr.runtime.cli import main; main()", "in.mkv"]
+    command += ["-o", "out.mp4", "--codec", "hevc", *MODEL]
+    environment = {**os.environ, "MALLOC_PERTURB_": str(byte)}
+    ran = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=processes.LIMIT
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert times("out.mp4") == [MILLI * time for time in REGULAR[:frames]]
 
 
 @pytest.mark.parametrize("name", ["in.mp4", "in.mkv"])
