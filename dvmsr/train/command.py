@@ -79,7 +79,7 @@ def train(
         Path | None,
         typer.Option(
             help="Start from the network and weights of this checkpoint, or of one of "
-            f"{', '.join(CHECKPOINT_NAMES)} (fine-tuning)."
+            f"{', '.join(CHECKPOINT_NAMES)} (fine-tuning); with another --scale, from its body."
         ),
     ] = None,
     resume: Annotated[

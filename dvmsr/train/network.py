@@ -1,8 +1,12 @@
 """The networks of a run: the one to train, and its teacher."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from dvmsr import checkpoint
 from dvmsr.config import DVMSRConfig, describe_difference
@@ -18,7 +22,8 @@ def build_network(
     """The network of the run to resume, of --init, or a fresh one.
 
     Args:
-        given: `preset`, `scale`, `network` (fields of `DVMSRConfig`) and `init`, where given.
+        given: `preset`, `scale`, `network` (fields of `DVMSRConfig`) and `init`, where given;
+            with a `scale` that is not that of `init` as `rescaled` has it.
         dt_init: see `dvmsr.train.config.settings.Settings`.
 
     Raises:
@@ -36,6 +41,8 @@ def build_network(
             )
     elif init is not None:
         what, model = str(init), checkpoint.load(init)
+        if given.get("scale") not in (None, model.config.scale):
+            model = rescaled(model, given["scale"])
     else:
         model = DVMSR(wanted_config(given, named_preset("student")))
         if dt_init == "official":
@@ -43,6 +50,39 @@ def build_network(
         return model
     check_network(given, what, model.config)
     return model
+
+
+def rescaled(model: DVMSR, scale: int) -> DVMSR:
+    """The same body with an upsampler for another scale.
+
+    That of `pixelshuffledirect` makes at first what the old one does, averaged over the area of
+    each new pixel; of `pixelshuffle`, the convolutions before the shuffles are new.
+
+    Raises:
+        UsageError: if there is no such scale.
+    """
+    other = DVMSR(replace(model.config, scale=scale))
+    fitting = {k: v for k, v in model.state_dict().items() if not k.startswith("upsample.")}
+    with torch.no_grad():
+        other.load_state_dict(fitting, strict=False)
+        if model.config.upsampler == "pixelshuffledirect":
+            areas = _shares(model.config.scale, scale).to(model.mean.dtype)
+            for new, old in zip(
+                other.upsample.parameters(), model.upsample.parameters(), strict=True
+            ):
+                phases = old.unflatten(0, (3, model.config.scale, model.config.scale))
+                mean = torch.einsum("pi,qj,cij...->cpq...", areas, areas, phases)
+                new.copy_(mean.flatten(0, 2))
+    return other
+
+
+def _shares(old: int, new: int) -> Tensor:
+    """(new, old): how much of each of `new` equal parts of a line lies in each of `old` ones."""
+    first, second = torch.arange(new)[:, None], torch.arange(old)
+    overlap = torch.minimum((first + 1) * old, (second + 1) * new) - torch.maximum(
+        first * old, second * new
+    )
+    return overlap.clamp(min=0) / old
 
 
 def wanted_config(given: Mapping[str, Any], otherwise: DVMSRConfig) -> DVMSRConfig:
