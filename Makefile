@@ -42,8 +42,9 @@ proof: $(DEV) ## prove what takes longer than a test may; results go to benchmar
 bundled: $(DEV) ## export all bundled ONNX files again from the bundled weights
 	@test -z "$$(git status --porcelain)" || { echo "There are changes: commit them, so that the files name what made them"; exit 1; }
 	@rm -rf build/bundled && mkdir -p build/bundled
-	cd build/bundled && for kind in "" --fp16 --streaming; do \
-	  ../../$(BIN)/dvmsr-export onnx ../../dvmsr/weights/dvmsr_x4.safetensors $$kind || exit; done
+	cd build/bundled && for scale in 2 3 4; do for kind in --fp16 --streaming; do \
+	  ../../$(BIN)/dvmsr-export onnx ../../dvmsr/weights/dvmsr_x$$scale.safetensors $$kind || exit; done; done
+	cd build/bundled && ../../$(BIN)/dvmsr-export onnx ../../dvmsr/weights/dvmsr_x4.safetensors
 	mv build/bundled/*.onnx dvmsr/weights/
 
 lint: $(DEV) ## check style and types

@@ -8,13 +8,14 @@ import typer
 from dvmsr.runtime.backends.table import NAMES
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Offline, Overwrite, Threads, TrustEngine, Version
-from dvmsr.weights.registry import DEFAULT, MODELS
+from dvmsr.weights.registry import DEFAULT, MODELS, STUDENTS
 
 EXAMPLES = """\b
 Examples:
   dvmsr-infer photo.jpg
   dvmsr-infer photo.jpg -o large.png
   dvmsr-infer holiday/ extra.webp -o enlarged/
+  dvmsr-infer photo.jpg --scale 2
   dvmsr-infer photo.jpg --model paper
   dvmsr-infer photo.jpg --model my_model.onnx --backend portable
   dvmsr-infer *.png -o enlarged/ --json > report.json
@@ -68,6 +69,14 @@ def infer(
             metavar="NAME|FILE",
             help=f"A name ({', '.join(MODELS)}), or a .onnx, .safetensors, .pth or .engine file.",
             show_default=DEFAULT,
+        ),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            metavar="|".join(str(scale) for scale in sorted(STUDENTS.values())),
+            help="Enlarge so many times, with the network of dvmsr's own that does.",
+            show_default="4",
         ),
     ] = None,
     engine: Annotated[
@@ -223,7 +232,9 @@ def infer(
     from dvmsr.runtime.infer import options as told
     from dvmsr.utils.console import warnings_to
 
-    computing = told.read_model(model, engine, backend, threads, strip, memory, trust_engine)
+    computing = told.read_model(
+        *(model, engine, backend, threads, strip, memory, trust_engine, scale)
+    )
     options = told.Options(
         inputs=inputs,
         output=output,

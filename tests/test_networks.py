@@ -114,9 +114,10 @@ def test_checkpoints_and_the_bundled_student(tmp_path: Path) -> None:
         (
             "pupil",
             UsageError,
-            "no model named pupil; there is student, paper, paper-ntire, or name",
+            "no model named pupil; there is student, student-x2, student-x3, paper, paper-ntire, "
+            "or name",
         ),
-        ("student-fp16", UsageError, "no model named student-fp16; there is student, paper,"),
+        ("student-fp16", UsageError, "no model named student-fp16; there is student, student-x2,"),
         ("model.onnx", UsageError, "no model named model.onnx"),
         ("missing.pth", UsageError, "missing.pth does not exist"),
         ("no_such_module:make", UsageError, "there is no module no_such_module"),

@@ -63,3 +63,19 @@ def keep(path: Path, data: bytes) -> None:
         atomic.write_atomically(path, data, overwrite=True)
     except DvmsrError as error:  # which ends with "choose another place"
         raise DvmsrError(f"{error} with XDG_CACHE_HOME") from None
+
+
+def keep_by_content(name: str, stem: str, data: bytes) -> Path:
+    """An ONNX file of that content in a folder of the cache, under a name with its hash: it is
+    neither damaged nor of another version.
+
+    Raises:
+        DvmsrError: if it cannot be kept.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    path = folder(name) / f"{stem}-{digest[:16]}.onnx"
+    if not holds(path, digest):
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        keep(path, data)
+    return path

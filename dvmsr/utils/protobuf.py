@@ -1,10 +1,13 @@
 """Messages in the wire format of protocol buffers, field by field, without a schema."""
 
+import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
 _VARINT, _BYTES = 0, 2
 _FIXED_SIZES = {1: 8, 5: 4}
+_ALL = frozenset(range(1, 64))
+"""Every field number that ONNX has."""
 
 
 def fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[int, int | bytes]]:
@@ -30,6 +33,18 @@ def fields(file: BinaryIO, end: int, wanted: frozenset[int]) -> Iterator[tuple[i
             after = file.tell() + size
             yield field, size
             file.seek(after)
+
+
+def pieces(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """Field numbers, values and how each is written: joined, the message again.
+
+    Raises:
+        ValueError: as `fields`.
+    """
+    file, done = io.BytesIO(message), 0
+    for field, value in fields(file, len(message), _ALL):
+        yield field, value, message[done : file.tell()]
+        done = file.tell()
 
 
 def read_varint(file: BinaryIO) -> int:

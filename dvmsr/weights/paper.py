@@ -4,7 +4,6 @@ They are theirs, under the MIT licence, and not part of dvmsr. What is fetched i
 of a known SHA-256. Its ONNX file is made of the bundled one, which holds the same architecture.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from dvmsr.utils.sizes import in_words
 
 REPOSITORY = "nathan66666/DVMSR"
 COMMIT = "86663ce906aab91c31ee5bf69bebc1ad61537405"
+_FOLDER = "weights"
+"""Of the cache."""
 ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/model_zoo"
 
 
@@ -54,7 +55,7 @@ def checkpoint(name: str) -> Path:
         DvmsrError: if it cannot be fetched or kept.
     """
     published = FILES[name]
-    path = cache.folder("weights") / published.file
+    path = cache.folder(_FOLDER) / published.file
     if cache.holds(path, published.sha256):
         return path
     url = f"{ADDRESS}/{published.file}"
@@ -86,8 +87,4 @@ def onnx_file(name: str, bundled: Path) -> Path:
 
     source = checkpoint(name)
     data = refill.refill(bundled.read_bytes(), pth.read(source), source.name, FILES[name].sha256)
-    digest = hashlib.sha256(data).hexdigest()
-    path = source.with_name(f"{name}-{digest[:16]}.onnx")
-    if not cache.holds(path, digest):
-        cache.keep(path, data)
-    return path
+    return cache.keep_by_content(_FOLDER, name, data)

@@ -1,4 +1,4 @@
-"""Other weights in an exported file of the same architecture: bytes in place of bytes.
+"""Other weights in an exported file of the same body: bytes in place of bytes.
 
 Neither onnx nor PyTorch takes part. The constants are arranged as `dvmsr.export.onnx.graph` does
 it, which the tests hold this to. Symbols: C channels, D inner channels, R rank of delta, N state
@@ -20,10 +20,12 @@ Part = Callable[[Callable[[str], Array]], Array]
 
 _GRAPH, _METADATA = 7, 14
 """Fields of a model (onnx.proto)."""
-_INITIALIZER = 5
+_INITIALIZER, _OUTPUT = 5, 12
 """Of a graph."""
 _NAME, _RAW_DATA = 8, 9
 """Of a tensor."""
+_KEY, _VALUE = 1, 2
+"""Of an entry of the metadata."""
 _VIMM = re.compile(r"rssb(\d+)/vimm(\d+)/(.+)")
 
 
@@ -122,17 +124,64 @@ def _constant(file: io.BytesIO, end: int) -> tuple[str, slice]:
     return name, place
 
 
+def whole_image(template: bytes, streaming: bytes) -> bytes:
+    """What computes whole images, of a network that is there for strips.
+
+    Args:
+        template: an ONNX file for whole images of any size, that `dvmsr-export onnx` wrote of a
+            network with the same body, of whatever scale.
+        streaming: that of the network wanted, written with `--streaming` by the same version.
+    """
+    graph, told = _graph_and_metadata(streaming)
+    tensors = {_text(value, _NAME): raw for field, value, raw in graph if field == _INITIALIZER}
+    frame, frame_told = _graph_and_metadata(template)
+    # The sizes of the output are called 4*height and 4*width.
+    old, new = (b"%b*" % each[b"dvmsr.scale"] for each in (frame_told, told))
+    parts = list[bytes]()
+    for field, value, raw in frame:
+        if field == _INITIALIZER:
+            raw = tensors.get(_text(value, _NAME), raw)
+        parts.append(raw.replace(old, new) if field == _OUTPUT else raw)
+    made = [raw for field, _, raw in protobuf.pieces(template) if field not in (_GRAPH, _METADATA)]
+    made.append(protobuf.bytes_field(_GRAPH, b"".join(parts)))
+    for key, value in told.items():
+        if key != b"dvmsr.streaming":
+            made.append(protobuf.bytes_field(_METADATA, _entry(key, value)))
+    return b"".join(made)
+
+
+Pieces = list[tuple[int, int | bytes, bytes]]
+
+
+def _graph_and_metadata(model: bytes) -> tuple[Pieces, dict[bytes, bytes]]:
+    graph, told = Pieces(), dict[bytes, bytes]()
+    for field, value, _ in protobuf.pieces(model):
+        if field == _GRAPH and isinstance(value, bytes):
+            graph = list(protobuf.pieces(value))
+        elif field == _METADATA:
+            told[_text(value, _KEY)] = _text(value, _VALUE)
+    return graph, told
+
+
 def _with_metadata(model: bytes, told: Mapping[str, str]) -> bytes:
     """The model with other values under these keys."""
-    file, parts, done = io.BytesIO(model), list[bytes](), 0
-    for field, entry in protobuf.fields(file, len(model), frozenset({_METADATA})):
-        if field != _METADATA or not isinstance(entry, bytes):
-            continue
-        key = dict(protobuf.fields(io.BytesIO(entry), len(entry), frozenset({1, 2}))).get(1, b"")
-        if isinstance(key, bytes) and (name := key.decode()) in told:
-            end = file.tell()
-            parts.append(model[done : end - len(protobuf.bytes_field(_METADATA, entry))])
-            new = protobuf.bytes_field(1, key) + protobuf.bytes_field(2, told[name].encode())
-            parts.append(protobuf.bytes_field(_METADATA, new))
-            done = end
-    return b"".join((*parts, model[done:]))
+    parts = list[bytes]()
+    for field, entry, written in protobuf.pieces(model):
+        if field == _METADATA and (name := _text(entry, _KEY).decode()) in told:
+            new = _entry(name.encode(), told[name].encode())
+            written = protobuf.bytes_field(_METADATA, new)
+        parts.append(written)
+    return b"".join(parts)
+
+
+def _entry(key: bytes, value: bytes) -> bytes:
+    return protobuf.bytes_field(_KEY, key) + protobuf.bytes_field(_VALUE, value)
+
+
+def _text(message: int | bytes, number: int) -> bytes:
+    """What a message has in a field of text."""
+    if isinstance(message, bytes):
+        for field, value in protobuf.fields(io.BytesIO(message), len(message), frozenset({number})):
+            if field == number and isinstance(value, bytes):
+                return value
+    return b""

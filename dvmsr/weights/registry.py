@@ -6,16 +6,22 @@ from pathlib import Path
 
 import dvmsr
 from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.utils import cache
 from dvmsr.utils.paths import check_encodable, check_input, exists, is_file, is_import_path
 from dvmsr.weights import paper
 
-BUNDLED = {"student": "dvmsr_x4.onnx", "student-fp16": "dvmsr_x4.fp16.onnx"}
-"""Files in the package's folder `weights`, by the names that users give."""
-BUNDLED_STREAMING = {"student": "dvmsr_x4.streaming.onnx"}
-"""The same networks as steps over strips of rows, of those that are bundled so."""
-BUNDLED_CHECKPOINTS = {"student": "dvmsr_x4.safetensors"}
-"""The weights, in FP32, that those files were exported from."""
 DEFAULT = "student"
+_HALF = "-fp16"
+STUDENTS = {DEFAULT: 4, f"{DEFAULT}-x2": 2, f"{DEFAULT}-x3": 3}
+"""Names of the bundled networks that users give, and what they upscale by. Each has three files in
+the package's folder `weights`: weights in FP32 and, exported from these, steps over strips of rows
+in FP32, and whole images in FP16, by the name with `-fp16`."""
+BUNDLED_CHECKPOINTS = {name: f"dvmsr_x{scale}.safetensors" for name, scale in STUDENTS.items()}
+BUNDLED_STREAMING = {name: f"dvmsr_x{scale}.streaming.onnx" for name, scale in STUDENTS.items()}
+BUNDLED_HALF = {f"{name}{_HALF}": f"dvmsr_x{scale}.fp16.onnx" for name, scale in STUDENTS.items()}
+_WHOLE_IMAGE = "dvmsr_x4.onnx"
+"""The default network for whole images in FP32; of the others, such a file is made of it."""
+BUNDLED = (*STUDENTS, *BUNDLED_HALF)
 MODELS = (*BUNDLED, *paper.FILES)
 """All names of models."""
 CHECKPOINT_NAMES = (*BUNDLED_CHECKPOINTS, *paper.FILES)
@@ -59,10 +65,34 @@ def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     name = os.fspath(model)
     if name in paper.FILES:
         return paper.onnx_file(name, find_model(DEFAULT, streaming))
-    if name in BUNDLED:
-        file = BUNDLED_STREAMING.get(name) if streaming else None
-        return _bundled(name, file or BUNDLED[name])
+    if name in BUNDLED_HALF:
+        return _bundled(name, BUNDLED_HALF[name])
+    if name in STUDENTS:
+        if streaming or name != DEFAULT:
+            file = _bundled(name, BUNDLED_STREAMING[name])
+            return file if streaming else _whole_image(name, file)
+        return _bundled(name, _WHOLE_IMAGE)
     return model_file(name, MODELS)
+
+
+def at_scale(model: str | None, scale: int) -> str:
+    """The name of the bundled network that upscales by so much, in the precision of `model`.
+
+    Raises:
+        UsageError: if there is none, or `model` is another one.
+    """
+    name = DEFAULT if model is None else model
+    base, half = name.removesuffix(_HALF), _HALF if name.endswith(_HALF) else ""
+    if base != DEFAULT and STUDENTS.get(base) != scale:
+        raise UsageError(
+            f"--scale chooses among the networks of dvmsr, and {name} has a scale of its own; "
+            "leave out one of the two"
+        )
+    for student, its in STUDENTS.items():
+        if its == scale:
+            return student + half
+    known = ", ".join(str(its) for its in sorted(STUDENTS.values()))
+    raise UsageError(f"--scale must be one of {known}, not {scale}")
 
 
 def find_checkpoint(model: str | os.PathLike[str]) -> Path:
@@ -87,6 +117,14 @@ def find_checkpoint(model: str | os.PathLike[str]) -> Path:
         )
     check_checkpoint(path)
     return path
+
+
+def _whole_image(name: str, streaming: Path) -> Path:
+    from dvmsr.weights import refill
+
+    template = _bundled(name, _WHOLE_IMAGE)
+    data = refill.whole_image(template.read_bytes(), streaming.read_bytes())
+    return cache.keep_by_content("weights", name, data)
 
 
 def _bundled(name: str, file: str) -> Path:

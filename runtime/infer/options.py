@@ -12,7 +12,7 @@ from dvmsr.runtime.storage.places import STREAM, Remote, identity, place, stored
 from dvmsr.runtime.video.codecs import check_options
 from dvmsr.runtime.video.containers import WRITTEN, is_video
 from dvmsr.utils.sizes import parse_bytes
-from dvmsr.weights.registry import DEFAULT, ENGINE
+from dvmsr.weights.registry import DEFAULT, ENGINE, at_scale
 
 
 @dataclass(frozen=True)
@@ -156,18 +156,23 @@ def read_model(
     strip: int | None,
     memory: str | None,
     trust_engine: bool = False,
+    scale: int | None = None,
 ) -> Model:
-    """Of `--model` or `--engine`, and what belongs to them.
+    """Of `--model`, `--scale` or `--engine`, and what belongs to them.
 
     Raises:
         UsageError: if they do not fit each other.
     """
     if engine is not None:
-        if name is not None or backend not in ("auto", "tensorrt"):
-            raise UsageError("--engine names model and backend; leave out --model and --backend")
+        if (name, scale) != (None, None) or backend not in ("auto", "tensorrt"):
+            raise UsageError(
+                "--engine names model and backend; leave out --model, --scale and --backend"
+            )
         if not engine.lower().endswith(ENGINE):
             raise UsageError(f"{engine} is no engine, whose name ends in {ENGINE}; try --model")
         name, backend = engine, "tensorrt"
+    if scale is not None:
+        name = at_scale(name, scale)
     limit = None if memory is None else parse_bytes("--memory", memory)
     return Model(name or DEFAULT, backend, threads, strip, limit, trust_engine)
 

@@ -56,6 +56,13 @@ def test_enlarges_an_image(
     assert np.abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_scale_chooses_the_network(folder: Path, infer: Infer, scale: int) -> None:
+    assert infer(picture("p.png"), "--scale", str(scale)) == 0
+    with Image.open(f"p_x{scale}.png") as image:
+        assert image.size == (5 * scale, 4 * scale)
+
+
 @pytest.mark.parametrize(
     ("output", "format"),
     [("o.png", "PNG"), ("o.JPG", "JPEG"), ("o.webp", "WEBP"), ("o.tiff", "TIFF"), ("o.bmp", "BMP")],
@@ -190,6 +197,10 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", *MODEL, "--strip", "0"], 2, "--strip"),
         (["p.png", *MODEL, "--memory", "much"], 2, "--memory takes an amount of memory such as 2G"),
         ([], 2, "missing argument"),
+        (["p.png", "--scale", "5"], 2, "--scale must be one of 2, 3, 4, not 5"),
+        (["p.png", *MODEL, "--scale", "4"], 2, "m.onnx has a scale of its own; leave out one"),
+        (["p.png", "--model", "student-x2", "--scale", "3"], 2, "student-x2 has a scale of its"),
+        (["p.png", "--engine", "e.engine", "--scale", "2"], 2, "leave out --model, --scale and"),
         (["void", *MODEL], 2, "void has no images"),
         (["p.png", "--engine", "text.onnx"], 2, "text.onnx is no engine, whose name ends in"),
         (["p.png", "--manifest", "-", *MODEL], 2, "--manifest - is no file"),

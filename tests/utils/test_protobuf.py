@@ -19,6 +19,16 @@ def test_writes_what_it_reads(number: int, size: int) -> None:
     assert list(unread) == [(number, size)]
 
 
+def test_pieces_make_up_the_message() -> None:
+    message = onnx.TensorProto(name="a", dims=[3], data_type=1, raw_data=bytes(12))
+    data = message.SerializeToString()
+    pieces = list(protobuf.pieces(data))
+    assert b"".join(written for _, _, written in pieces) == data
+    assert {(field, value) for field, value, _ in pieces} == {
+        *((1, 3), (2, 1), (8, b"a"), (9, bytes(12)))
+    }
+
+
 def test_writes_as_protocol_buffers_do() -> None:
     entry = onnx.StringStringEntryProto(key="k" * 200, value="é")
     written = protobuf.bytes_field(1, b"k" * 200) + protobuf.bytes_field(2, "é".encode())
