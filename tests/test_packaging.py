@@ -11,12 +11,17 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
+from shared import REPOSITORY
 
 import dvmsr
 from dvmsr.kernels import cpu, nvcc
+from dvmsr.runtime import Upscaler
 
 
 def requirements(extra: str = "") -> set[str]:
@@ -103,6 +108,60 @@ def test_native_operators_are_built_where_a_compiler_is() -> None:
     assert cpu.isa()
 
 
+def build_wheel(folder: Path, **options: str) -> Path:
+    """What `pip wheel` makes of the checkout; in its build folder, unless options say otherwise."""
+    program = (
+        "from scikit_build_core.build import build_wheel\n"
+        f"print(build_wheel({str(folder)!r}, {options!r}))"
+    )
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("c++") and shutil.which("cmake")), reason="needs a C++ compiler and cmake"
+)
+def test_a_wheel_computes_natively_where_there_is_no_compiler(tmp_path: Path) -> None:
+    """In an environment of its own, with the dependencies that are installed here."""
+    pytest.importorskip("scikit_build_core")
+    wheel = build_wheel(tmp_path)
+    assert "-py3-none-" in wheel.name and not wheel.name.endswith("-any.whl")
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert not [name for name in packed if name.endswith((".cpp", ".so.debug")) and "/cpu/" in name]
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-index"]
+    subprocess.run([*pip, "--no-deps", str(wheel)], check=True)
+    (own,) = environment.glob("lib/python*/site-packages")
+    dependencies = Path(onnxruntime.__file__).parents[1]
+    (own / "dependencies.pth").write_text(f"{dependencies}\n")  # whose own .pth files do not count
+    source = REPOSITORY / "examples" / "chelsea.png"
+    command = [
+        environment / "bin" / "dvmsr-infer",
+        source,
+        "-o",
+        "large.png",
+        "--backend",
+        "native",
+    ]
+    ran = subprocess.run(
+        [*map(str, command), "--threads", "1"],
+        cwd=tmp_path,
+        env={"PATH": str(environment / "bin")},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    with Image.open(source) as image:
+        expected = Upscaler.from_file(backend="native", threads=1)(image)
+    with Image.open(tmp_path / "large.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.asarray(expected))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cmake"), reason="needs cmake")
 def test_a_failing_build_gives_a_pure_wheel_and_the_reason(tmp_path: Path) -> None:
@@ -117,7 +176,7 @@ def test_a_failing_build_gives_a_pure_wheel_and_the_reason(tmp_path: Path) -> No
     )
     result = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(dvmsr.__file__).resolve().parents[1],
+        cwd=REPOSITORY,
         env={**os.environ, "CXX": str(compiler)},
         capture_output=True,
         text=True,
