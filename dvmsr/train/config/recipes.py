@@ -2,7 +2,7 @@
 
 A recipe is a set of options, named as on the command line; `network` holds fields of `DVMSRConfig`.
 The rows of Tables 3 to 5 and the teacher are known by their parameter counts, which the tests
-check. docs/training.md tells what is the paper's and what is a choice of ours.
+check. docs/distillation.md tells what is the paper's and what is a choice of ours.
 """
 
 from typing import Any
