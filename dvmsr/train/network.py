@@ -64,7 +64,7 @@ def rescaled(model: DVMSR, scale: int) -> DVMSR:
     other = DVMSR(replace(model.config, scale=scale))
     fitting = {k: v for k, v in model.state_dict().items() if not k.startswith("upsample.")}
     with torch.no_grad():
-        other.load_state_dict(fitting, strict=False)
+        other.load_state_dict({**other.state_dict(), **fitting})
         if model.config.upsampler == "pixelshuffledirect":
             areas = _shares(model.config.scale, scale).to(model.mean.dtype)
             for new, old in zip(

@@ -10,6 +10,8 @@ from pathlib import Path
 from dvmsr.errors import DvmsrError
 from dvmsr.utils import atomic
 
+WEIGHTS = "weights"
+"""The folder of weights and of ONNX files that hold them."""
 _ELSEWHERE = "set XDG_CACHE_HOME to another place"
 
 
@@ -65,15 +67,15 @@ def keep(path: Path, data: bytes) -> None:
         raise DvmsrError(f"{error} with XDG_CACHE_HOME") from None
 
 
-def keep_by_content(name: str, stem: str, data: bytes) -> Path:
-    """An ONNX file of that content in a folder of the cache, under a name with its hash: it is
-    neither damaged nor of another version.
+def keep_onnx(stem: str, data: bytes) -> Path:
+    """A file of that content in `WEIGHTS`, under a name with its hash: it is neither damaged nor of
+    another version.
 
     Raises:
         DvmsrError: if it cannot be kept.
     """
     digest = hashlib.sha256(data).hexdigest()
-    path = folder(name) / f"{stem}-{digest[:16]}.onnx"
+    path = folder(WEIGHTS) / f"{stem}-{digest[:16]}.onnx"
     if not holds(path, digest):
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)

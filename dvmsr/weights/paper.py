@@ -14,8 +14,6 @@ from dvmsr.utils.sizes import in_words
 
 REPOSITORY = "nathan66666/DVMSR"
 COMMIT = "86663ce906aab91c31ee5bf69bebc1ad61537405"
-_FOLDER = "weights"
-"""Of the cache."""
 ADDRESS = f"https://raw.githubusercontent.com/{REPOSITORY}/{COMMIT}/model_zoo"
 
 
@@ -55,7 +53,7 @@ def checkpoint(name: str) -> Path:
         DvmsrError: if it cannot be fetched or kept.
     """
     published = FILES[name]
-    path = cache.folder(_FOLDER) / published.file
+    path = cache.folder(cache.WEIGHTS) / published.file
     if cache.holds(path, published.sha256):
         return path
     url = f"{ADDRESS}/{published.file}"
@@ -87,4 +85,4 @@ def onnx_file(name: str, bundled: Path) -> Path:
 
     source = checkpoint(name)
     data = refill.refill(bundled.read_bytes(), pth.read(source), source.name, FILES[name].sha256)
-    return cache.keep_by_content(_FOLDER, name, data)
+    return cache.keep_onnx(name, data)

@@ -5,7 +5,6 @@ it, which the tests hold this to. Symbols: C channels, D inner channels, R rank 
 size, s scale.
 """
 
-import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -71,19 +70,29 @@ def refill(exported: bytes, weights: Mapping[str, Array], checkpoint: str, sha25
         KeyError: if weights are missing.
         ValueError: if one is of another size.
     """
-    data = bytearray(exported)
-    places = dict(_constants(exported))
-    mean = np.frombuffer(exported[places["mean"]], "<f4")
-    for name, place in places.items():
-        values = _arranged(name, weights, mean)
-        if values is None:
-            continue
-        raw = np.ascontiguousarray(values, "<f4").tobytes()
-        if len(raw) != place.stop - place.start:
-            raise ValueError(f"{name} has {len(raw)} bytes")
-        data[place] = raw
-    told = {"dvmsr.checkpoint": checkpoint, "dvmsr.checkpoint_sha256": sha256}
-    return _with_metadata(bytes(data), told)
+    tensors, told = _tensors(exported), _metadata(exported)
+    mean = np.frombuffer(_text(tensors["mean"], _RAW_DATA), "<f4")
+    arranged = {name: _arranged(name, weights, mean) for name in tensors}
+    filled = {
+        name: _filled(name, tensors[name], values)
+        for name, values in arranged.items()
+        if values is not None
+    }
+    told |= {"dvmsr.checkpoint": checkpoint, "dvmsr.checkpoint_sha256": sha256}
+    return _rebuilt(exported, filled, told)
+
+
+def whole_image(template: bytes, streaming: bytes) -> bytes:
+    """What computes whole images, of a network that is there for strips.
+
+    Args:
+        template: an ONNX file for whole images of any size, that `dvmsr-export onnx` wrote of a
+            network with the same body, of whatever scale.
+        streaming: that of the network wanted, written with `--streaming` by the same version.
+    """
+    told = _metadata(streaming)
+    del told["dvmsr.streaming"]
+    return _rebuilt(template, _tensors(streaming), told)
 
 
 def _arranged(name: str, weights: Mapping[str, Array], mean: Array) -> Array | None:
@@ -103,85 +112,69 @@ def _arranged(name: str, weights: Mapping[str, Array], mean: Array) -> Array | N
     return weights[key] if is_weight else None
 
 
-def _constants(model: bytes) -> Iterator[tuple[str, slice]]:
-    """The name of every constant, and where its bytes are."""
-    file = io.BytesIO(model)
-    for field, size in protobuf.fields(file, len(model), frozenset()):
-        if field != _GRAPH or not isinstance(size, int):
-            continue
-        for part, length in protobuf.fields(file, file.tell() + size, frozenset()):
-            if part == _INITIALIZER and isinstance(length, int):
-                yield _constant(file, file.tell() + length)
+def _filled(name: str, tensor: bytes, values: Array) -> bytes:
+    """The tensor with other values.
 
-
-def _constant(file: io.BytesIO, end: int) -> tuple[str, slice]:
-    name, place = "", slice(0, 0)
-    for field, value in protobuf.fields(file, end, frozenset({_NAME})):
-        if isinstance(value, bytes):
-            name = value.decode()
-        elif field == _RAW_DATA:
-            place = slice(file.tell(), file.tell() + value)
-    return name, place
-
-
-def whole_image(template: bytes, streaming: bytes) -> bytes:
-    """What computes whole images, of a network that is there for strips.
-
-    Args:
-        template: an ONNX file for whole images of any size, that `dvmsr-export onnx` wrote of a
-            network with the same body, of whatever scale.
-        streaming: that of the network wanted, written with `--streaming` by the same version.
+    Raises:
+        ValueError: if there are more or fewer.
     """
-    graph, told = _graph_and_metadata(streaming)
-    tensors = {_text(value, _NAME): raw for field, value, raw in graph if field == _INITIALIZER}
-    frame, frame_told = _graph_and_metadata(template)
-    # The sizes of the output are called 4*height and 4*width.
-    old, new = (b"%b*" % each[b"dvmsr.scale"] for each in (frame_told, told))
+    raw = np.ascontiguousarray(values, "<f4").tobytes()
     parts = list[bytes]()
-    for field, value, raw in frame:
-        if field == _INITIALIZER:
-            raw = tensors.get(_text(value, _NAME), raw)
-        parts.append(raw.replace(old, new) if field == _OUTPUT else raw)
-    made = [raw for field, _, raw in protobuf.pieces(template) if field not in (_GRAPH, _METADATA)]
-    made.append(protobuf.bytes_field(_GRAPH, b"".join(parts)))
-    for key, value in told.items():
-        if key != b"dvmsr.streaming":
-            made.append(protobuf.bytes_field(_METADATA, _entry(key, value)))
-    return b"".join(made)
-
-
-Pieces = list[tuple[int, int | bytes, bytes]]
-
-
-def _graph_and_metadata(model: bytes) -> tuple[Pieces, dict[bytes, bytes]]:
-    graph, told = Pieces(), dict[bytes, bytes]()
-    for field, value, _ in protobuf.pieces(model):
-        if field == _GRAPH and isinstance(value, bytes):
-            graph = list(protobuf.pieces(value))
-        elif field == _METADATA:
-            told[_text(value, _KEY)] = _text(value, _VALUE)
-    return graph, told
-
-
-def _with_metadata(model: bytes, told: Mapping[str, str]) -> bytes:
-    """The model with other values under these keys."""
-    parts = list[bytes]()
-    for field, entry, written in protobuf.pieces(model):
-        if field == _METADATA and (name := _text(entry, _KEY).decode()) in told:
-            new = _entry(name.encode(), told[name].encode())
-            written = protobuf.bytes_field(_METADATA, new)
+    for field, value, written in protobuf.pieces(tensor):
+        if field == _RAW_DATA and isinstance(value, bytes):
+            if len(raw) != len(value):
+                raise ValueError(f"{name} has {len(raw)} bytes")
+            written = protobuf.bytes_field(_RAW_DATA, raw)
         parts.append(written)
     return b"".join(parts)
 
 
-def _entry(key: bytes, value: bytes) -> bytes:
-    return protobuf.bytes_field(_KEY, key) + protobuf.bytes_field(_VALUE, value)
+def _rebuilt(model: bytes, tensors: Mapping[str, bytes], told: Mapping[str, str]) -> bytes:
+    """The model with these constants in place of those of the same names, and this metadata."""
+    # The sizes of the output are called 4*height and 4*width.
+    old, new = (f"{of['dvmsr.scale']}*".encode() for of in (_metadata(model), told))
+    graph = list[bytes]()
+    for field, value, written in _graph(model):
+        if field == _INITIALIZER and (tensor := tensors.get(_text(value, _NAME).decode())):
+            written = protobuf.bytes_field(_INITIALIZER, tensor)
+        graph.append(written.replace(old, new) if field == _OUTPUT else written)
+    parts = [raw for field, _, raw in protobuf.pieces(model) if field not in (_GRAPH, _METADATA)]
+    parts.append(protobuf.bytes_field(_GRAPH, b"".join(graph)))
+    for pair in told.items():
+        key, text = (part.encode() for part in pair)
+        entry = protobuf.bytes_field(_KEY, key) + protobuf.bytes_field(_VALUE, text)
+        parts.append(protobuf.bytes_field(_METADATA, entry))
+    return b"".join(parts)
+
+
+def _graph(model: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """The pieces of the graph."""
+    for field, value, _ in protobuf.pieces(model):
+        if field == _GRAPH and isinstance(value, bytes):
+            yield from protobuf.pieces(value)
+
+
+def _tensors(model: bytes) -> dict[str, bytes]:
+    """The graph's constants by their names."""
+    return {
+        _text(value, _NAME).decode(): value
+        for field, value, _ in _graph(model)
+        if field == _INITIALIZER and isinstance(value, bytes)
+    }
+
+
+def _metadata(model: bytes) -> dict[str, str]:
+    return {
+        _text(value, _KEY).decode(): _text(value, _VALUE).decode()
+        for field, value, _ in protobuf.pieces(model)
+        if field == _METADATA
+    }
 
 
 def _text(message: int | bytes, number: int) -> bytes:
-    """What a message has in a field of text."""
+    """What a message has in a field of bytes; nothing if it has none."""
     if isinstance(message, bytes):
-        for field, value in protobuf.fields(io.BytesIO(message), len(message), frozenset({number})):
+        for field, value, _ in protobuf.pieces(message):
             if field == number and isinstance(value, bytes):
                 return value
     return b""

@@ -21,8 +21,7 @@ BUNDLED_STREAMING = {name: f"dvmsr_x{scale}.streaming.onnx" for name, scale in S
 BUNDLED_HALF = {f"{name}{_HALF}": f"dvmsr_x{scale}.fp16.onnx" for name, scale in STUDENTS.items()}
 _WHOLE_IMAGE = "dvmsr_x4.onnx"
 """The default network for whole images in FP32; of the others, such a file is made of it."""
-BUNDLED = (*STUDENTS, *BUNDLED_HALF)
-MODELS = (*BUNDLED, *paper.FILES)
+MODELS = (*STUDENTS, *BUNDLED_HALF, *paper.FILES)
 """All names of models."""
 CHECKPOINT_NAMES = (*BUNDLED_CHECKPOINTS, *paper.FILES)
 """Those whose weights can be had in FP32, as a checkpoint."""
@@ -52,14 +51,15 @@ def split_range(model: str) -> tuple[str, int | None]:
 
 
 def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
-    """The file of one of `MODELS`, or the file itself; what is not bundled is fetched once.
+    """The file of one of `MODELS`, or the file itself; what is not bundled is fetched or made of
+    what is, and kept.
 
     Args:
         streaming: of a model by name the file that streams, if there is one.
 
     Raises:
         UsageError: if it is neither a known name nor looks like a model file, or does not exist.
-        DvmsrError: if that cannot be found out, or the file not be fetched.
+        DvmsrError: if that cannot be found out, or the file not be fetched or kept.
         MissingComponentError: if the bundled file is not installed, or one may not be fetched.
     """
     name = os.fspath(model)
@@ -68,10 +68,7 @@ def find_model(model: str | os.PathLike[str], streaming: bool = False) -> Path:
     if name in BUNDLED_HALF:
         return _bundled(name, BUNDLED_HALF[name])
     if name in STUDENTS:
-        if streaming or name != DEFAULT:
-            file = _bundled(name, BUNDLED_STREAMING[name])
-            return file if streaming else _whole_image(name, file)
-        return _bundled(name, _WHOLE_IMAGE)
+        return _bundled(name, BUNDLED_STREAMING[name]) if streaming else _whole_image(name)
     return model_file(name, MODELS)
 
 
@@ -119,12 +116,16 @@ def find_checkpoint(model: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _whole_image(name: str, streaming: Path) -> Path:
+def _whole_image(name: str) -> Path:
+    """The file of one of `STUDENTS` that takes whole images in FP32."""
     from dvmsr.weights import refill
 
     template = _bundled(name, _WHOLE_IMAGE)
+    if name == DEFAULT:
+        return template
+    streaming = _bundled(name, BUNDLED_STREAMING[name])
     data = refill.whole_image(template.read_bytes(), streaming.read_bytes())
-    return cache.keep_by_content("weights", name, data)
+    return cache.keep_onnx(name, data)
 
 
 def _bundled(name: str, file: str) -> Path:
