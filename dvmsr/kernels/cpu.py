@@ -5,6 +5,7 @@ The same library registers the custom operators with ONNX Runtime.
 
 import ctypes
 import functools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import (
@@ -22,13 +23,14 @@ from ctypes import (
 from pathlib import Path
 
 import dvmsr
-from dvmsr.errors import DvmsrError, MissingComponentError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 
 ABI_VERSION = 3
 REMEDY = "reinstall dvmsr where GCC or Clang can build them (`pip install -v` shows why not)"
 
 _NAMES = ("libdvmsr_ops.so", "libdvmsr_ops.dylib", "dvmsr_ops.dll", "libdvmsr_ops.dll")
 _STATUS = {1: "invalid argument", 2: "out of memory", 3: "internal failure"}
+ISAS = ("baseline", "avx2", "avx512")
 DTYPES = {"float32": 0, "float16": 1, "float64": 2}
 
 
@@ -95,6 +97,7 @@ def load() -> ctypes.CDLL:
 
     Raises:
         MissingComponentError: if it is not installed, cannot be loaded or has another ABI.
+        UsageError: if DVMSR_ISA names no instruction set, or one that this machine lacks.
     """
     path = library_path()
     if path is None:
@@ -107,6 +110,7 @@ def load() -> ctypes.CDLL:
     if library.dvmsr_abi_version() != ABI_VERSION:
         raise MissingComponentError(f"{path} belongs to another version of dvmsr; reinstall dvmsr")
     library.dvmsr_isa.restype = c_char_p
+    _check_isa(library.dvmsr_isa().decode())
     executor = POINTER(_Executor)
     for operator, inputs, outputs, gradients in (
         ("selective_scan", ScanInputs, ScanOutputs, ScanGradients),
@@ -129,6 +133,17 @@ def load() -> ctypes.CDLL:
     library.dvmsr_conv3x3_forward.argtypes = [c_void_p, POINTER(Conv3x3Inputs), c_void_p, executor]
     library.dvmsr_transpose.argtypes = [c_void_p, c_void_p, *[c_int64] * 4, executor]
     return library
+
+
+def _check_isa(used: str) -> None:
+    wanted = os.environ.get("DVMSR_ISA") or used
+    if wanted not in ISAS:
+        raise UsageError(f"DVMSR_ISA is {wanted!r}; set it to {', '.join(ISAS)}, or not at all")
+    if wanted != used:
+        raise UsageError(
+            f"DVMSR_ISA is {wanted}, and the native operators have no more than {used} on this "
+            "machine; set it to that, or not at all"
+        )
 
 
 def isa() -> str:

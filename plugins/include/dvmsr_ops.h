@@ -100,7 +100,8 @@ typedef struct {
 DVMSR_API int dvmsr_abi_version(void);
 
 /* Which instruction set the kernels use on this machine: "avx512", "avx2" or "baseline". The
- * environment variable DVMSR_ISA names a lower one; an unknown or unavailable name is ignored. */
+ * environment variable DVMSR_ISA names a lower one; with an unknown or unavailable name the kernels
+ * take the best there is: compare the answer with what was asked for. */
 DVMSR_API const char *dvmsr_isa(void);
 
 DVMSR_API dvmsr_status dvmsr_selective_scan_forward(const dvmsr_scan_inputs *in,

@@ -47,3 +47,29 @@ def test_lower_instruction_sets(file: str, isa: str) -> None:
         text=True,
     )
     assert result.returncode == 0, result.stdout[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("isa", "sentence"),
+    [
+        ("AVX2", "DVMSR_ISA is 'AVX2'; set it to baseline, avx2, avx512, or not at all"),
+        pytest.param(
+            "avx512",
+            "DVMSR_ISA is avx512, and the native operators have no more than "
+            f"{ORDER[BEST]} on this machine; set it to that, or not at all",
+            marks=pytest.mark.skipif(len(ORDER) - 1 == BEST, reason="this machine has them all"),
+        ),
+    ],
+)
+def test_an_instruction_set_that_is_not_there(isa: str, sentence: str, tmp_path: Path) -> None:
+    """Not another one in silence, where ONNX Runtime calls the kernels either."""
+    picture, large = TESTS.parent / "examples" / "chelsea.png", tmp_path / "large.png"
+    main = "from dvmsr.runtime.cli import main; main()"
+    result = subprocess.run(
+        [sys.executable, "-c", main, picture, "-o", large],
+        env={**os.environ, "DVMSR_ISA": isa},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout, large.exists()) == (2, "", False)
+    assert " ".join(result.stderr.split()) == f"error: {sentence}"

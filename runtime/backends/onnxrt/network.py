@@ -270,6 +270,7 @@ def _register_native_operators(options: onnxruntime.SessionOptions) -> None:
             f"dvmsr was built without its native operators; {cpu.REMEDY}, "
             "or use the backend portable"
         )
+    cpu.load()
     _register(options, library, f"{cpu.REMEDY}, or use the backend portable")
 
 
