@@ -115,7 +115,7 @@ def main() -> None:
     total = sum(by_op.values())
     threads = "" if arguments.threads == 2 else f"-{arguments.threads}-threads"
     write(
-        f"cpu-network-{arguments.size}{threads}",
+        f"cpu-network-{arguments.size}{threads}-{cpu.isa()}",
         {
             "what": f"image of {arguments.size}, FP32, batch 1, threads: {arguments.threads}",
             "machine": machine.describe(),

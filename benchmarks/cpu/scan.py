@@ -21,6 +21,7 @@ from measure import race, write
 from onnx import TensorProto, helper
 
 from dvmsr.export.onnx import bodies
+from dvmsr.kernels import cpu
 from dvmsr.ops import selective_scan
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN, DOMAIN_VERSION
@@ -114,7 +115,7 @@ def main() -> None:
         errors = {n: float(np.abs(run() - expected).max()) for n, run in contestants.items()}
         times = race(contestants, "native", arguments.rounds, 0, arguments.races)
     write(
-        f"cpu-scan-L{arguments.length}",
+        f"cpu-scan-L{arguments.length}-{cpu.isa()}",
         {
             "what": f"selective scan, B 1, L {arguments.length}, D 120, N 16, FP32, 1 thread",
             "machine": machine.describe(),

@@ -222,11 +222,25 @@ enum class Exponents {
   decaying,  // none above 0, and no NaN with a payload: results below 2^-126 become that
 };
 
+// 2^(i / W) in one register, i in a lane's low bits; as bits, less what i adds to the exponent's field.
 #if DVMSR_LANES == 16 && defined(__AVX512F__)
-// The bits of 2^(i / 16), less i << 19.
-alignas(64) constexpr int32_t sixteenths[16] = {
+#define DVMSR_POWERS_IN_A_REGISTER
+alignas(64) constexpr int32_t powers[16] = {
     0x3f800000, 0x3f7daac3, 0x3f7b95c2, 0x3f79c3d3, 0x3f7837f0, 0x3f76f532, 0x3f75fed7, 0x3f75583f,
     0x3f7504f3, 0x3f7508a4, 0x3f75672a, 0x3f76248c, 0x3f7744fd, 0x3f78ccdf, 0x3f7ac0c7, 0x3f7d257d};
+DVMSR_INLINE Int32s power_at(Int32s i) {
+  const __m512i table = _mm512_load_si512(powers);
+  return bits_of<Int32s>(_mm512_permutexvar_epi32(bits_of<__m512i>(i), table));
+}
+#elif DVMSR_LANES == 8 && defined(__AVX2__)
+#define DVMSR_POWERS_IN_A_REGISTER
+alignas(32) constexpr int32_t powers[8] = {
+    0x3f800000, 0x3f7b95c2, 0x3f7837f0, 0x3f75fed7,
+    0x3f7504f3, 0x3f75672a, 0x3f7744fd, 0x3f7ac0c7};
+DVMSR_INLINE Int32s power_at(Int32s i) {
+  const __m256i table = _mm256_load_si256(reinterpret_cast<const __m256i *>(powers));
+  return bits_of<Int32s>(_mm256_permutevar8x32_epi32(table, bits_of<__m256i>(i)));
+}
 #endif
 
 // 2^x of bounded exponents for G vectors in step: their chains of dependent operations overlap.
@@ -235,26 +249,27 @@ alignas(64) constexpr int32_t sixteenths[16] = {
 template <bool Normal, int G>
 DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
   Vector<float> whole[G], p[G];
-#if DVMSR_LANES == 16 && defined(__AVX512F__)
-  // Sixteenths from a table in a register, and Taylor's series for what remains, 1/32 at most; error 4e-8.
-  constexpr float shift = 0x1.8p19f;
-  const __m512i table = _mm512_load_si512(sixteenths);
+#ifdef DVMSR_POWERS_IN_A_REGISTER
+  // W-ths of the exponent from the table, and a polynomial with the exact value and slope at 0 for what
+  // remains, 1 / 2W at most: Taylor's series with 16 lanes, error 4e-8, minimax with 8, error 6e-8.
+  constexpr float shift = 0x1.8p23f / W;
+  constexpr int place = W == 16 ? 19 : 20;
+  constexpr float square = W == 16 ? 0x1.ebfbep-3f : 0x1.ec0c32p-3f;
   Vector<float> power[G];
-  DVMSR_UNROLL for (int i = 0; i < G; ++i) whole[i] = x[i] + shift;  // low mantissa bits: round(16 x)
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) whole[i] = x[i] + shift;  // low mantissa bits: round(W x)
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] -= whole[i] - shift;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) {
-    const Int32s bits = bits_of<Int32s>(whole[i]);
-    const __m512i looked_up = _mm512_permutexvar_epi32(bits_of<__m512i>(bits), table);
-    const Int32s added = Normal ? bits << 19 : bits << 19 & 0x780000;
-    power[i] = bits_of<Vector<float>>(bits_of<Int32s>(looked_up) + added);
+    const Int32s bits = bits_of<Int32s>(whole[i]), exponent = bits << place;
+    const Int32s added = Normal ? exponent : exponent & (0x800000 - (1 << place));
+    power[i] = bits_of<Vector<float>>(power_at(bits) + added);
   }
-  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = x[i] * 0x1.c6b08ep-5f + 0x1.ebfbep-3f;
+  DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = x[i] * 0x1.c6b08ep-5f + square;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) p[i] = p[i] * x[i] + 0x1.62e43p-1f;
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] *= power[i];
   DVMSR_UNROLL for (int i = 0; i < G; ++i) x[i] = x[i] * p[i] + power[i];
   if (!Normal)
     DVMSR_UNROLL for (int i = 0; i < G; ++i) {
-      const Int32s exponent = (bits_of<Int32s>(whole[i]) << 19 & ~0x7fffff) + (127 << 23);
+      const Int32s exponent = (bits_of<Int32s>(whole[i]) << place & ~0x7fffff) + (127 << 23);
       x[i] *= bits_of<Vector<float>>(exponent);
     }
 #else
