@@ -12,6 +12,7 @@ from dvmsr.export.network.export import NetworkReport
 from dvmsr.export.onnx.export import DEFAULT_OPSET, ExportReport, export_onnx
 from dvmsr.export.plugin import command as plugin_command
 from dvmsr.export.plugin import cuda_command
+from dvmsr.export.triton import command as triton_command
 from dvmsr.export.trt import command as trt_command
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import HELP, AsJson, Offline, Overwrite, Version
@@ -46,6 +47,7 @@ def build_app() -> typer.Typer:
     app.command("onnx", epilog=EXAMPLES)(onnx_command)
     app.command("cuda-path", epilog=cuda_command.EXAMPLES)(cuda_command.cuda_path)
     app.command("trt", epilog=trt_command.EXAMPLES)(trt_command.trt_command)
+    app.command("triton", epilog=triton_command.EXAMPLES)(triton_command.triton_command)
     app.command("plugin-path", epilog=plugin_command.EXAMPLES)(plugin_command.plugin_path)
     return app
 

@@ -70,7 +70,7 @@ def plan(
     jobs = _without_results(jobs, named)
     _refuse_collisions(jobs)
     targets = (job.target for job in jobs)
-    for folder in {target.parent for target in targets if not isinstance(target, Stream)}:
+    for folder in {target.parent for target in targets if isinstance(target, Stored)}:
         if isinstance(folder, Remote):
             folder.check_folder()
         elif output is not None:

@@ -1,7 +1,8 @@
 """Where pictures lie: files on this machine, objects in stores, standard input and output.
 
 The only module that knows fsspec (extra `remote`), whose drivers reach S3, Google Cloud Storage,
-Azure, web servers and more. A place is a `Path`, a `Remote` or a `Stream`; what concerns
+Azure, web servers and more. A place is a `Path`, a `Remote`, a `Stream` or a `Memory`; what
+concerns
 a `Path` is done by `dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
 """
 
@@ -293,8 +294,53 @@ class Stream:
             ) from None
 
 
+@dataclass(eq=False)
+class Memory:
+    """A picture's file in this process, equal to itself alone."""
+
+    name: str
+    """What messages call it."""
+    data: bytes = b""
+    """The file's content, of a result once it is there."""
+    suffix: str = ""
+    """Of a result, with its dot, if a format was asked for."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def is_dir(self) -> bool:
+        return False
+
+    def exists(self) -> bool:
+        return False
+
+    def state(self) -> dict[str, int | str]:
+        return {}
+
+    def download(self, copy: Path) -> None:
+        """Write to a file here.
+
+        Raises:
+            DvmsrError: if that fails.
+        """
+        try:
+            copy.write_bytes(self.data)
+        except OSError as error:
+            raise DvmsrError(
+                f"{self} cannot be kept ({error.strerror}); make room, or set TMPDIR to a folder "
+                "that has"
+            ) from None
+
+    def check_target(self, overwrite: bool) -> None:
+        """It may always be replaced."""
+
+    def upload(self, copy: Path, overwrite: bool) -> None:
+        """Read from a file here."""
+        self.data = copy.read_bytes()
+
+
 Stored = Path | Remote
-Place = Stored | Stream
+Place = Stored | Stream | Memory
 
 
 def place(name: str) -> Place:
@@ -344,7 +390,7 @@ def stored(name: str) -> Stored:
         UsageError: for a stream, too.
     """
     found = place(name)
-    if isinstance(found, Stream):
+    if not isinstance(found, Stored):
         raise UsageError(f"{name} is a stream; name a file, or ./{name} for one of that name")
     return found
 

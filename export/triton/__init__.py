@@ -1,0 +1,1 @@
+"""Networks as a model repository of NVIDIA's Triton Inference Server."""
