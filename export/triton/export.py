@@ -81,30 +81,30 @@ def export_triton(
         raise UsageError(f"--backend must be one of {', '.join(BACKENDS)}, not {backend}")
     if name is not None and len(models) > 1:
         raise UsageError("--name is for one model; leave it out, or export them one by one")
-    names = [name or Path(registry.split_range(model)[0]).stem for model in models]
-    for one in names:
-        if not _NAME.fullmatch(one):
-            raise UsageError(
-                f"{one!r} cannot be the name of a model, which has letters, digits, dots, hyphens "
-                "and underscores; choose another with --name"
-            )
-    repository.check(names, folder, overwrite)
     layouts = [
         layout
-        for model, one in zip(models, names, strict=True)
-        for layout in _layouts(model, one, backend, request)
+        for model in models
+        for layout in _layouts(model, name or _stem(model), backend, request)
     ]
     repository.write(layouts, folder, overwrite)
     return Report(folder, tuple(layouts))
 
 
+def _stem(model: str) -> str:
+    return Path(registry.split_range(model)[0]).stem
+
+
 def _layouts(model: str, name: str, backend: str, request: Request) -> list[Layout]:
     file, peak = registry.split_range(model)
     chosen = _backend_for(file) if backend == "auto" else backend
+    path = registry.find_model(file, streaming=chosen == "python")
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be the name of a model, which has letters, digits, dots, hyphens and "
+            "underscores; choose another with --name"
+        )
     if chosen == "python":
-        path = registry.find_model(file, streaming=True)
         return python_backend.layouts(name, path, peak, request)
-    path = registry.find_model(file)
     layout = tensorrt_backend.layout if chosen == "tensorrt" else onnxruntime_backend.layout
     return [layout(name, path, request)]
 

@@ -52,7 +52,7 @@ def layouts(name: str, path: Path, peak: int | None, request: Request) -> list[L
     except IncompatibleModelError:  # it is for other tensors
         return found
     file = f"{path.name}@{upscaler.network.peak}"
-    return [*found, _pictures(name, path, file, replace(request, max_batch=None))]
+    return [*found, _pictures(name, path, file, request)]
 
 
 def _of_engine(name: str, path: Path, request: Request) -> list[Layout]:

@@ -43,9 +43,8 @@ class Signature:
     @property
     def takes_batches(self) -> bool:
         """Whether the first axis of every tensor is a batch of any size."""
-        return all(port.shape and port.shape[0] == BATCH for port in self.inputs.values()) and all(
-            port.shape and isinstance(port.shape[0], str) for port in self.outputs.values()
-        )
+        ports = (*self.inputs.values(), *self.outputs.values())
+        return all(port.shape and port.shape[0] == BATCH for port in ports)
 
     def max_batch(self, asked: int | None) -> int:
         """The field `max_batch_size`; 0 for a network whose inputs have no batch.
@@ -60,8 +59,8 @@ class Signature:
             return asked or DEFAULT_MAX_BATCH
         if asked is not None:
             raise UsageError(
-                f"{self.model} takes no batches of any size; leave out --max-batch, or export it "
-                f"with --dynamic 0:{BATCH}"
+                f"{self.model} has tensors whose first axis is no batch of any size; leave out "
+                "--max-batch"
             )
         return 0
 
