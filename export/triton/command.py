@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dvmsr.utils.cli.options import AsJson, Offline, Overwrite
 from dvmsr.utils.console import data, notice
 from dvmsr.weights.registry import MODELS
-
-if TYPE_CHECKING:
-    from dvmsr.export.triton.export import Report
 
 EXAMPLES = """\b
 Examples:
@@ -89,11 +86,5 @@ def triton_command(
         print(json.dumps(report.to_dict(), indent=2))
         return
     data(report.repository)
-    notice(f"serve it with: {_start(report, place)}")
-
-
-def _start(report: Report, place: Path) -> str:
-    """The command that starts the server, for a shell."""
-    variables = [f"{name}={shlex.quote(value)}" for name, value in report.environment.items()]
     words = ["tritonserver", f"--model-repository={place}", *report.server_options]
-    return " ".join([*variables, shlex.join(words)])
+    notice(f"serve it with: {shlex.join(words)}")

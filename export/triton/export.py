@@ -31,17 +31,17 @@ class Report:
 
     @property
     def server_options(self) -> list[str]:
-        """What the server has to be started with."""
-        return list(dict.fromkeys(word for model in self.models for word in model.server_options))
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Variables that the server has to have; libraries for several models are joined."""
-        found: dict[str, list[str]] = {}
-        for model in self.models:
-            for name, value in model.environment.items():
-                found.setdefault(name, []).append(value)
-        return {name: ":".join(dict.fromkeys(values)) for name, values in found.items()}
+        """What the server has to be started with: once for each setting, as engines of one server
+        are of one TensorRT and share its plugin."""
+        settings = {
+            (model.config["backend"], name): value
+            for model in self.models
+            for name, value in model.settings.items()
+        }
+        return [
+            f"--backend-config={backend},{name}={value}"
+            for (backend, name), value in settings.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -49,7 +49,6 @@ class Report:
             "repository": str(self.repository),
             "models": [model.to_dict() for model in self.models],
             "server_options": self.server_options,
-            "environment": self.environment,
         }
 
 

@@ -34,10 +34,8 @@ class Layout:
     config: Message
     files: Mapping[str, Path | bytes]
     """By their places below the model's folder: what to copy, or the content itself."""
-    server_options: tuple[str, ...] = ()
-    """What the server has to be started with."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Variables that the server has to have."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of its backend, by name, that the server has to be started with."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON-ready values."""
@@ -46,8 +44,7 @@ class Layout:
             "backend": self.config["backend"],
             "max_batch_size": self.config.get("max_batch_size"),
             "files": sorted(self.files),
-            "server_options": list(self.server_options),
-            "environment": dict(self.environment),
+            "backend_settings": dict(self.settings),
         }
 
 

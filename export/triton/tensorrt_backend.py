@@ -43,15 +43,12 @@ def layout(name: str, path: Path, request: Request) -> Layout:
         "instance_group": instances(request.instances, "GPU"),
     }
     files: dict[str, Path | bytes] = {f"{VERSION}/model.plan": plan}
-    options: tuple[str, ...] = ()
-    environment = {}
-    if info.version_compatible:
-        options = ("--backend-config=tensorrt,version-compatible=true",)
+    settings = {"version-compatible": "true"} if info.version_compatible else {}
     if info.plugin is not None and not info.plugin.embedded:
         library = _plugin(info.plugin, info.compute_capabilities[0])
         files[library.name] = library
-        environment["LD_PRELOAD"] = str(request.mounted_at / name / library.name)
-    return Layout(name, config, files, options, environment)
+        settings["plugins"] = str(request.mounted_at / name / library.name)
+    return Layout(name, config, files, settings)
 
 
 def _signature(path: Path, info: EngineInfo, asked: int | None) -> dict[str, Any]:

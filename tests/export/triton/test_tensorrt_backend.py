@@ -51,8 +51,8 @@ def test_the_engine_and_its_plugin(tmp_path: Path, plugin: Path) -> None:
     assert config.HasField("dynamic_batching")
     assert (model / "1" / "model.plan").read_bytes() == PLAN
     assert (model / plugin.name).read_bytes() == b"registering"
-    assert report.environment == {"LD_PRELOAD": f"/models/net/{plugin.name}"}
-    assert report.server_options == []
+    library = f"/models/net/{plugin.name}"
+    assert report.server_options == [f"--backend-config=tensorrt,plugins={library}"]
 
 
 def test_the_command_that_starts_the_server(
@@ -61,8 +61,8 @@ def test_the_command_that_starts_the_server(
     words = (engine(tmp_path), "-o", tmp_path / "models", "--mounted-at", "/models")
     assert export(*words) == 0
     assert capsys.readouterr().err == (
-        f"serve it with: LD_PRELOAD=/models/net/{plugin.name} "
-        "tritonserver --model-repository=/models\n"
+        "serve it with: tritonserver --model-repository=/models "
+        f"--backend-config=tensorrt,plugins=/models/net/{plugin.name}\n"
     )
 
 
@@ -72,7 +72,6 @@ def test_an_engine_that_carries_its_plugin(tmp_path: Path) -> None:
         [str(engine(tmp_path, **changed))], tmp_path / "models", Request(Path("/models"))
     )
     assert report.server_options == ["--backend-config=tensorrt,version-compatible=true"]
-    assert report.environment == {}
 
 
 def test_batches(
