@@ -13,6 +13,7 @@ from PIL import Image
 from rtx import skip_without_rtx
 from shared import REPOSITORY
 from tensorrt_library import build as build_plugin
+from triton_server import Installation, serving, skip_without_triton
 
 from dvmsr.runtime.backends.trt import plugin_library
 
@@ -61,6 +62,18 @@ def test_an_engine(tmp_path: Path) -> None:
     library = {plugin_library.ENVIRONMENT: str(build_plugin("found").pure)}
     printed = run(tmp_path, "engine.sh", "student", "x.engine", **library)
     assert "fp16" in printed and (tmp_path / "x.engine").is_file()
+
+
+def test_a_server(tmp_path: Path) -> None:
+    skip_without_triton()
+    (tmp_path / "triton").mkdir()
+    installation = Installation.make(tmp_path / "triton")
+    assert run(tmp_path, "triton.sh", "models") == "models\n"
+    with serving(installation, tmp_path / "models", tmp_path / "log") as server:
+        assert run(tmp_path, "triton.sh", "models", server.http, CAT, "large.png") == ""
+    run(tmp_path, "picture.py", CAT, "same.png")
+    with Image.open(tmp_path / "large.png") as made, Image.open(tmp_path / "same.png") as same:
+        assert made.tobytes() == same.tobytes()
 
 
 def test_all_examples_are_told_of_and_run_here() -> None:

@@ -211,6 +211,7 @@ def test_the_end_waits_for_answers(triton: Installation, tmp_path: Path) -> None
                 for protocol in ("http", "grpc", "http")
             ]
             wait_until(lambda: has_arrived(server, "net-pictures", 3))
+            assert server.is_ready()
             server.process.send_signal(signal.SIGTERM)
             assert [side(answer.result(LIMIT)) for answer in asked] == [600] * 3
             assert server.process.wait(LIMIT) == 0
