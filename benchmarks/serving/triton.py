@@ -1,13 +1,13 @@
 """How fast a Triton server enlarges pictures, against `dvmsr bench`, and whether its memory stays.
 
     python benchmarks/serving/triton.py [--model student] [--size 256x256] [--clients 4]
-        [--requests 2000] [--seconds 120]
+        [--requests 2000] [--seconds 170]
 
 Starts the server of the tests (`tests/helpers/triton_server.py`) with the Python backend's models.
-For half of `--seconds` images go through the one for tensors, in turns with the same number by what
-`dvmsr bench` measures: `ratio` is the server's throughput relative to that, which should be at least
-0.9. Then small pictures' files go through the other until there were `--requests` or the time is
-over; resident memory of the server and what it started is read at ten moments. Writes
+For a third of `--seconds` images go through the one for tensors, in turns with the same number by
+what `dvmsr bench` measures: `ratio` is the server's throughput relative to that, which should be at
+least 0.9. Then small pictures' files go through the other until there were `--requests` or the time
+is over; resident memory of the server and what it started is read at ten moments. Writes
 benchmarks/results/serving-triton.json.
 """
 
@@ -41,7 +41,7 @@ from dvmsr.runtime.images.arrays import from_planes  # noqa: E402
 from dvmsr.utils.sizes import parse_size  # noqa: E402
 
 MOMENTS = 10
-SMALL = (32, 32)
+SMALL = (16, 16)
 """Height and width of the pictures that memory is watched with."""
 PER_TURN = 4
 """Requests of each client between two turns of the other."""
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--size", default="256x256")
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seconds", type=float, default=170)
     told = parser.parse_args()
     size = parse_size("--size", told.size)
     start = time.monotonic()
@@ -146,7 +146,7 @@ def main() -> None:
             ThreadPoolExecutor(told.clients) as pool,
         ):
             clients = [server.client("grpc") for _ in range(told.clients)]
-            speed = throughput(pool, clients, told.model, size, start + told.seconds / 2)
+            speed = throughput(pool, clients, told.model, size, start + told.seconds / 3)
             watched = memory(pool, clients, server, told.requests, start + told.seconds)
     write(
         "serving-triton",
