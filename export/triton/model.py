@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from dvmsr.errors import EXPECTED, UsageError, explain, summary
+from dvmsr.errors import DvmsrError, UsageError, explain, summary
 from dvmsr.runtime import Upscaler, open_model
-from dvmsr.runtime.infer.encoded import PICTURE, enlarge_encoded
+from dvmsr.runtime.infer.encoded import enlarge_encoded
 from dvmsr.runtime.infer.options import read_extension
 from dvmsr.utils.threads import cores
 
@@ -41,17 +41,19 @@ class TritonPythonModel:
     def _answer(self, request: Any) -> Any:
         if request.is_cancelled():
             return _failed("the client has gone", "CANCELLED")
-        inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         try:
+            inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
             outputs = self.served(inputs)
-        except MemoryError as error:
-            return _failed(explain(error, PICTURE), "UNAVAILABLE")
-        except EXPECTED as error:
-            return _failed(explain(error, PICTURE), "INVALID_ARG")
+            return pb_utils.InferenceResponse(
+                [pb_utils.Tensor(*named) for named in outputs.items()]
+            )
+        except DvmsrError as error:
+            return _failed(error, "INVALID_ARG")
+        except (MemoryError, OSError) as error:
+            return _failed(explain(error, "the request"), "UNAVAILABLE")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             return _failed(f"a mistake in dvmsr ({summary(error)}); the server's log has more")
-        return pb_utils.InferenceResponse([pb_utils.Tensor(*named) for named in outputs.items()])
 
 
 def _failed(reason: object, code: str = "INTERNAL") -> Any:

@@ -69,9 +69,7 @@ def _signature(path: Path, info: EngineInfo, asked: int | None) -> dict[str, Any
         )
     batch, *size = info.profile.opt
     max_batch = asked or most
-    signature = of_pictures(
-        *(str(path), _TYPES[info.precision], (size[0], size[1]), min(batch, max_batch))
-    )
+    signature = of_pictures(str(path), _TYPES[info.precision], (size[0], size[1]), batch)
     fields = signature.fields(max_batch)
     if max_batch > 1:
         fields["dynamic_batching"] = {}

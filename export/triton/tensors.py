@@ -79,7 +79,7 @@ class Signature:
         if self.usual:
             fields["model_warmup"] = {
                 "name": "usual",
-                "batch_size": self.usual[next(iter(self.usual))][0] if skip else 1,
+                "batch_size": min(max_batch, next(iter(self.usual.values()))[0]) if skip else 1,
                 "inputs": [
                     {"key": name, "value": self._zeros(port, self.usual[name][skip:])}
                     for name, port in self.inputs.items()
