@@ -19,6 +19,11 @@ class DvmsrError(Exception):
     exit_code = 1
 
 
+class ResourceError(DvmsrError):
+    """The system gave no memory, no room or no access to a file: not the input's fault (exit
+    code 1)."""
+
+
 class UsageError(DvmsrError):
     """The command was asked for something that makes no sense (exit code 2)."""
 
@@ -62,8 +67,10 @@ def explain(error: DvmsrError | OSError | MemoryError, name: str) -> DvmsrError:
     if isinstance(error, DvmsrError):
         return error
     if isinstance(error, MemoryError):
-        return DvmsrError(f"{name} needs more memory than there is; make it smaller")
-    return DvmsrError(f"{error.filename or name} cannot be used ({error.strerror}); check the path")
+        return ResourceError(f"{name} needs more memory than there is; make it smaller")
+    return ResourceError(
+        f"{error.filename or name} cannot be used ({error.strerror}); check the path"
+    )
 
 
 Error = TypeVar("Error", bound=BaseException)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from dvmsr.errors import DvmsrError, UsageError, explain, summary
+from dvmsr.errors import EXPECTED, ResourceError, UsageError, explain, summary
 from dvmsr.runtime import Upscaler, open_model
 from dvmsr.runtime.infer.encoded import enlarge_encoded
 from dvmsr.runtime.infer.options import read_extension
@@ -47,10 +47,10 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(
                 [pb_utils.Tensor(*named) for named in outputs.items()]
             )
-        except DvmsrError as error:
-            return _failed(error, "INVALID_ARG")
-        except (MemoryError, OSError) as error:
-            return _failed(explain(error, "the request"), "UNAVAILABLE")
+        except EXPECTED as error:
+            told = explain(error, "the request")
+            ours = isinstance(told, ResourceError)
+            return _failed(told, "UNAVAILABLE" if ours else "INVALID_ARG")
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             return _failed(f"a mistake in dvmsr ({summary(error)}); the server's log has more")

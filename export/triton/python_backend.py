@@ -95,6 +95,7 @@ def _pictures(name: str, path: Path, file: str, request: Request) -> Layout:
         ],
         "model_warmup": {
             "name": "usual",
+            "batch_size": 1,  # of a model without batches, too, or it is left out
             "inputs": {"key": "picture", "value": {**_BYTES, "input_data_file": PICTURE}},
         },
     }

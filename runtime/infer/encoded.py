@@ -52,6 +52,7 @@ def enlarge_encoded(
 
     Raises:
         DvmsrError: if it is damaged, too large, or the format cannot hold the result.
+        ResourceError: if there is no memory or no room for temporary files.
     """
     if most_pixels is not None:
         check_pixels(data, most_pixels)

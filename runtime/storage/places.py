@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, ResourceError, UsageError
 from dvmsr.utils import atomic, paths, signals
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -321,12 +321,12 @@ class Memory:
         """Write to a file here.
 
         Raises:
-            DvmsrError: if that fails.
+            ResourceError: if that fails.
         """
         try:
             copy.write_bytes(self.data)
         except OSError as error:
-            raise DvmsrError(
+            raise ResourceError(
                 f"{self} cannot be kept ({error.strerror}); make room, or set TMPDIR to a folder "
                 "that has"
             ) from None

@@ -48,5 +48,5 @@ def server(
     models = folder / "models"
     files = [str(exported(name)) for name in ("gated", "enlarge")]
     export_triton(["student", *files], models, Request(models), "python")
-    with serving(triton, models, folder / "log") as started:
+    with serving(triton, models, folder / "log", "--log-verbose=1") as started:
         yield started

@@ -31,6 +31,7 @@ def test_a_model_by_its_name(
         "quality": ("TYPE_INT32", [1]),
     }
     assert [port.optional for port in config.input] == [False, True, True]
+    assert config.model_warmup[0].batch_size == 1  # or the server leaves it out
     assert config.model_warmup[0].inputs["picture"].input_data_file == "picture"
 
 

@@ -132,6 +132,12 @@ def test_a_network_of_others_has_its_own_tensors(
         np.testing.assert_array_equal(made[key], expected[key])
 
 
+def test_batches_of_a_network_of_others(server: Server, exported: Callable[[str], Path]) -> None:
+    given = {"picture": np.random.default_rng(0).random((3, 3, 12, 9), np.float32)}
+    made, expected = ask(server, "enlarge", given), open_model(exported("enlarge"))(**given)
+    np.testing.assert_array_equal(made["output"], expected["output"])
+
+
 def test_a_network_of_others_enlarges_pictures(
     server: Server, exported: Callable[[str], Path], folder: Path
 ) -> None:
@@ -144,6 +150,12 @@ def test_one_that_enlarges_no_pictures_is_served_for_tensors_alone(server: Serve
     with server.client("http") as client:
         names = {model["name"] for model in client.get_model_repository_index()}
     assert names == {"student", "student-pictures", "gated", "enlarge", "enlarge-pictures"}
+
+
+def test_every_model_has_computed_before_the_server_is_ready(server: Server) -> None:
+    log = server.log.read_text()
+    for model in ("student", "student-pictures", "gated", "enlarge", "enlarge-pictures"):
+        assert f"model '{model}' instance {model}_0_0 is running warmup sample 'usual'" in log
 
 
 def test_health_and_metrics(server: Server) -> None:

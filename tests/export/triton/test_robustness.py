@@ -188,6 +188,27 @@ def test_the_largest_size_is_a_setting(triton: Installation, tmp_path: Path) -> 
         assert f"the picture has 65x{said}" in told
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_no_room_is_the_server_s_fault(
+    protocol: str, triton: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client may try again: the folder for temporary files is gone for a while."""
+    from tritonclient.utils import InferenceServerException
+
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    models = repository(tmp_path / "models")
+    with serving(triton, models, tmp_path / "log") as server:
+        scratch.rmdir()
+        with pytest.raises(InferenceServerException) as refused:
+            enlarge(server, png(4, 5), "net-pictures", protocol)
+        assert str(refused.value.status()) in ("503", "StatusCode.UNAVAILABLE")
+        assert "(No such file or directory); check the path" in refused.value.message()
+        scratch.mkdir()
+        assert side(enlarge(server, png(4, 5), "net-pictures", protocol)) == 20
+
+
 def side(data: bytes) -> int:
     """The width of a picture."""
     with Image.open(io.BytesIO(data)) as image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from small_model import Models, random_pixels
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, ResourceError
 from dvmsr.runtime import Upscaler
 from dvmsr.runtime.infer.encoded import check_pixels, enlarge_encoded
 
@@ -66,6 +67,25 @@ def test_what_is_no_picture(data: bytes, said: str, upscaler: Upscaler, scratch:
         enlarge_encoded(upscaler, data)
     assert str(refused.value).startswith(said)
     assert not list(scratch.glob("dvmsr-*"))
+
+
+def test_no_room_is_not_the_fault_of_the_picture(
+    upscaler: Upscaler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ResourceError, match="the picture cannot be kept"):
+            enlarge_encoded(upscaler, picture())
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(ResourceError, match="/nowhere"):
+        enlarge_encoded(upscaler, picture())
+    monkeypatch.setattr(Upscaler, "_enlarge_array", lambda *_: [0] * (1 << 62))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(ResourceError, match="the picture needs more memory than there is"):
+        enlarge_encoded(upscaler, picture())
 
 
 def test_the_most_pixels_are_those_of_all_frames() -> None:
