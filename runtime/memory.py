@@ -41,6 +41,10 @@ _STATE_COPIES = 3
 """What a step takes, what it gives, and one more while they change hands."""
 
 
+class NotEnoughMemory(DvmsrError):
+    """An image, or what becomes of it, does not fit."""
+
+
 def known(backend: str) -> bool:
     """Whether the memory of a backend, here and below also `IN_PARTS`, is this machine's; that of a
     GPU says itself what it has no room for."""
@@ -109,7 +113,7 @@ def check(
         held: for an image that is read and written by rows, too: as of `estimate_by_rows`.
 
     Raises:
-        DvmsrError: if it needs more.
+        NotEnoughMemory: if it needs more.
     """
     if config is None or not known(backend):
         return
@@ -125,7 +129,7 @@ def check(
         usual = "cut it into parts or make it smaller"
     there = available() if limit is None else limit
     if there is not None and needed > there:
-        raise DvmsrError(
+        raise NotEnoughMemory(
             f"{name} has {width}x{height} pixels, which need about {in_words(needed)} of memory "
             f"where {in_words(there)} are {'free' if limit is None else 'allowed'}; "
             f"{remedy or usual}"
@@ -139,12 +143,12 @@ def check_result(scale: int, height: int, width: int, name: str, limit: int | No
         name, limit: as of `check`.
 
     Raises:
-        DvmsrError: if it needs more.
+        NotEnoughMemory: if it needs more.
     """
     needed = height * width * scale**2 * _OUTPUT_BYTES
     there = available() if limit is None else limit
     if there is not None and needed > there:
-        raise DvmsrError(
+        raise NotEnoughMemory(
             f"{name} has {width}x{height} pixels, whose result alone needs {in_words(needed)} of "
             f"memory where {in_words(there)} are {'free' if limit is None else 'allowed'}; cut it "
             "into parts or make it smaller"
@@ -161,12 +165,12 @@ def check_frames(
         limit: as of `check`.
 
     Raises:
-        DvmsrError: if they need more.
+        NotEnoughMemory: if they need more.
     """
     needed = frames * (height * width * 4 * (1 + _FRAME_COPIES * scale**2) + _FRAME_OVERHEAD)
     there = available() if limit is None else limit
     if there is not None and needed > there:
-        raise DvmsrError(
+        raise NotEnoughMemory(
             f"{name} has {frames} frames of {width}x{height} pixels, which need about "
             f"{in_words(needed)} of memory where {in_words(there)} are "
             f"{'free' if limit is None else 'allowed'}; cut it into parts or make it a video"

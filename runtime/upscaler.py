@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -238,7 +238,9 @@ class Upscaler:
         for piece in self._checked(self.network.stream(planes()), height, width):
             yield from_planes(piece, dtype[0])
 
-    def __call__(self, image: ImageLike) -> ImageLike:
+    def __call__(
+        self, image: ImageLike, show: Callable[[int, int], None] = lambda done, of: None
+    ) -> ImageLike:
         """Enlarge one image.
 
         Args:
@@ -246,6 +248,7 @@ class Upscaler:
                 is enlarged by bicubic interpolation, and what it hides does not show), or an RGB
                 array (H, W, 3) of type uint8, uint16, or of a floating-point type with values in
                 [0, 1].
+            show: called now and then with the number of its rows that are done, and of all.
 
         Returns:
             A Pillow image of mode RGB, L, RGBA or LA with the same colour profile, or an array
@@ -256,14 +259,14 @@ class Upscaler:
             DvmsrError: if there is not enough memory.
         """
         if isinstance(image, Image.Image):
-            return self._enlarge_picture(image)
-        return cast(ImageLike, self._enlarge_array(image))
+            return self._enlarge_picture(image, show)
+        return cast(ImageLike, self._enlarge_array(image, show))
 
-    def _enlarge_picture(self, image: Image.Image) -> Image.Image:
+    def _enlarge_picture(self, image: Image.Image, show: Callable[[int, int], None]) -> Image.Image:
         name = getattr(image, "filename", "") or "the image"
         image = normalise(image, name, remedy="give an array of type uint16 to keep them")
         colours = extend_colours(image).convert("RGB")
-        result = Image.fromarray(self._enlarge_array(np.asarray(colours)))
+        result = Image.fromarray(self._enlarge_array(np.asarray(colours), show))
         if image.mode in ("L", "LA"):
             result = result.convert("L")
         if image.mode in ("LA", "RGBA"):
@@ -272,7 +275,7 @@ class Upscaler:
         result.info = dict(image.info)
         return result
 
-    def _enlarge_array(self, image: NDArray[Any]) -> NDArray[Any]:
+    def _enlarge_array(self, image: NDArray[Any], show: Callable[[int, int], None]) -> NDArray[Any]:
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
             got = f"shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise UsageError(f"the image must be a Pillow image or an array (H, W, 3), not {got}")
@@ -286,12 +289,15 @@ class Upscaler:
         height, width = image.shape[:2]
         rows = self.rows_at_once(height, width)
         if rows == height:
-            return self._assembled([self.network(to_planes(image))], image)
+            return self._assembled([self.network(to_planes(image))], image, show)
         strips = (to_planes(image[start : start + rows]) for start in range(0, height, rows))
-        return self._assembled(self.network.stream(strips), image)
+        return self._assembled(self.network.stream(strips), image, show)
 
     def _assembled(
-        self, pieces: Iterable[NDArray[np.float32]], image: NDArray[Any]
+        self,
+        pieces: Iterable[NDArray[np.float32]],
+        image: NDArray[Any],
+        show: Callable[[int, int], None],
     ) -> NDArray[Any]:
         """The result, of the image's type, from its rows (1, 3, some, s*W)."""
         height, width = (self.scale * side for side in image.shape[:2])
@@ -300,6 +306,7 @@ class Upscaler:
         for piece in self._checked(pieces, *image.shape[:2]):
             result[done : done + piece.shape[2]] = from_planes(piece, image.dtype)
             done += piece.shape[2]
+            show(done // self.scale, image.shape[0])
         return result
 
     def _checked(

@@ -59,6 +59,7 @@ _children: set[subprocess.Popen[Any]] = set()
 _patient = 0
 _hasty = 0
 _watch: _Watch | None = None
+_thread = threading.local()
 
 
 @contextmanager
@@ -104,10 +105,24 @@ def told() -> int:
 def check() -> None:
     """
     Raises:
-        Ended: if a signal has come.
+        Ended: if a signal has come, or what the `checking` of this thread raises.
     """
     if number := told():
         raise Ended(number)
+    for other in getattr(_thread, "checks", ()):
+        other()
+
+
+@contextmanager
+def checking(other: Callable[[], None]) -> Iterator[None]:
+    """In the block, `check` in this thread calls that, too: what it raises ends the work where a
+    signal would."""
+    before: tuple[Callable[[], None], ...] = getattr(_thread, "checks", ())
+    _thread.checks = (*before, other)
+    try:
+        yield
+    finally:
+        _thread.checks = before
 
 
 def wait(happened: Callable[[float], object]) -> None:

@@ -81,6 +81,10 @@ class TooManyPixels(DvmsrError):
     """A picture has more than `MAX_PIXELS`."""
 
 
+class UnknownFormat(DvmsrError):
+    """A file is in none of `FORMATS`."""
+
+
 def read_image(
     path: Path, check_size: Callable[[int, int], None] = lambda height, width: None
 ) -> Image.Image:
@@ -158,7 +162,7 @@ def open_picture(file: BinaryIO, name: str, bounded: bool = True) -> Image.Image
         else:
             if not start:
                 raise DvmsrError(f"{name} is empty; get a complete copy of it")
-            raise DvmsrError(f"{name} is not a {READABLE} image; convert it to one")
+            raise UnknownFormat(f"{name} is not a {READABLE} image; convert it to one")
     except DvmsrError:
         raise
     except Exception as error:  # damaged bytes can make Pillow raise anything

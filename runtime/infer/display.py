@@ -21,8 +21,8 @@ class ProgressDisplay:
     """Lines on stderr, and below them, on a terminal and after a second, a moving display.
 
     A bar with the image's name and size, the time elapsed, and, for several images, their number
-    and the input pixels per second. For one image the bar only moves, as a network does not tell
-    how far it is, unless that goes by rows; a video shows its frames and the time that is left.
+    and the input pixels per second. For one image the bar shows the rows that are done, as often
+    as a strip of them is; a video shows its frames and the time that is left.
     """
 
     def __init__(self, images: int) -> None:

@@ -52,7 +52,7 @@ class Work:
     begin: Callable[[Job, tuple[int, int] | None], None] = silent
     """Called before a result appears, with the image's width and height where they are known."""
     show_rows: Callable[[int, int], None] = silent
-    """Called for images that go by rows, with the number of those done and of all."""
+    """Called for images with the number of rows that are done, and of all."""
     show_frames: video.Show = silent
     """Called for videos."""
 
@@ -107,9 +107,8 @@ class Steps:
             sizes = picture.size, picture.enlarged_size
             result = result_of(self.upscaler, *names, *sizes, seconds, frames=counts.frames)
             return None, VideoResult(**vars(result), resumed_frames=counts.resumed)
-        show = self.all.show_rows if len(picture.frames) > 1 else None
         try:
-            enlarged = enlarge(self.upscaler, picture, show)
+            enlarged = enlarge(self.upscaler, picture, self.all.show_rows)
         except DvmsrError as error:
             raise type(error)(f"{job.source} failed: {error}") from None
         seconds = time.perf_counter() - start
@@ -144,17 +143,16 @@ def checking(upscaler: Upscaler, source: str, target: Path) -> Callable[[Header]
 
 
 def enlarge(
-    upscaler: Upscaler, picture: Picture, show: Callable[[int, int], None] | None = None
+    upscaler: Upscaler, picture: Picture, show: Callable[[int, int], None] = silent
 ) -> Picture:
-    """Every frame of a picture; `show` is called with the number of those done and of all."""
-    done = 0
+    """Every frame of a picture; `show` is called with the rows of all of them that are done, and
+    their number."""
+    before, height = 0, sum(frame.height for frame in picture.frames)
 
     def one(frame: Image.Image) -> Image.Image:
-        nonlocal done
-        enlarged = upscaler(frame)
-        done += 1
-        if show is not None:
-            show(done, len(picture.frames))
+        nonlocal before
+        enlarged = upscaler(frame, lambda done, _: show(before + done, height))
+        before += frame.height
         return enlarged
 
     return picture.mapped(one)

@@ -148,6 +148,18 @@ def test_types_agree(upscaler: Upscaler, dtype: str, top: int) -> None:
     assert np.abs(result * (255 / top) - upscaler(pixels)).max() <= 0.51
 
 
+def test_tells_how_many_rows_are_done(upscaler: Upscaler, streaming_file: Path) -> None:
+    pixels, told = random_pixels(25, 9), []
+    upscaler(pixels, lambda *rows: told.append(rows))
+    assert told == [(25, 25)]
+    by_strips = Upscaler.from_file(streaming_file, strip=8)
+    told.clear()
+    by_strips(pixels, lambda *rows: told.append(rows))
+    done, heights = zip(*told, strict=True)
+    assert len(done) > 1 and list(done) == sorted(set(done)) and done[-1] == 25
+    assert set(heights) == {25}
+
+
 def test_leaves_its_input_alone(upscaler: Upscaler) -> None:
     pixels = random_pixels(6, 9)
     strided = np.asfortranarray(pixels)[:, ::-1]

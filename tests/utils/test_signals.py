@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,20 @@ def test_a_child_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with pytest.raises(DvmsrError, match="no further thread or process"):
         signals.run(["true"])
+
+
+def test_a_threads_own_check_ends_its_work_alone() -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    with signals.checking(stop):
+        with pytest.raises(Stopped):
+            signals.check()
+        with pytest.raises(Stopped):
+            signals.wait(lambda seconds: False)
+        with ThreadPoolExecutor(1) as other:
+            other.submit(signals.check).result()
+    signals.check()
