@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dvmsr.runtime.commands import bench, parity
+from dvmsr.runtime.commands import bench, parity, serve
 from dvmsr.train.command import distill, train
 from dvmsr.utils.cli.app import run_app
 from dvmsr.utils.cli.options import (
@@ -29,6 +29,7 @@ Examples:
   dvmsr parity model.pth model.onnx
   dvmsr bench student student:portable
   dvmsr lam photo.png --window 160,120,16
+  dvmsr serve --open
 """
 
 
@@ -279,6 +280,7 @@ def build() -> typer.Typer:
     app.command("parity")(parity)
     app.command("bench")(bench)
     app.command("lam")(lam)
+    app.command("serve")(serve)
     return app
 
 

@@ -1,10 +1,11 @@
-"""`dvmsr parity` and `dvmsr bench` as command lines; what they do is imported when they run."""
+"""`dvmsr parity`, `bench` and `serve` as command lines; what they do is imported when they run."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dvmsr.runtime.serving.limits import Limits
 from dvmsr.utils.cli.options import (
     DEFAULT_TIME_LIMIT,
     AsJson,
@@ -158,3 +159,89 @@ def bench(
         *(output, plot, overwrite, as_json),
     )
     run(models, size or [], batch or [], inputs or [], inputs_file, settings)
+
+
+def serve(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="A name, or a .onnx, .safetensors, .pth or .engine file; repeatable, the first is "
+            "the default.",
+            show_default="student, student-x2, student-x3",
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 for everywhere.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="N", help="0 for any that is free.")
+    ] = 8000,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A further name by which the service is reached, through a proxy; repeatable.",
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            envvar="DVMSR_TOKEN",
+            show_envvar=False,
+            help="What clients must know. Needed to listen beyond this machine. Better set "
+            "DVMSR_TOKEN, which other users of this machine do not see.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Threads = None,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most of a picture, all frames together.")
+    ] = Limits.pixels,
+    max_bytes: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most of a picture's file, such as 64M.")
+    ] = f"{Limits.bytes >> 20}M",
+    queue: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="N", help="Most pictures at one time.")
+    ] = Limits.queue,
+    per_client: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most of these from one address.")
+    ] = Limits.per_client,
+    time_limit: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            max=1e9,
+            metavar="SECONDS",
+            help="Most that a picture may be computed, or received.",
+        ),
+    ] = Limits.seconds,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in the browser.")
+    ] = False,
+    offline: Offline = False,
+) -> None:
+    """Serve a page that enlarges pictures, and the same for programs by HTTP.
+
+    The page takes pictures that are dropped, pasted or chosen, and shows each before and after.
+    Programs send the bytes of a picture to /enlarge and get those of a larger one, the same as from
+    dvmsr-infer; /interface describes it. Nothing is kept, and nothing is sent elsewhere.
+
+    Only this machine reaches it, unless --host says otherwise; then a token is needed. The address
+    is printed when it listens. One picture is computed at a time, others wait; when more than
+    --queue are there, clients are told to try again later. Needs pip install 'dvmsr[serve]'.
+
+    \b
+    Examples:
+      dvmsr serve --open
+      dvmsr serve --model paper --port 8080
+      DVMSR_TOKEN=... dvmsr serve --host 0.0.0.0
+      curl --data-binary @photo.jpg "http://127.0.0.1:8000/enlarge?model=student" -o large.jpg
+    """
+    from dvmsr.runtime.serving.command import run
+
+    run(
+        *(model or [], host, port, allowed_host or [], token, threads, max_pixels, max_bytes),
+        *(queue, per_client, time_limit, open_page),
+    )

@@ -38,7 +38,7 @@ def test_version(module: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture) 
 
 
 @pytest.mark.parametrize(
-    "name", ["bench", "compare", "distill", "eval", "info", "lam", "parity", "train"]
+    "name", ["bench", "compare", "distill", "eval", "info", "lam", "parity", "serve", "train"]
 )
 def test_help_shows_examples(command, name: str) -> None:
     code, out, err = command(name, "-h")
@@ -48,7 +48,7 @@ def test_help_shows_examples(command, name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], *([name] for name in ("bench", "compare", "eval", "info", "lam", "parity"))],
+    [[], *([name] for name in ("bench", "compare", "eval", "info", "lam", "parity", "serve"))],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (

@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "network_info": "errors utils weights runtime/backends",
     "data": "errors utils runtime/images",
     "eval/metrics": "errors data",
-    "eval": "errors utils weights data runtime/images runtime/upscaler runtime/spec runtime",
+    "viewer": "",
+    "eval": "errors utils weights data viewer runtime/images runtime/upscaler runtime/spec runtime",
     "lam": f"{LOW} weights networks data eval runtime/images runtime/parity",
     "train": f"{LOW} ops model weights checkpoint networks data eval runtime/images runtime/memory",
     "cli": "utils weights eval info lam runtime/commands train/command",
@@ -59,9 +60,11 @@ MAY_IMPORT = {
     "runtime/spec runtime/inputs runtime/storage runtime/upscaler",
     "runtime/bench": f"{LOW} data runtime/images runtime/backends runtime/memory runtime/spec "
     "runtime/inputs runtime/upscaler",
-    "runtime/commands": "utils runtime/bench runtime/parity",
+    "runtime/commands": "utils runtime/bench runtime/parity runtime/serving",
     "runtime/infer": f"{LOW} weights runtime/backends/table runtime/images runtime/memory "
     "runtime/storage runtime/upscaler runtime/video",
+    "runtime/serving": "dvmsr errors utils weights viewer runtime/images runtime/memory "
+    "runtime/infer runtime/upscaler",
     "runtime/cli": f"{LOW} weights runtime/backends/table runtime/images runtime/infer "
     "runtime/storage runtime/upscaler runtime/video",
     "export": "export/onnx export/network",

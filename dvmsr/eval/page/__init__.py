@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dvmsr import viewer
+
 MAX_PIXELS = 16_000_000
 """Of a picture: a browser holds each decoded, and a page has several."""
 MAX_SIDE = 16_383
@@ -57,7 +59,7 @@ def render(
     """
     height = max(picture.pixels.shape[0] for picture in pictures)
     width = max(picture.pixels.shape[1] for picture in pictures)
-    script = (_FOLDER / "page.js").read_text("utf-8")
+    script = f"{viewer.script()}viewer.open();\n"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     a, b = first
     panes = "\n".join(_pane(picture, height, width, profile) for picture in pictures)
@@ -66,9 +68,11 @@ def render(
         f"script-src 'sha256-{digest}'",
         title=html.escape(title),
         summary=html.escape(summary),
-        style=(_FOLDER / "page.css").read_text("utf-8"),
-        pictures=f'<div id="pictures" data-width="{width}" data-height="{height}" '
-        f'data-a="{a}" data-b="{b}">\n{panes}\n</div>',
+        style=viewer.style() + (_FOLDER / "page.css").read_text("utf-8"),
+        viewer=viewer.markup(
+            f'<div id="pictures" data-width="{width}" data-height="{height}" '
+            f'data-a="{a}" data-b="{b}">\n{panes}\n</div>'
+        ),
         figures=_table(pictures, border),
         script=script,
     )

@@ -1,0 +1,1 @@
+"""`dvmsr serve`: a page and an HTTP interface that enlarge pictures (extra `serve`)."""

@@ -1,0 +1,97 @@
+"""The OpenAPI description as a page to read, without scripts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}: interface</title>
+<link rel="stylesheet" href="/interface.css">
+<link rel="icon" href="/icon.svg">
+</head>
+<body>
+<header><h1>{title}</h1>
+{description}
+<p>For programs: <a href="/openapi.json">openapi.json</a>. For people: <a href="/">the page</a>.</p>
+</header>
+<main>
+{operations}
+</main>
+</body>
+</html>
+"""
+
+
+def as_page(description: dict[str, Any]) -> str:
+    """HTML of an OpenAPI description."""
+    info = description["info"]
+    operations = [
+        _operation(method, path, operation)
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return _PAGE.format(
+        title=html.escape(info["title"]),
+        description=_paragraphs(info["description"]),
+        operations="\n".join(operations),
+    )
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    content = operation["responses"]["200"].get("content", {})
+    parts = [
+        f'<section><h2><code class="method">{method.upper()}</code> '
+        f"<code>{html.escape(path)}</code></h2>",
+        f"<p class='summary'>{html.escape(operation['summary'])}</p>",
+        _paragraphs(operation.get("description", "")),
+    ]
+    if operation.get("parameters"):
+        rows = [
+            (each["name"], _kind(each["schema"]), each.get("description", ""))
+            for each in operation["parameters"]
+        ]
+        parts.append(_table("Parameters", ("name", "values", ""), rows))
+    rows = [
+        (status, answer.get("description", ""), "")
+        for status, answer in operation["responses"].items()
+    ]
+    rows[0] = (rows[0][0], rows[0][1], ", ".join(content))
+    parts.append(_table("Answers", ("status", "meaning", "type"), rows))
+    return "\n".join([*parts, "</section>"])
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """The values that a schema allows, in words."""
+    if "anyOf" in schema:
+        return ", ".join(_kind(each) for each in schema["anyOf"] if each.get("type") != "null")
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    if "minimum" in schema:
+        return f"{schema['minimum']} to {schema['maximum']}"
+    return str(schema.get("pattern") or schema.get("type"))
+
+
+def _table(caption: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    head = "".join(f'<th scope="col">{each}</th>' for each in heads)
+    body = "".join(
+        f"<tr><th scope='row'><code>{html.escape(first)}</code></th>"
+        + "".join(f"<td>{html.escape(each)}</td>" for each in others)
+        + "</tr>\n"
+        for first, *others in rows
+    )
+    return (
+        f'<div class="wide"><table><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _paragraphs(text: str) -> str:
+    return "\n".join(f"<p>{html.escape(part)}</p>" for part in text.split("\n\n") if part.strip())

@@ -1,0 +1,146 @@
+"""One picture, from file to file, by the steps of `dvmsr-infer`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from dvmsr.errors import EXPECTED
+from dvmsr.runtime.images import frames
+from dvmsr.runtime.images.codec import FORMATS, damaged, open_picture
+from dvmsr.runtime.images.picture import PAGED
+from dvmsr.runtime.infer.job import FileJob
+from dvmsr.runtime.infer.options import Options
+from dvmsr.runtime.infer.steps import Steps, Work
+from dvmsr.runtime.serving.refusals import Refusal, refusal_of, told
+from dvmsr.utils.console import about, warnings_to
+
+if TYPE_CHECKING:
+    from dvmsr.runtime.upscaler import Upscaler
+
+_PICTURE, _RESULT, _MODEL = "the picture", "the result", "the model"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a picture is to be enlarged."""
+
+    model: str
+    extension: str | None = None
+    """Of the result's format, with its dot; None for the picture's."""
+    quality: int | None = None
+    """Of JPEG, WebP and AVIF, from 1 to 100; None for the picture's."""
+    to_srgb: bool = False
+    """Whether colours with another profile are converted to sRGB."""
+
+
+@dataclass(frozen=True)
+class Enlarged:
+    """What became of a picture; sizes are width and height in pixels."""
+
+    path: Path
+    media_type: str
+    input_size: tuple[int, int]
+    output_size: tuple[int, int]
+    pixels: int
+    """Of all frames of the input."""
+    seconds: float
+    """For the network."""
+    warnings: tuple[str, ...]
+
+
+def enlarge(
+    upscaler: Upscaler,
+    source: Path,
+    wish: Wish,
+    most_pixels: int,
+    show: Callable[[int, int], None],
+) -> Enlarged:
+    """Read a picture, enlarge it, and write the result beside it.
+
+    Args:
+        show: as of `Work.show_rows`.
+
+    Raises:
+        Refusal: if that cannot be done.
+    """
+    format = _check(source, most_pixels)
+    own = next(extension for extension, name in FORMATS.items() if name == format)
+    target = source.with_name(f"result{wish.extension or own}")
+    names = {str(target): _RESULT, str(source): _PICTURE, upscaler.model: _MODEL}
+    steps = Steps(
+        upscaler,
+        Work(
+            Options(quality=wish.quality, to_srgb=wish.to_srgb),
+            lambda job: False,
+            show_rows=show,
+        ),
+    )
+    job = FileJob(source, target)
+    said: list[str] = []
+    with warnings_to(lambda text: said.append(told(text, names))), about(str(source)):
+        with _refused(names, 422):
+            loaded = steps.load(job)
+        with _refused(names, 500):
+            made = steps.work(job, loaded)
+        with _refused(names, 422):
+            result = steps.save(job, made)
+    return Enlarged(
+        target,
+        Image.MIME[FORMATS[target.suffix]],
+        result.input_size,
+        result.output_size,
+        result.pixels,
+        result.seconds,
+        tuple(said),
+    )
+
+
+def _check(source: Path, most_pixels: int) -> str:
+    """The format of a picture, of which nothing is decoded.
+
+    Raises:
+        Refusal: if it is none, or has too many pixels.
+    """
+    with (
+        _refused({str(source): _PICTURE}, 422),
+        source.open("rb") as file,
+        open_picture(file, _PICTURE, bounded=False) as image,
+    ):
+        format = "JPEG" if image.format == "MPO" else str(image.format)
+        try:
+            pixels = _pixels(image, frames.numbers(image, file))
+        except Exception:  # damaged bytes can make Pillow raise anything
+            raise damaged(_PICTURE) from None
+    if pixels > most_pixels:
+        raise Refusal(
+            413,
+            f"the picture has {pixels:,} pixels, and the service takes at most {most_pixels:,}; "
+            "make it smaller or cut it into parts",
+        )
+    return format
+
+
+def _pixels(image: Image.Image, numbers: Sequence[int]) -> int:
+    """Of all frames, which are of one size, or pages."""
+    if image.format not in PAGED:
+        return image.width * image.height * len(numbers)
+    total = 0
+    for number in numbers:
+        image.seek(number)
+        total += image.width * image.height
+    return total
+
+
+@contextmanager
+def _refused(names: dict[str, str], usual: int) -> Iterator[None]:
+    """A failure in the block becomes a refusal, of that status where its kind tells no other."""
+    try:
+        yield
+    except EXPECTED as error:
+        raise refusal_of(error, names, usual) from None
