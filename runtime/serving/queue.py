@@ -73,7 +73,6 @@ class Job:
                     503,
                     f"the picture was given up after {self._most:g} seconds, the most that it "
                     "may take here; make it smaller",
-                    BUSY_SECONDS,
                 )
             )
 

@@ -10,7 +10,11 @@ _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 def files() -> dict[str, tuple[bytes, str]]:
     """Content and media type of each; all of them are read anew."""
-    page = (_FOLDER / "index.html").read_text("utf-8").replace("<!--viewer-->", viewer.markup(""))
+    page = (
+        (_FOLDER / "index.html")
+        .read_text("utf-8")
+        .replace("<!--viewer-->", viewer.markup('<div id="pictures"></div>'))
+    )
     found = {"/": (page.encode(), "text/html")}
     for path in sorted(_FOLDER.iterdir()):
         if path.suffix in _KINDS:

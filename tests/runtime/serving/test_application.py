@@ -176,7 +176,7 @@ def test_a_picture_that_takes_too_long_is_given_up(client: Client) -> None:
     limited = client(seconds=0.3)
     response = limited.post("/enlarge", content=file_of(4, 4), params={"model": "endless.onnx"})
     status, sentence = error(response)
-    assert status == 503 and int(response.headers["retry-after"]) > 0
+    assert status == 503 and "retry-after" not in response.headers  # that would be no use
     assert sentence.startswith("the picture was given up after 0.3 seconds")
     assert limited.post("/enlarge", content=file_of(4, 4)).status_code == 200
 
