@@ -9,7 +9,7 @@ from functools import partial
 from typing import Annotated
 
 import anyio
-from fastapi import FastAPI, Query, Request, Response, Security
+from fastapi import APIRouter, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBearer
@@ -78,7 +78,9 @@ def build(
         docs_url=None,
         redoc_url=None,
         lifespan=until_end,
-        dependencies=[] if token is None else [Security(HTTPBearer(auto_error=False))],
+    )
+    secured = APIRouter(
+        dependencies=[] if token is None else [Security(HTTPBearer(auto_error=False))]
     )
     app.state.queue = queue
     ModelName = Enum("ModelName", {name: name for name in models})  # type: ignore[misc]
@@ -102,7 +104,7 @@ def build(
             None, pattern=_ID, description="A name of yours, new each time, for `/progress/{id}`."
         )
 
-    @app.post(
+    @secured.post(
         "/enlarge",
         summary="Enlarge a picture",
         response_class=Response,
@@ -149,7 +151,7 @@ def build(
             close = until_sent.pop_all().close
             return FileContent(result, made.media_type, headers, limits.stall, close)
 
-    @app.get("/progress/{id}", summary="How far a picture is", responses=failures(404, 422))
+    @secured.get("/progress/{id}", summary="How far a picture is", responses=failures(404, 422))
     async def progress(id: str) -> Progress:
         """Of a picture that was sent with this `id`, until its result is sent."""
         found = queue.progress(id)
@@ -157,7 +159,7 @@ def build(
             raise Refusal(404, "no picture with this id is being worked on")
         return Progress(**found)
 
-    @app.get("/models", summary="The networks", responses=failures())
+    @secured.get("/models", summary="The networks", responses=failures())
     async def list_models() -> list[ModelDescription]:
         """The first is taken where none is named."""
         return [
@@ -167,7 +169,7 @@ def build(
             for name, each in models.items()
         ]
 
-    @app.get("/limits", summary="What is taken", responses=failures())
+    @secured.get("/limits", summary="What is taken", responses=failures())
     async def tell_limits() -> Limited:
         """Pixels of a picture, all frames together, bytes of its file, pictures of one address at
         a time, and formats of results."""
@@ -183,7 +185,7 @@ def build(
         """For operators and load balancers; needs no token."""
         return Health(status="ok", version=dvmsr.__version__)
 
-    @app.get(
+    @secured.get(
         "/metrics",
         summary="Numbers for Prometheus",
         response_class=Response,
@@ -192,6 +194,8 @@ def build(
     async def tell_metrics() -> Response:
         """Answers by status, pixels, seconds, pictures at work, memory of the process."""
         return Response(metrics.text(), media_type=MEDIA_TYPE)
+
+    app.include_router(secured)
 
     @app.get("/interface", include_in_schema=False)
     async def interface() -> HTMLResponse:

@@ -32,7 +32,7 @@ def as_page(description: dict[str, Any]) -> str:
     """HTML of an OpenAPI description."""
     info = description["info"]
     operations = [
-        _operation(method, path, operation)
+        _operation(method, path, operation, description["components"]["schemas"])
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
@@ -43,7 +43,7 @@ def as_page(description: dict[str, Any]) -> str:
     )
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+def _operation(method: str, path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
     content = operation["responses"]["200"].get("content", {})
     parts = [
         f'<section><h2><code class="method">{method.upper()}</code> '
@@ -53,7 +53,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     ]
     if operation.get("parameters"):
         rows = [
-            (each["name"], _kind(each["schema"]), each.get("description", ""))
+            (each["name"], _kind(each["schema"], schemas), each.get("description", ""))
             for each in operation["parameters"]
         ]
         parts.append(_table("Parameters", ("name", "values", ""), rows))
@@ -66,14 +66,17 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     return "\n".join([*parts, "</section>"])
 
 
-def _kind(schema: dict[str, Any]) -> str:
+def _kind(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
     """The values that a schema allows, in words."""
     if "anyOf" in schema:
-        return ", ".join(_kind(each) for each in schema["anyOf"] if each.get("type") != "null")
+        kinds = [each for each in schema["anyOf"] if each.get("type") != "null"]
+        return ", ".join(_kind(each, schemas) for each in kinds)
     if "$ref" in schema:
-        return schema["$ref"].rpartition("/")[2]
+        return _kind(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if "enum" in schema:
         return ", ".join(schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
     if "minimum" in schema:
         return f"{schema['minimum']} to {schema['maximum']}"
     return str(schema.get("pattern") or schema.get("type"))

@@ -29,7 +29,7 @@
       const [models, taken] = await Promise.all([get("/models"), get("/limits")]);
       limits = taken;
       byId("model").replaceChildren(
-        ...models.map(({ name, scale }) => new Option(`${scale}× larger (${name})`, name)),
+        ...models.map(({ name, scale }) => new Option(`${scale}× (${name})`, name)),
       );
       byId("format").append(...taken.formats.map((name) => new Option(name.toUpperCase(), name)));
       const most = (taken.pixels / 1e6).toLocaleString("en", { maximumFractionDigits: 1 });
@@ -229,7 +229,7 @@
     chosen = item;
     for (const each of items) {
       each.row.classList.toggle("chosen", each === item);
-      each.row.querySelector(".choose").setAttribute("aria-pressed", each === item);
+      each.row.querySelector(".choose").setAttribute("aria-current", each === item);
     }
     show();
   }
