@@ -180,11 +180,6 @@ def build(
             formats=list(formats),
         )
 
-    @app.get("/health", summary="Whether the service works", responses=failures())
-    async def health() -> Health:
-        """For operators and load balancers; needs no token."""
-        return Health(status="ok", version=dvmsr.__version__)
-
     @secured.get(
         "/metrics",
         summary="Numbers for Prometheus",
@@ -196,6 +191,11 @@ def build(
         return Response(metrics.text(), media_type=MEDIA_TYPE)
 
     app.include_router(secured)
+
+    @app.get("/health", summary="Whether the service works", responses=failures())
+    async def health() -> Health:
+        """For operators and load balancers; needs no token."""
+        return Health(status="ok", version=dvmsr.__version__)
 
     @app.get("/interface", include_in_schema=False)
     async def interface() -> HTMLResponse:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from rtx import skip_without_rtx
+from service import serving
 from shared import REPOSITORY
 from tensorrt_library import build as build_plugin
 from triton_server import Installation, serving, skip_without_triton
@@ -42,6 +43,13 @@ def test_a_picture(tmp_path: Path) -> None:
     assert run(tmp_path, "picture.py", CAT, "large.png") == "large.png: 1804x1200\n"
     with Image.open(tmp_path / "large.png") as image:
         assert image.size == (1804, 1200)
+
+
+def test_a_client_of_the_service(tmp_path: Path) -> None:
+    with serving("--model", "student-x2") as (url, _):
+        assert run(tmp_path, "serve.py", f"{url}/", CAT, "large.png") == "large.png\n"
+    with Image.open(tmp_path / "large.png") as image:
+        assert image.size == (902, 600)
 
 
 def test_a_checkpoint(tmp_path: Path) -> None:
