@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def _table(caption: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]
     head = "".join(f'<th scope="col">{each}</th>' for each in heads)
     body = "".join(
         f"<tr><th scope='row'><code>{html.escape(first)}</code></th>"
-        + "".join(f"<td>{html.escape(each)}</td>" for each in others)
+        + "".join(f"<td>{_marked(each)}</td>" for each in others)
         + "</tr>\n"
         for first, *others in rows
     )
@@ -97,4 +98,9 @@ def _table(caption: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]
 
 
 def _paragraphs(text: str) -> str:
-    return "\n".join(f"<p>{html.escape(part)}</p>" for part in text.split("\n\n") if part.strip())
+    return "\n".join(f"<p>{_marked(part)}</p>" for part in text.split("\n\n") if part.strip())
+
+
+def _marked(text: str) -> str:
+    """With the one mark of Markdown that descriptions have."""
+    return re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text))

@@ -18,7 +18,7 @@ from dvmsr.runtime.infer.job import FileJob
 from dvmsr.runtime.infer.options import Options
 from dvmsr.runtime.infer.steps import Steps, Work
 from dvmsr.runtime.serving.refusals import Refusal, refusal_of, told
-from dvmsr.utils.console import about, warnings_to
+from dvmsr.utils.console import warnings_to
 
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
@@ -83,7 +83,7 @@ def enlarge(
     )
     job = FileJob(source, target)
     said: list[str] = []
-    with warnings_to(lambda text: said.append(told(text, names))), about(str(source)):
+    with warnings_to(lambda text: said.append(told(text, names))):
         with _refused(names, 422):
             loaded = steps.load(job)
         with _refused(names, 500):

@@ -66,5 +66,6 @@ def told(text: str, names: Mapping[str, str]) -> str:
     """
     for file, name in names.items():
         text = text.replace(file, name)
+    text = text.removesuffix(" with -o")
     problem, semicolon, remedy = text.rpartition("; ")
     return problem if semicolon and _FOR_A_TERMINAL.search(remedy) else text

@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 from endless_model import save_endless
-from small_model import CONFIG
-
-pytest.importorskip("fastapi", reason="needs fastapi")
-pytest.importorskip("httpx", reason="needs httpx")
-
 from fastapi.testclient import TestClient
+from small_model import CONFIG
 
 from dvmsr.runtime.serving import application
 from dvmsr.runtime.serving.limits import Limits

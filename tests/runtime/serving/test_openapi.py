@@ -8,12 +8,10 @@ from typing import Any
 
 import hypothesis
 import pytest
+import schemathesis
 from fastapi.testclient import TestClient
+from schemathesis.checks import positive_data_acceptance
 from service import file_of, serving
-
-schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis")
-
-from schemathesis.checks import positive_data_acceptance  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 KNOWN = {"Authorization": f"Bearer {TOKEN}"}

@@ -18,12 +18,12 @@ NAMES = {"/tmp/x/picture": "the picture", "/models/m.onnx": "the model"}
     ("text", "sentence"),
     [
         ("/tmp/x/picture is damaged; get a copy", "the picture is damaged; get a copy"),
-        ("/tmp/x/picture is long; choose PNG with -o", "the picture is long"),
+        ("/tmp/x/picture is long; choose PNG with -o", "the picture is long; choose PNG"),
         ("a picture has pages; --format tif", "a picture has pages"),
         ("it needs pyvips; pip install 'dvmsr[large]'", "it needs pyvips"),
         ("8 bits; dvmsr-infer keeps them from file to file", "8 bits"),
         ("/models/m.onnx is odd; export it again", "the model is odd"),
-        ("one; two; choose PNG with -o", "one; two"),
+        ("one; two; export it with --streaming", "one; two"),
         ("half-tone; a well-known remedy", "half-tone; a well-known remedy"),
     ],
 )
