@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT / "benchmarks" / "cpu"), str(ROOT / "tests" / "helpers"
 
 from measure import write  # noqa: E402
 from triton_requests import inputs, picture_arrays  # noqa: E402
-from triton_server import Installation, Server, serving  # noqa: E402
+from triton_server import Installation, Server, triton_serving  # noqa: E402
 
 from dvmsr.data.natural_image import natural_image  # noqa: E402
 from dvmsr.export.triton.export import export_triton  # noqa: E402
@@ -142,7 +142,7 @@ def main() -> None:
         (folder / "triton").mkdir()
         installation = Installation.make(folder / "triton")
         with (
-            serving(installation, models, folder / "log") as server,
+            triton_serving(installation, models, folder / "log") as server,
             ThreadPoolExecutor(told.clients) as pool,
         ):
             clients = [server.client("grpc") for _ in range(told.clients)]

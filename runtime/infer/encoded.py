@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images import frames
-from dvmsr.runtime.images.codec import damaged, open_picture
+from dvmsr.runtime.images.extent import extent
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Options
 from dvmsr.runtime.infer.staging import Copies
@@ -73,16 +72,9 @@ def check_pixels(data: bytes, most: int) -> None:
     Raises:
         DvmsrError: if they have more, or it is no picture.
     """
-    file = io.BytesIO(data)
-    with open_picture(file, PICTURE, bounded=False) as image:
-        width, height = image.size
-        try:
-            count = len(frames.numbers(image, file))
-        except Exception:  # damaged bytes can make Pillow raise anything
-            raise damaged(PICTURE) from None
-    if width * height * count > most:
-        of = f"{count} frames or pages of " if count > 1 else ""
+    pixels = extent(io.BytesIO(data), PICTURE).pixels
+    if pixels > most:
         raise DvmsrError(
-            f"{PICTURE} has {of}{width}x{height} pixels, and at most {most:,} are taken here; "
-            "make it smaller or cut it into parts"
+            f"{PICTURE} has {pixels:,} pixels, and at most {most:,} are taken here; make it "
+            "smaller or cut it into parts"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from dvmsr.errors import EXPECTED
-from dvmsr.runtime.images import frames
-from dvmsr.runtime.images.codec import FORMATS, damaged, open_picture
-from dvmsr.runtime.images.picture import PAGED
+from dvmsr.runtime.images.codec import FORMATS
+from dvmsr.runtime.images.extent import extent
 from dvmsr.runtime.infer.job import FileJob
 from dvmsr.runtime.infer.options import Options
 from dvmsr.runtime.infer.steps import Steps, Work
@@ -107,16 +106,8 @@ def _check(source: Path, most_pixels: int) -> str:
     Raises:
         Refusal: if it is none, or has too many pixels.
     """
-    with (
-        _refused({str(source): _PICTURE}, 422),
-        source.open("rb") as file,
-        open_picture(file, _PICTURE, bounded=False) as image,
-    ):
-        format = "JPEG" if image.format == "MPO" else str(image.format)
-        try:
-            pixels = _pixels(image, frames.numbers(image, file))
-        except Exception:  # damaged bytes can make Pillow raise anything
-            raise damaged(_PICTURE) from None
+    with _refused({str(source): _PICTURE}, 422), source.open("rb") as file:
+        format, pixels = extent(file, _PICTURE)
     if pixels > most_pixels:
         raise Refusal(
             413,
@@ -124,17 +115,6 @@ def _check(source: Path, most_pixels: int) -> str:
             "make it smaller or cut it into parts",
         )
     return format
-
-
-def _pixels(image: Image.Image, numbers: Sequence[int]) -> int:
-    """Of all frames, which are of one size, or pages."""
-    if image.format not in PAGED:
-        return image.width * image.height * len(numbers)
-    total = 0
-    for number in numbers:
-        image.seek(number)
-        total += image.width * image.height
-    return total
 
 
 @contextmanager

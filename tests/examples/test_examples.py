@@ -14,7 +14,7 @@ from rtx import skip_without_rtx
 from service import serving
 from shared import REPOSITORY
 from tensorrt_library import build as build_plugin
-from triton_server import Installation, serving, skip_without_triton
+from triton_server import Installation, skip_without_triton, triton_serving
 
 from dvmsr.runtime.backends.trt import plugin_library
 
@@ -77,7 +77,7 @@ def test_a_server(tmp_path: Path) -> None:
     (tmp_path / "triton").mkdir()
     installation = Installation.make(tmp_path / "triton")
     assert run(tmp_path, "triton.sh", "models") == "models\n"
-    with serving(installation, tmp_path / "models", tmp_path / "log") as server:
+    with triton_serving(installation, tmp_path / "models", tmp_path / "log") as server:
         assert run(tmp_path, "triton.sh", "models", server.http, CAT, "large.png") == ""
     run(tmp_path, "picture.py", CAT, "same.png")
     with Image.open(tmp_path / "large.png") as made, Image.open(tmp_path / "same.png") as same:

@@ -127,7 +127,7 @@ class Server:
 
 
 @contextmanager
-def serving(
+def triton_serving(
     installation: Installation, repository: Path, log: Path, *options: str
 ) -> Iterator[Server]:
     """A server on the loopback, ready, during the block."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from triton_server import Installation, Server, serving, skip_without_triton
+from triton_server import Installation, Server, skip_without_triton, triton_serving
 
 from dvmsr.export import cli
 
@@ -48,5 +48,5 @@ def server(
     models = folder / "models"
     files = [str(exported(name)) for name in ("gated", "enlarge")]
     export_triton(["student", *files], models, Request(models), "python")
-    with serving(triton, models, folder / "log", "--log-verbose=1") as started:
+    with triton_serving(triton, models, folder / "log", "--log-verbose=1") as started:
         yield started

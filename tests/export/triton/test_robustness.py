@@ -20,7 +20,7 @@ from PIL import Image
 from processes import LIMIT, wait_until
 from small_model import random_pixels
 from triton_requests import PROTOCOLS, ask, enlarge, inputs, picture_arrays
-from triton_server import Installation, Server, serving
+from triton_server import Installation, Server, triton_serving
 
 from dvmsr.export.triton.export import export_triton
 from dvmsr.export.triton.layout import Request
@@ -166,7 +166,7 @@ def repository(folder: Path, model: str = "student", **options: Any) -> Path:
 def test_a_model_is_replaced_while_the_server_runs(triton: Installation, tmp_path: Path) -> None:
     models = repository(tmp_path / "models")
     explicit = ("--model-control-mode=explicit", "--load-model=net-pictures")
-    with serving(triton, models, tmp_path / "log", *explicit) as server:
+    with triton_serving(triton, models, tmp_path / "log", *explicit) as server:
         assert side(enlarge(server, png(4, 5), "net-pictures")) == 20
         repository(models, "student-x2", overwrite=True)
         assert side(enlarge(server, png(4, 5), "net-pictures")) == 20
@@ -179,7 +179,7 @@ def test_the_largest_size_is_a_setting(triton: Installation, tmp_path: Path) -> 
     models = repository(tmp_path / "models")
     for config in models.glob("*/config.pbtxt"):
         config.write_text(config.read_text().replace('"16000000"', '"4096"'))  # the warm-up's
-    with serving(triton, models, tmp_path / "log") as server:
+    with triton_serving(triton, models, tmp_path / "log") as server:
         arrays = {"input": np.zeros((1, 3, 64, 65), np.float32)}
         said = "64 pixels, and at most 4,096 are taken here"
         assert f"input has 65x{said}" in refusal(server, "http", "net", arrays, "net-pictures")
@@ -199,7 +199,7 @@ def test_no_room_is_the_server_s_fault(
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     models = repository(tmp_path / "models")
-    with serving(triton, models, tmp_path / "log") as server:
+    with triton_serving(triton, models, tmp_path / "log") as server:
         scratch.rmdir()
         with pytest.raises(InferenceServerException) as refused:
             enlarge(server, png(4, 5), "net-pictures", protocol)
@@ -224,7 +224,7 @@ def test_the_end_waits_for_answers(triton: Installation, tmp_path: Path) -> None
         ThreadPoolExecutor(3) as pool,
     ):
         patch.setenv("TMPDIR", str(scratch))
-        with serving(triton, models, tmp_path / "log") as server:
+        with triton_serving(triton, models, tmp_path / "log") as server:
             children = server.children()
             assert children
             asked = [
@@ -253,7 +253,7 @@ def test_a_model_that_cannot_be_loaded_says_why(triton: Installation, tmp_path: 
     models = repository(tmp_path / "models")
     (file,) = (models / "net" / "1").glob("*.onnx")
     file.write_bytes(b"damaged")
-    with serving(
+    with triton_serving(
         triton, models, tmp_path / "log", "--exit-on-error=false", "--strict-readiness=0"
     ) as server:
         assert side(enlarge(server, png(4, 5), "net-pictures")) == 20
@@ -265,5 +265,5 @@ def test_instances_share_the_work(
 ) -> None:
     models = tmp_path / "models"
     export_triton([str(exported("gated"))], models, Request(models, instances=2), "python")
-    with serving(triton, models, tmp_path / "log") as server:
+    with triton_serving(triton, models, tmp_path / "log") as server:
         assert len(server.children()) == 2
