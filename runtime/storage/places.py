@@ -2,8 +2,7 @@
 
 The only module that knows fsspec (extra `remote`), whose drivers reach S3, Google Cloud Storage,
 Azure, web servers and more. A place is a `Path`, a `Remote`, a `Stream` or a `Memory`; what
-concerns
-a `Path` is done by `dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
+concerns a `Path` is done by `dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
 """
 
 from __future__ import annotations
@@ -221,17 +220,8 @@ class Remote:
             ) from None
 
 
-@dataclass(frozen=True)
-class Stream:
-    """Standard input or, for a result, standard output."""
-
-    suffix: str = ""
-    """Of a result, with its dot, if a format was asked for."""
-
-    name = STREAM
-
-    def __str__(self) -> str:
-        return STREAM
+class _Passing:
+    """What is no file and no folder, and of which nothing is known before it is read."""
 
     def is_dir(self) -> bool:
         return False
@@ -241,6 +231,19 @@ class Stream:
 
     def state(self) -> dict[str, int | str]:
         return {}
+
+
+@dataclass(frozen=True)
+class Stream(_Passing):
+    """Standard input or, for a result, standard output."""
+
+    suffix: str = ""
+    """Of a result, with its dot, if a format was asked for."""
+
+    name = STREAM
+
+    def __str__(self) -> str:
+        return STREAM
 
     def download(self, copy: Path) -> None:
         """Read to the end, into a file here.
@@ -295,7 +298,7 @@ class Stream:
 
 
 @dataclass(eq=False)
-class Memory:
+class Memory(_Passing):
     """A picture's file in this process, equal to itself alone."""
 
     name: str
@@ -307,15 +310,6 @@ class Memory:
 
     def __str__(self) -> str:
         return self.name
-
-    def is_dir(self) -> bool:
-        return False
-
-    def exists(self) -> bool:
-        return False
-
-    def state(self) -> dict[str, int | str]:
-        return {}
 
     def download(self, copy: Path) -> None:
         """Write to a file here.
