@@ -6,24 +6,20 @@ the images to a pool of workers that hold the model, and hands on what becomes o
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
-import re
-import signal
 import socket
 import traceback
-import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvmsr.errors import EXPECTED, DvmsrError, MissingComponentError, UsageError, explain
+from dvmsr.errors import EXPECTED, DvmsrError, UsageError, explain
 from dvmsr.runtime import memory
 from dvmsr.runtime.backends.table import needs_gpu
+from dvmsr.runtime.infer.cluster import Membership
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Model, Options
 from dvmsr.runtime.infer.results import Result
@@ -31,7 +27,7 @@ from dvmsr.runtime.infer.staging import Copies
 from dvmsr.runtime.infer.steps import Steps, Work
 from dvmsr.runtime.storage.places import check_target
 from dvmsr.runtime.video.containers import is_video
-from dvmsr.utils import signals, threads
+from dvmsr.utils import threads
 from dvmsr.utils.console import warn, warnings_to
 from dvmsr.utils.paths import is_dir
 from dvmsr.utils.pipeline import Expected
@@ -39,7 +35,6 @@ from dvmsr.utils.pipeline import Expected
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
 
-_CLIENT = re.compile(r"ray://([^/:]+):(\d{1,5})")
 RETRIES = 2
 """How often an image is tried again whose worker was lost."""
 _BLOCKS = 10_000
@@ -47,13 +42,6 @@ _BLOCKS = 10_000
 together."""
 _CHECKS = 16
 """Results that are looked for at once."""
-_PATIENCE = 10.0
-"""Seconds for a cluster to answer."""
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-"""Against Ray's reports to its makers and a warning; what the user has set stays."""
 
 
 @dataclass(frozen=True)
@@ -184,8 +172,7 @@ class Cluster:
     """Workers in a Ray cluster; a context manager.
 
     Args:
-        address: `local` for one on this machine that ends with this, `auto` for one that runs on
-            it, or `ray://host:port`.
+        address: as of `Membership`.
         workers: how many; None for as many as the cluster has processors, or GPUs, for.
 
     Raises:
@@ -198,80 +185,34 @@ class Cluster:
     """What a worker has saved and not told yet nobody here knows."""
 
     def __init__(self, address: str, model: Model, workers: int | None) -> None:
-        found = _CLIENT.fullmatch(address)
-        self._host = (found[1], int(found[2])) if found else None
-        if address not in ("auto", "local") and self._host is None:
-            raise UsageError(f"--ray must be auto, local or ray://host:port, not {address}")
-        self._address, self._workers = address, workers
+        self._member, self._workers = Membership(address), workers
         self._model = WorkersModel(*astuple(model))
 
     def __enter__(self) -> Cluster:
-        self._connect()
+        self._member.join("ray.data")
         try:
             self._resources = {"num_cpus": self._model.processors}
             if self._model.needs_gpu:
                 self._resources["num_gpus"] = 1
-            there = self._most_workers()
+            there = self._member.most_workers(self._model.processors, int(self._model.needs_gpu))
             self._size = self._workers or there
             self.scale = self._ask_scale()
         except BaseException:
-            self._ray.shutdown()
+            self._member.leave()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ray.shutdown()
-
-    def _connect(self) -> None:
-        try:
-            import ray
-            import ray.data
-        except ModuleNotFoundError as error:
-            raise MissingComponentError(
-                f"--ray needs {error.name}: pip install 'dvmsr[ray]'"
-            ) from None
-        self._ray: Any = ray
-        os.environ.update({**_SETTINGS, **os.environ})
-        handler = signal.getsignal(signal.SIGTERM)
-        with self._reached(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if self._host is not None:
-                socket.create_connection(self._host, _PATIENCE).close()
-            own = {"include_dashboard": False} if self._address == "local" else {}
-            with suppress(AttributeError):  # it has no switch for what it prints of lost workers
-                ray._private.worker.print_to_stdstream = lambda *_, **__: None
-            ray.init(self._address, log_to_driver=False, logging_level=logging.FATAL, **own)
-        signal.signal(signal.SIGTERM, handler)  # Ray has one of its own
-
-    def _most_workers(self) -> int:
-        """How many the cluster has room for.
-
-        Raises:
-            MissingComponentError: if none.
-        """
-        with self._reached():
-            there = self._ray.cluster_resources()
-        wanted = {"CPU": self._model.processors, "GPU": int(self._model.needs_gpu)}
-        for kind, number in wanted.items():
-            if there.get(kind, 0) < number:
-                raise MissingComponentError(
-                    f"the Ray cluster {self._address} has {there.get(kind, 0):.0f} {kind}s where a "
-                    f"worker needs {number}; name another cluster or model, or lower --threads"
-                )
-        return int(min(there[kind] // number for kind, number in wanted.items() if number))
+        self._member.leave()
 
     def _ask_scale(self) -> int:
         """Of the model, as a worker sees it."""
-        ask = self._ray.remote(_scale).options(max_retries=0, **self._resources)
-        with self._reached():
-            answer = self._get(ask.remote(self._model, _surroundings([], self._model)))
+        ask = self._member.ray.remote(_scale).options(max_retries=0, **self._resources)
+        with self._member.reached():
+            answer = self._member.get(ask.remote(self._model, surroundings_of([], self._model)))
         if isinstance(answer, DvmsrError):
             raise answer
         return int(answer)
-
-    def _get(self, answer: Any) -> Any:
-        signals.wait(lambda seconds: self._ray.wait([answer], timeout=seconds)[0])
-        return self._ray.get(answer)
 
     def outcomes(
         self, jobs: Sequence[Job], work: Work
@@ -289,19 +230,19 @@ class Cluster:
         for job in left.values():
             work.begin(job, None)
         numbers, wanted = list(left), list(left.values())
-        surroundings = _surroundings(wanted, self._model)
+        surroundings = surroundings_of(wanted, self._model)
         settings = {
             "fn_constructor_args": (self._model, surroundings, work.options),
             "max_restarts": -1,
             "max_task_retries": RETRIES,
             **self._resources,
         }
-        with self._reached():
-            conductor = self._ray.remote(Conductor).options(num_cpus=0)
+        with self._member.reached():
+            conductor = self._member.ray.remote(Conductor).options(num_cpus=0)
             conducting = conductor.remote(wanted, min(self._size, len(wanted)), settings)
         while True:
-            with self._reached():
-                data = self._get(conducting.next.remote())
+            with self._member.reached():
+                data = self._member.get(conducting.next.remote())
             if data is None:
                 break
             told: Told = pickle.loads(data)
@@ -316,19 +257,6 @@ class Cluster:
         for job in left.values():
             lost = f"{job.source} has lost {RETRIES + 1} workers"
             yield job, DvmsrError(f"{lost}; it may need more memory than they have")
-
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        """Whatever Ray raises in the block becomes a sentence."""
-        try:
-            yield
-        except Exception as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reason = lines[-1].rstrip(".")[:300] if lines else type(error).__name__
-            raise DvmsrError(
-                f"the Ray cluster {self._address} cannot be used ({reason}); check that it runs, "
-                "with the same versions of Python, Ray and dvmsr on every machine"
-            ) from None
 
 
 def _scale(model: WorkersModel, surroundings: Surroundings) -> int | DvmsrError:
@@ -348,7 +276,8 @@ def _refusal(job: Job, replaces: bool) -> DvmsrError | None:
     return None
 
 
-def _surroundings(jobs: Sequence[Job], model: WorkersModel) -> Surroundings:
+def surroundings_of(jobs: Sequence[Job], model: WorkersModel) -> Surroundings:
+    """What workers on these images must see."""
     places = [place for job in jobs for place in (job.source, job.target)]
     files = [place for place in places if isinstance(place, Path)]
     names = [*files, *([Path(model.name)] if Path(model.name).suffix else [])]

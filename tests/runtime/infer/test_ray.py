@@ -19,7 +19,14 @@ from small_model import random_pixels
 from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Options
-from dvmsr.runtime.infer.ray import Cluster, Surroundings, Told, Worker, WorkersModel, _surroundings
+from dvmsr.runtime.infer.ray import (
+    Cluster,
+    Surroundings,
+    Told,
+    Worker,
+    WorkersModel,
+    surroundings_of,
+)
 from dvmsr.runtime.infer.results import Result
 from dvmsr.runtime.storage.places import Remote
 
@@ -138,7 +145,7 @@ def test_a_worker_finds_what_names_are_relative_to(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job(picture(Path("in/a.png")), Path("a_x2.png"))
-    surroundings = _surroundings([job], MODEL)
+    surroundings = surroundings_of([job], MODEL)
     monkeypatch.chdir("/")
     told = work(Worker(MODEL, surroundings, Options()), job)
     assert isinstance(told.outcome, Result) and told.outcome.output == "a_x2.png"
@@ -174,10 +181,10 @@ def test_a_bug_is_told_with_its_place(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_workers_must_see(folder: Path) -> None:
     full = folder / "a.png"
-    assert _surroundings(
+    assert surroundings_of(
         [Job(full, folder / "none" / "b.png")], WorkersModel("student", *MODEL_REST)
     ) == (Surroundings(None, (str(folder),)))
-    assert _surroundings([Job(Remote("s3://b/a"), Remote("s3://b/c"))], MODEL) == (
+    assert surroundings_of([Job(Remote("s3://b/a"), Remote("s3://b/c"))], MODEL) == (
         Surroundings(str(folder))
     )
 
