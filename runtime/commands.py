@@ -220,6 +220,25 @@ def serve(
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Have a Ray cluster compute: auto, local or ray://host:port (pip install "
+            "'dvmsr[ray]').",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many in the cluster, each with --threads processors (1 unless given), or a "
+            "GPU. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
     offline: Offline = False,
 ) -> None:
     """Serve a page that enlarges pictures, and the same for programs by HTTP.
@@ -229,13 +248,15 @@ def serve(
     dvmsr-infer; /interface describes it. Nothing is kept, and nothing is sent elsewhere.
 
     Only this machine reaches it, unless --host says otherwise; then a token is needed. The address
-    is printed when it listens. One picture is computed at a time, others wait; when more than
-    --queue are there, clients are told to try again later. Needs pip install 'dvmsr[serve]'.
+    is printed when it listens. One picture is computed at a time, or with --ray one by each of the
+    cluster's workers; others wait. When more than --queue are there, clients are told to try again
+    later. Needs pip install 'dvmsr[serve]'.
 
     \b
     Examples:
       dvmsr serve --open
       dvmsr serve --model paper --port 8080
+      dvmsr serve --ray auto --queue 64
       DVMSR_TOKEN=... dvmsr serve --host 0.0.0.0
       curl --data-binary @photo.jpg "http://127.0.0.1:8000/enlarge?model=student" -o large.jpg
     """
@@ -243,5 +264,5 @@ def serve(
 
     run(
         *(model or [], host, port, allowed_host or [], token, threads, max_pixels, max_bytes),
-        *(queue, per_client, time_limit, open_page),
+        *(queue, per_client, time_limit, open_page, ray, workers),
     )

@@ -22,10 +22,8 @@ _PATIENCE = 10.0
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_SERVE_LOG_TO_STDERR": "0",
 }
-"""Against Ray's reports to its makers, a warning, and a log on the terminal; what the user has set
-stays."""
+"""Against Ray's reports to its makers and a warning; what the user has set stays."""
 
 
 class Membership:

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI reads annotations that name what `build` makes.
 import uuid
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
 from contextlib import ExitStack, asynccontextmanager
 from enum import Enum
 from functools import partial
@@ -22,10 +22,11 @@ import dvmsr
 from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.runtime.serving import site
 from dvmsr.runtime.serving.description import as_page
-from dvmsr.runtime.serving.enlarging import Enlarged, Wish, enlarge
+from dvmsr.runtime.serving.enlarging import Enlarged, Wish
 from dvmsr.runtime.serving.guard import Guard, answer
 from dvmsr.runtime.serving.limits import Limits
 from dvmsr.runtime.serving.metrics import MEDIA_TYPE, Metrics
+from dvmsr.runtime.serving.models import Models
 from dvmsr.runtime.serving.queue import Job, Queue
 from dvmsr.runtime.serving.refusals import Refusal
 from dvmsr.runtime.serving.responses import FileContent, warnings_header
@@ -39,7 +40,6 @@ from dvmsr.runtime.serving.schemas import (
     failures,
 )
 from dvmsr.runtime.serving.uploads import check_headers, receive
-from dvmsr.runtime.upscaler import Upscaler
 from dvmsr.utils import signals
 
 _ID = "^[A-Za-z0-9-]{16,64}$"
@@ -50,7 +50,7 @@ Results are those of dvmsr-infer to the bit. Nothing is kept. Every failure is a
 
 
 def build(
-    models: Mapping[str, Upscaler],
+    models: Models,
     limits: Limits,
     names: Collection[str] | None = None,
     token: str | None = None,
@@ -58,11 +58,12 @@ def build(
     """The application.
 
     Args:
-        models: at least one, by the names that clients give; the first is the default.
+        models: at least one.
         names: hosts by which the service is known, without ports; None for any.
         token: what requests must carry; None for nothing.
     """
-    queue = Queue(limits)
+    queue = Queue(limits, models.at_once)
+    described = models.described
     metrics = Metrics(lambda: len(queue), limits.queue)
     formats = _written()
 
@@ -83,7 +84,7 @@ def build(
         dependencies=[] if token is None else [Security(HTTPBearer(auto_error=False))]
     )
     app.state.queue = queue
-    ModelName = Enum("ModelName", {name: name for name in models})  # type: ignore[misc]
+    ModelName = Enum("ModelName", {name: name for name in described})  # type: ignore[misc]
     FormatName = Enum("FormatName", {name: name for name in formats})  # type: ignore[misc]
 
     class Wishes(BaseModel):
@@ -91,7 +92,7 @@ def build(
 
         model_config = ConfigDict(extra="forbid")
         model: ModelName = Field(
-            ModelName(next(iter(models))), description="The network, and with it the scale."
+            ModelName(next(iter(described))), description="The network, and with it the scale."
         )
         format: FormatName | None = Field(
             None, description="Of the result; the picture's where it is left out."
@@ -136,7 +137,7 @@ def build(
                     source = folder / "picture"
                     with source.open("wb") as file:
                         await receive(request, file, limits)
-                    work = partial(enlarge, models[name], source, wish, limits.pixels, job.show)
+                    work = partial(models.enlarge, source, wish, limits.pixels, job.show)
                     made = await _unless_gone(request, queue, job, work)
                     result = until_sent.enter_context(made.path.open("rb"))
             except Refusal as refusal:
@@ -147,7 +148,7 @@ def build(
                 return Response(status_code=499)
             metrics.answered(200)
             metrics.enlarged(name, made)
-            headers = _headers(name, models[name].scale, made)
+            headers = _headers(name, described[name].scale, made)
             close = until_sent.pop_all().close
             return FileContent(result, made.media_type, headers, limits.stall, close)
 
@@ -166,7 +167,7 @@ def build(
             ModelDescription(
                 name=name, scale=each.scale, precision=each.precision, backend=each.backend
             )
-            for name, each in models.items()
+            for name, each in described.items()
         ]
 
     @secured.get("/limits", summary="What is taken", responses=failures())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from dvmsr.errors import MissingComponentError, UsageError
+from dvmsr.runtime.infer.options import Options, check_cluster
 from dvmsr.runtime.serving.limits import Limits
-from dvmsr.runtime.serving.models import DEFAULT, open_models
+from dvmsr.runtime.serving.models import DEFAULT, Models, open_models
 from dvmsr.utils import console
 from dvmsr.utils.sizes import in_words, parse_bytes
 
@@ -28,6 +30,8 @@ def run(
     per_client: int,
     time_limit: float,
     open_page: bool,
+    ray: str | None,
+    workers: int | None,
 ) -> None:
     """The command: load, listen, serve until a signal comes."""
     limits = Limits(
@@ -38,6 +42,7 @@ def run(
             f"--token must have at least {_LEAST_TOKEN} characters, ASCII without spaces; take "
             "random ones"
         )
+    check_cluster(ray, workers, Options())
     try:
         from dvmsr.runtime.serving import application, server
     except ModuleNotFoundError as error:
@@ -51,17 +56,34 @@ def run(
                 f"--host {host} is reached from other machines, which needs a token; set --token "
                 "or DVMSR_TOKEN, or listen at 127.0.0.1"
             )
-        with console.warnings_to():
-            opened = open_models(models or DEFAULT, threads)
         own = {"localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
         known = {name.lower() for name in (*own, *names)} if local or names else None
         url = server.url(host, bound)
-        offered = ", ".join(f"{name} ({each.scale}x)" for name, each in opened.items())
-        console.notice(
-            f"enlarging with {offered}; pictures of up to {limits.pixels / 1e6:g} megapixels and "
-            f"{in_words(limits.bytes)}; Ctrl-C ends"
-        )
-        console.data(url)
-        if open_page:
-            webbrowser.open(url)
-        server.serve(application.build(opened, limits, known, token), bound)
+        with _computing(models or DEFAULT, threads, ray, workers) as opened:
+            offered = ", ".join(
+                f"{name} ({each.scale}x)" for name, each in opened.described.items()
+            )
+            console.notice(
+                f"enlarging with {offered}; pictures of up to {limits.pixels / 1e6:g} megapixels "
+                f"and {in_words(limits.bytes)}; Ctrl-C ends"
+            )
+            console.data(url)
+            if open_page:
+                webbrowser.open(url)
+            server.serve(application.build(opened, limits, known, token), bound)
+
+
+@contextmanager
+def _computing(
+    models: Sequence[str], threads: int | None, ray: str | None, workers: int | None
+) -> Iterator[Models]:
+    """The networks, in this process or on a cluster."""
+    if ray is None:
+        with console.warnings_to():
+            opened = open_models(models, threads)
+        yield opened
+    else:
+        from dvmsr.runtime.serving.ray import Replicas
+
+        with Replicas(ray, models, threads, workers) as replicas:
+            yield replicas

@@ -22,7 +22,9 @@ from dvmsr.utils.console import warnings_to
 if TYPE_CHECKING:
     from dvmsr.runtime.upscaler import Upscaler
 
-_PICTURE, _RESULT, _MODEL = "the picture", "the result", "the model"
+PICTURE, RESULT = "the picture", "the result"
+"""What messages call them."""
+_MODEL = "the model"
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def enlarge(
     format = _check(source, most_pixels)
     own = next(extension for extension, name in FORMATS.items() if name == format)
     target = source.with_name(f"result{wish.extension or own}")
-    names = {str(target): _RESULT, str(source): _PICTURE, upscaler.model: _MODEL}
+    names = {str(target): RESULT, str(source): PICTURE, upscaler.model: _MODEL}
     steps = Steps(
         upscaler,
         Work(
@@ -83,11 +85,11 @@ def enlarge(
     job = FileJob(source, target)
     said: list[str] = []
     with warnings_to(lambda text: said.append(told(text, names))):
-        with _refused(names, 422):
+        with refused(names, 422):
             loaded = steps.load(job)
-        with _refused(names, 500):
+        with refused(names, 500):
             made = steps.work(job, loaded)
-        with _refused(names, 422):
+        with refused(names, 422):
             result = steps.save(job, made)
     return Enlarged(
         target,
@@ -106,8 +108,8 @@ def _check(source: Path, most_pixels: int) -> str:
     Raises:
         Refusal: if it is none, or has too many pixels.
     """
-    with _refused({str(source): _PICTURE}, 422), source.open("rb") as file:
-        format, pixels = extent(file, _PICTURE)
+    with refused({str(source): PICTURE}, 422), source.open("rb") as file:
+        format, pixels = extent(file, PICTURE)
     if pixels > most_pixels:
         raise Refusal(
             413,
@@ -118,8 +120,15 @@ def _check(source: Path, most_pixels: int) -> str:
 
 
 @contextmanager
-def _refused(names: dict[str, str], usual: int) -> Iterator[None]:
-    """A failure in the block becomes a refusal, of that status where its kind tells no other."""
+def refused(names: dict[str, str], usual: int) -> Iterator[None]:
+    """A failure in the block becomes a refusal.
+
+    Args:
+        names, usual: as of `refusal_of`.
+
+    Raises:
+        Refusal: if there was one.
+    """
     try:
         yield
     except EXPECTED as error:

@@ -1,4 +1,4 @@
-"""The pictures that the service is at: bounded in number, computed one after the other."""
+"""The pictures that the service is at: bounded in number, computed in their turn."""
 
 from __future__ import annotations
 
@@ -78,12 +78,16 @@ class Job:
 
 
 class Queue:
-    """Belongs to an event loop, in whose thread all methods are called."""
+    """Belongs to an event loop, in whose thread all methods are called.
 
-    def __init__(self, limits: Limits) -> None:
+    Args:
+        at_once: pictures that are computed at one time.
+    """
+
+    def __init__(self, limits: Limits, at_once: int = 1) -> None:
         self._limits = limits
         self._jobs: dict[str, Job] = {}
-        self._worker = ThreadPoolExecutor(1, "enlarging")
+        self._workers = ThreadPoolExecutor(at_once, "enlarging")
         self._mean = float(BUSY_SECONDS)
         self._closed = False
 
@@ -95,7 +99,7 @@ class Queue:
         self._closed = True
         for job in self._jobs.values():
             job.stop(ending())
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._workers.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def place(self, id: str, client: str) -> Iterator[Job]:
@@ -152,7 +156,7 @@ class Queue:
             raise ending()
         job.state = WAITING
         self._jobs[job.id] = self._jobs.pop(job.id)  # they are in the order of their turns
-        job._future = future = self._worker.submit(watched)
+        job._future = future = self._workers.submit(watched)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:

@@ -34,6 +34,9 @@ class Refusal(Exception):
         super().__init__(sentence)
         self.status, self.sentence, self.retry_after = status, sentence, retry_after
 
+    def __reduce__(self) -> tuple[type[Refusal], tuple[int, str, int | None]]:
+        return Refusal, (self.status, self.sentence, self.retry_after)  # to be pickled
+
 
 def ending() -> Refusal:
     """For all that a service has not done when it is told to end."""
