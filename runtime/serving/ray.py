@@ -22,7 +22,7 @@ from dvmsr.runtime.serving.enlarging import PICTURE, RESULT, Enlarged, Wish, enl
 from dvmsr.runtime.serving.models import Description, describe, named
 from dvmsr.runtime.serving.refusals import BUSY_SECONDS, Refusal
 from dvmsr.utils import signals
-from dvmsr.utils.console import notice, warn
+from dvmsr.utils.console import notice, warn, warnings_to
 
 _SECONDS_TO_END = 1
 """For a replica that is told to."""
@@ -85,13 +85,16 @@ class Replicas:
             self._member.leave()
 
     def _describe(self) -> dict[str, Description]:
-        """The models, as the cluster sees them."""
+        """The models, as the cluster sees them; what it warns of is said."""
         ask = self._member.ray.remote(_described).options(max_retries=0, **self._resources)
         with self._member.reached():
             answer = self._member.get(ask.remote(self._models))
         if isinstance(answer, DvmsrError):
             raise answer
-        return dict(answer)
+        described, said = answer
+        for text in said:
+            warn(text)
+        return dict(described)
 
     def _deploy(self) -> Any:
         """A handle of the deployment, when all replicas are there."""
@@ -213,8 +216,10 @@ def _open(model: WorkersModel, surroundings: Surroundings) -> Any:
     return model.open()
 
 
-def _described(models: Seen) -> dict[str, Description] | DvmsrError:
+def _described(models: Seen) -> tuple[dict[str, Description], list[str]] | DvmsrError:
+    said: list[str] = []
     try:
-        return {name: describe(_open(*each)) for name, each in models.items()}
+        with warnings_to(said.append):
+            return {name: describe(_open(*each)) for name, each in models.items()}, said
     except DvmsrError as error:
         return error
