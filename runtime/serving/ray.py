@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -59,16 +60,19 @@ class Replicas:
             "num_cpus": threads or 1,
             "num_gpus": int(any(each.needs_gpu for each in opened.values())),
         }
+        self._until_end = ExitStack()
         self._name = f"dvmsr-{uuid.uuid4().hex[:8]}"
 
     def __enter__(self) -> Replicas:
         self._serve = self._member.join("ray.serve")
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
+        self._until_end.callback(self._member.leave)
         try:
             most = self._member.most_workers(*self._resources.values())
             self.at_once = self._workers or most
             self.described: Mapping[str, Description] = self._describe()
             notice(f"starting {self.at_once} replicas under Ray Serve, application {self._name}")
+            self._until_end.callback(self._remove)
             self._ask, self._asking = self._deploy().enlarge, threading.Lock()
         except BaseException:
             self.__exit__()
@@ -77,12 +81,14 @@ class Replicas:
 
     def __exit__(self, *_: object) -> None:
         with signals.patience():
-            try:
-                with self._member.reached():
-                    self._serve.delete(self._name)
-            except DvmsrError as error:
-                warn(f"the application {self._name} may be left: {error}")
-            self._member.leave()
+            self._until_end.close()
+
+    def _remove(self) -> None:
+        try:
+            with self._member.reached():
+                self._serve.delete(self._name)
+        except DvmsrError as error:
+            warn(f"the application {self._name} may be left: {error}")
 
     def _describe(self) -> dict[str, Description]:
         """The models, as the cluster sees them; what it warns of is said."""

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -110,6 +111,18 @@ class TestWhole:
         refused = service[0].post("/enlarge", content=file_of(40, 40)[:-900])
         assert refused.status_code == 422
         assert refused.json() == here.post("/enlarge", content=file_of(40, 40)[:-900]).json()
+
+    def test_clients_that_go_leave_their_replicas_to_others(self, service: Service) -> None:
+        http, body = service[0], file_of(4, 4)
+        for id in ("picture-that-goes-1", "picture-that-goes-2"):
+            with socket.create_connection((http.base_url.host, http.base_url.port)) as connection:
+                connection.sendall(
+                    f"POST /enlarge?model=endless.onnx&id={id} HTTP/1.1\r\n"
+                    f"Host: {http.base_url.host}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                    + body
+                )
+                wait_until(lambda id=id: computing(http, id))
+        assert http.post("/enlarge", content=body).status_code == 200
 
     def test_lost_replicas_are_told_and_replaced(self, service: Service) -> None:
         with ThreadPoolExecutor(2) as senders:
