@@ -119,7 +119,13 @@ class Replicas:
             run = partial(self._serve.run, application, name=self._name, route_prefix=None)
             handle = starting.submit(run)  # it looks for no signals
             signals.wait(lambda seconds: wait([handle], seconds).done)
+        try:
             return handle.result()
+        except RuntimeError:
+            raise DvmsrError(
+                "Ray Serve cannot start the replicas; check that every machine of the cluster sees "
+                "the models, and has the same versions of Python, Ray and dvmsr"
+            ) from None
 
     def enlarge(
         self, source: Path, wish: Wish, most_pixels: int, show: Callable[[int, int], None]

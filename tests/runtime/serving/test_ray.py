@@ -125,8 +125,11 @@ class TestWhole:
         assert http.post("/enlarge", content=body).status_code == 200
 
     def test_lost_replicas_are_told_and_replaced(self, service: Service) -> None:
+        before = set(service[2].iterdir())
         with ThreadPoolExecutor(2) as senders:
             sent = [send_endless(service[0], senders, number) for number in range(2)]  # at once
+            # A folder of each here, and one of each when it is in its replica.
+            wait_until(lambda: len(set(service[2].iterdir()) - before) == 4)
             for number, line in below(service[1]).items():
                 if line.startswith("ray::ServeReplica:dvmsr-"):
                     os.kill(number, signal.SIGKILL)
