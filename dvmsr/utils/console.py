@@ -61,8 +61,10 @@ def say(text: str) -> None:
 
 
 def data(value: object) -> None:
-    """Print a line to stdout that a script may read: at a terminal as `printable` does."""
-    print(printable(str(value)) if sys.stdout.isatty() else value)
+    """Print a line to stdout that a script may read: at a terminal as `printable` does. Where it is
+    closed, nobody reads it."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    print(printable(str(value)) if terminal else value)
 
 
 def notice(text: str) -> None:

@@ -17,8 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from dvmsr.errors import EXPECTED, ResourceError, UsageError, explain, summary
 from dvmsr.runtime import Upscaler, open_model
-from dvmsr.runtime.infer.encoded import enlarge_encoded
-from dvmsr.runtime.infer.options import read_extension
+from dvmsr.runtime.infer.encoded import check_format, enlarge_encoded
 from dvmsr.utils.threads import cores
 
 
@@ -80,7 +79,7 @@ class Pictures:
         quality = _one(inputs, "quality")
         if quality is not None and not 1 <= quality <= 100:
             raise UsageError(f"quality must be from 1 to 100, not {quality}")
-        extension = read_extension(None if format is None else format.decode(errors="replace"))
+        extension = None if format is None else check_format(format.decode(errors="replace"))
         result = enlarge_encoded(
             self.upscaler, data, extension, quality and int(quality), self.most_pixels
         )

@@ -6,7 +6,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dvmsr.errors import DvmsrError
+from dvmsr.errors import DvmsrError, UsageError
+from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.runtime.images.extent import extent
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Options
@@ -64,6 +65,22 @@ def enlarge_encoded(
     ):
         steps.save(job, steps.work(job, steps.load(job)))
     return Encoded(result.data, tuple(told))
+
+
+def check_format(name: str) -> str:
+    """The extension of a picture's format, with its dot.
+
+    Args:
+        name: such as `png`.
+
+    Raises:
+        UsageError: if there is no such format.
+    """
+    extension = f".{name.lower().removeprefix('.')}"
+    if extension not in FORMATS:
+        known = ", ".join(known[1:] for known in FORMATS)
+        raise UsageError(f"format must be one of {known}, not {name!r}")
+    return extension
 
 
 def check_pixels(data: bytes, most: int) -> None:

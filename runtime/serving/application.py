@@ -233,7 +233,7 @@ def build(
     async def failed(request: Request, error: Exception) -> JSONResponse:
         return answer(Refusal(500, "the service failed; its log says why"))
 
-    return Guard(app, names, token, {"/health", "/interface", *site.files()})
+    return Guard(app, names, token, {"/health", "/interface", "/openapi.json", *site.files()})
 
 
 def _static(content: bytes, kind: str) -> Response:

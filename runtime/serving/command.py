@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dvmsr.utils.sizes import in_words, parse_bytes
 
 _LEAST_TOKEN = 16
 """Characters."""
+_HOST = re.compile(r"[\w.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def run(
@@ -42,6 +44,12 @@ def run(
             f"--token must have at least {_LEAST_TOKEN} characters, ASCII without spaces; take "
             "random ones"
         )
+    for name in names:
+        if not _HOST.fullmatch(name):
+            raise UsageError(
+                f"--allowed-host {name} is more than the name of a host; leave out http:// and "
+                "the port"
+            )
     check_cluster(ray, workers, Options())
     try:
         from dvmsr.runtime.serving import application, server

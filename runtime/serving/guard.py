@@ -61,6 +61,8 @@ class Guard:
                     headers[name] = value
             await send(message)
 
+        if scope["method"] == "HEAD":  # the server sends the answer to GET without its body
+            scope = {**scope, "method": "GET"}
         refusal = self._refusal(scope["path"], Headers(scope=scope))
         if refusal is None:
             await self._app(scope, receive, guarded)

@@ -57,7 +57,7 @@ async def receive(request: Request, file: BinaryIO, limits: Limits) -> None:
                 raise
             raise Refusal(503, "the service has no room for the picture", BUSY_SECONDS) from None
     if not total:
-        raise Refusal(422, "the body is empty; send the bytes of a picture")
+        raise Refusal(422, "the picture is empty; get a complete copy of it")
 
 
 def _too_large(limits: Limits) -> Refusal:

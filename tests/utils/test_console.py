@@ -99,3 +99,8 @@ def test_a_warning_is_told_once_from_every_thread() -> None:
             thread.join()
     assert len(told) <= 8
     assert set(told) == {"p.gif: the same", "q.gif: 0", "q.gif: 1", "q.gif: 2"}
+
+
+def test_data_where_standard_output_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    console.data("nobody reads it")

@@ -13,7 +13,10 @@
 
   const element = (kind, className, text = "") => Object.assign(document.createElement(kind), { className, textContent: text });
   const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-  const megabytes = (bytes) => `${(bytes / 2 ** 20).toLocaleString("en", { maximumFractionDigits: 1 })} MiB`;
+  const inWords = (bytes) => {
+    const [unit, name] = bytes < 2 ** 20 ? [2 ** 10, "KiB"] : [2 ** 20, "MiB"];
+    return `${(bytes / unit).toLocaleString("en", { maximumFractionDigits: 1 })} ${name}`;
+  };
   const authorized = () => (token ? { Authorization: `Bearer ${token}` } : {});
   const later = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 
@@ -33,7 +36,7 @@
       );
       byId("format").append(...taken.formats.map((name) => new Option(name.toUpperCase(), name)));
       const most = (taken.pixels / 1e6).toLocaleString("en", { maximumFractionDigits: 1 });
-      byId("taken").textContent = `up to ${most} megapixels and ${megabytes(taken.bytes)} each`;
+      byId("taken").textContent = `up to ${most} megapixels and ${inWords(taken.bytes)} each`;
       byId("access").hidden = true;
       next();
     } catch (error) {
@@ -149,7 +152,7 @@
     item.after = undefined;
     if (item === chosen) show();
     if (item.file.size > limits.bytes) {
-      fail(item, `the file has ${megabytes(item.file.size)}, and at most ${megabytes(limits.bytes)} are taken`);
+      fail(item, `the file has ${inWords(item.file.size)}, and at most ${inWords(limits.bytes)} are taken`);
       return;
     }
     tell(item, "sending", 0);
@@ -218,7 +221,7 @@
     [item.width, item.height] = told("Output-Size").split("x").map(Number);
     item.save.href = item.after;
     item.save.download = item.result;
-    tell(item, `${item.width} × ${item.height}, ${megabytes(item.blob.size)}${item.warnings.length ? ", with a note" : ""}`);
+    tell(item, `${item.width} × ${item.height}, ${inWords(item.blob.size)}${item.warnings.length ? ", with a note" : ""}`);
     byId("said").textContent = `${item.name} is ready`;
     item.picture = item.width * item.height > MOST_SHOWN ? undefined : await loaded(item.after, "after");
     if (item === chosen) show();

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from small_model import Models, random_pixels
 
-from dvmsr.errors import DvmsrError, ResourceError
+from dvmsr.errors import DvmsrError, ResourceError, UsageError
 from dvmsr.runtime import Upscaler
-from dvmsr.runtime.infer.encoded import check_pixels, enlarge_encoded
+from dvmsr.runtime.infer.encoded import check_format, check_pixels, enlarge_encoded
 
 
 def picture(height: int = 4, width: int = 5, channels: int = 3, format: str = "PNG") -> bytes:
@@ -92,3 +92,15 @@ def test_the_most_pixels_are_those_of_all_frames() -> None:
     check_pixels(picture(), 20)
     with pytest.raises(DvmsrError, match="the picture has 20 pixels, and at most 19 are taken"):
         check_pixels(picture(), 19)
+
+
+@pytest.mark.parametrize("name", ["png", "PNG", ".png"])
+def test_names_of_formats(name: str) -> None:
+    assert check_format(name) == ".png"
+
+
+@pytest.mark.parametrize("name", ["", "xyz", "mp4", "\ufffd"])
+def test_what_is_no_format_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=r"^format must be one of png, .*avif.*, not '") as refused:
+        check_format(name)
+    assert "mp4," not in str(refused.value)

@@ -104,7 +104,7 @@ def test_tells_what_a_format_does_not_hold(client: Client) -> None:
 
 CASES = {
     "not a picture": (b"no picture", {}, 415, "the picture is not a PNG, JPEG, "),
-    "empty": (b"", {}, 422, "the body is empty"),
+    "empty": (b"", {}, 422, "the picture is empty"),
     "truncated": (file_of(40, 40)[:-900], {}, 422, "the picture is damaged or truncated"),
     "damaged head": (file_of(9, 9)[:20] + b"x", {}, 422, "the picture is damaged"),
     "too many pixels": (file_of(51, 99), {}, 413, "the picture has 5,049 pixels"),

@@ -63,6 +63,11 @@ def test_answers_to_no_other_page(client: Client, headers: dict[str, str], statu
     assert "access-control-allow-origin" not in response.headers
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/openapi.json"])
+def test_who_asks_for_a_head_gets_one(client: Client, path: str) -> None:
+    assert client().head(path).status_code == 200
+
+
 def test_a_link_from_another_page_opens_ours(client: Client) -> None:
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     assert client().get("/", headers=headers).status_code == 200

@@ -58,7 +58,7 @@ def service(model_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -
 def below(process: subprocess.Popen[str]) -> dict[int, str]:
     """Processes that it has started, and those these have: numbers and command lines."""
     listed = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     )
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
     found: dict[int, str] = {}

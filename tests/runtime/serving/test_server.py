@@ -136,6 +136,16 @@ def test_a_signal_ends_it_in_order(model_files: list[Path], tmp_path: Path, name
         (["--host", "nowhere.invalid"], 2, "--host nowhere.invalid is no address"),
         (["--host", "192.0.2.7", "--token", "x" * 16], 2, "--host 192.0.2.7 is no address"),
         (["--token", "short"], 2, "--token must have at least 16 characters"),
+        (
+            ["--allowed-host", "http://a.b/"],
+            2,
+            "--allowed-host http://a.b/ is more than the name of a host",
+        ),
+        (
+            ["--allowed-host", "a.b:443"],
+            2,
+            "--allowed-host a.b:443 is more than the name of a host",
+        ),
         (["--token", "x" * 15 + " y"], 2, "--token must have at least 16 characters"),
         (["--max-bytes", "much"], 2, "--max-bytes takes an amount of memory"),
         (["--model", "x"], 2, "no model named x"),

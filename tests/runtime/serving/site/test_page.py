@@ -194,7 +194,7 @@ def test_another_format_and_again(page: Any) -> None:
         (b"no picture", "The picture is not a PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF image"),
         (PICTURE[:500], "The picture is damaged"),
         (file_of(80, 80), "The picture has 6,400 pixels, and the service takes at most 5,000"),
-        (bytes(210_000), "The file has 0.2 MiB, and at most 0.2 MiB are taken."),
+        (bytes(210_000), "The file has 205.1 KiB, and at most 200 KiB are taken."),
     ],
     ids=["no picture", "truncated", "pixels", "bytes"],
 )
