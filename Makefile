@@ -90,7 +90,7 @@ $(DEV): $(SOURCES) $(VENV)/.created
 	@$(BIN)/python -m pip install -q --no-deps $(READERS) || \
 	  echo "$(READERS) is not there: the tests that read machine code are skipped"
 	@$(BIN)/python -m pip install -q --no-deps $(TRITON) && \
-	  $(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/triton-numpy $(TRITON_NUMPY) || \
+	  $(BIN)/python -m pip install -q --no-deps --only-binary :all: --upgrade --target $(VENV)/triton-numpy $(TRITON_NUMPY) || \
 	  echo "$(TRITON) or $(TRITON_NUMPY) is not there: the tests that ask a Triton server are skipped"
 	@$(BIN)/python -m pip install -q $(SITE) || \
 	  echo "MkDocs is not there: the test of the documentation's site is skipped"

@@ -7,7 +7,17 @@ import typer
 
 from dvmsr.runtime.backends.table import NAMES
 from dvmsr.utils.cli.app import run_app
-from dvmsr.utils.cli.options import HELP, AsJson, Offline, Overwrite, Threads, TrustEngine, Version
+from dvmsr.utils.cli.options import (
+    HELP,
+    AsJson,
+    Offline,
+    Overwrite,
+    RayAddress,
+    RayWorkers,
+    Threads,
+    TrustEngine,
+    Version,
+)
 from dvmsr.weights.registry import DEFAULT, MODELS, STUDENTS
 
 EXAMPLES = """\b
@@ -177,25 +187,8 @@ def infer(
             show_default=False,
         ),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Have a Ray cluster do it: auto, local or ray://host:port (pip install "
-            "'dvmsr[ray]').",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="How many in the cluster, each with --threads processors (1 unless given), or a "
-            "GPU. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
     offline: Offline = False,

@@ -13,6 +13,8 @@ from dvmsr.utils.cli.options import (
     InputsFile,
     Offline,
     Overwrite,
+    RayAddress,
+    RayWorkers,
     Threads,
     TimeLimit,
     TrustEngine,
@@ -220,25 +222,8 @@ def serve(
     open_page: Annotated[
         bool, typer.Option("--open", help="Open the page in the browser.")
     ] = False,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Have a Ray cluster compute: auto, local or ray://host:port (pip install "
-            "'dvmsr[ray]').",
-            show_default=False,
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="How many in the cluster, each with --threads processors (1 unless given), or a "
-            "GPU. Default: all.",
-            show_default=False,
-        ),
-    ] = None,
+    ray: RayAddress = None,
+    workers: RayWorkers = None,
     offline: Offline = False,
 ) -> None:
     """Serve a page that enlarges pictures, and the same for programs by HTTP.

@@ -251,7 +251,8 @@ DVMSR_INLINE void exp2_bounded(Vector<float> (&x)[G]) {
   Vector<float> whole[G], p[G];
 #ifdef DVMSR_POWERS_IN_A_REGISTER
   // W-ths of the exponent from the table, and a polynomial with the exact value and slope at 0 for what
-  // remains, 1 / 2W at most: Taylor's series with 16 lanes, error 4e-8, minimax with 8, error 6e-8.
+  // remains, 1 / 2W at most: Taylor's series with 16 lanes, minimax with 8. Error 6e-8, most of it the
+  // table's rounding.
   constexpr float shift = 0x1.8p23f / W;
   constexpr int place = W == 16 ? 19 : 20;
   constexpr float square = W == 16 ? 0x1.ebfbep-3f : 0x1.ec0c32p-3f;

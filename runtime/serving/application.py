@@ -115,7 +115,7 @@ def build(
                 "content": dict.fromkeys(sorted(set(formats.values())), BINARY),
                 "headers": {name: {"schema": {"type": "string"}} for name in TOLD},
             },
-            **failures(408, 409, 413, 415, 422, 429, 500, 503),
+            **failures(401, 408, 409, 413, 415, 422, 429, 500, 503),
         },
         openapi_extra={
             "requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}
@@ -152,7 +152,9 @@ def build(
             close = until_sent.pop_all().close
             return FileContent(result, made.media_type, headers, limits.stall, close)
 
-    @secured.get("/progress/{id}", summary="How far a picture is", responses=failures(404, 422))
+    @secured.get(
+        "/progress/{id}", summary="How far a picture is", responses=failures(401, 404, 422)
+    )
     async def progress(id: str) -> Progress:
         """Of a picture that was sent with this `id`, until its result is sent."""
         found = queue.progress(id)
@@ -160,7 +162,7 @@ def build(
             raise Refusal(404, "no picture with this id is being worked on")
         return Progress(**found)
 
-    @secured.get("/models", summary="The networks", responses=failures())
+    @secured.get("/models", summary="The networks", responses=failures(401))
     async def list_models() -> list[ModelDescription]:
         """The first is taken where none is named."""
         return [
@@ -170,7 +172,7 @@ def build(
             for name, each in described.items()
         ]
 
-    @secured.get("/limits", summary="What is taken", responses=failures())
+    @secured.get("/limits", summary="What is taken", responses=failures(401))
     async def tell_limits() -> Limited:
         """Pixels of a picture, all frames together, bytes of its file, pictures of one address at
         a time, and formats of results."""
@@ -185,7 +187,7 @@ def build(
         "/metrics",
         summary="Numbers for Prometheus",
         response_class=Response,
-        responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}, **failures()},
+        responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}, **failures(401)},
     )
     async def tell_metrics() -> Response:
         """Answers by status, pixels, seconds, pictures at work, memory of the process."""

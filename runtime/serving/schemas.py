@@ -63,13 +63,13 @@ _STATUS = {
     404: "There is none",
     408: "The picture came too slowly",
     409: "A picture with this id is being worked on",
-    413: "Too many bytes or pixels",
-    415: "Not a picture of a format that is read",
+    413: "Too many bytes or pixels, or too much memory",
+    415: "Not a picture of a format that is read; a form; a compressed body",
     421: "By another name than the service's",
     422: "The picture is damaged, or the query makes no sense",
     429: "Too many pictures from one address at a time",
     500: "The network failed",
-    503: "Too many pictures at a time, or the picture took too long",
+    503: "Too many pictures at a time, the service is ending, or the picture took too long",
 }
 
 
@@ -77,5 +77,5 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Descriptions of answers with these statuses, and those that every request can have."""
     return {
         status: {"model": Failure, "description": _STATUS[status]}
-        for status in sorted({*statuses, 401, 403, 421})
+        for status in sorted({*statuses, 403, 421})
     }

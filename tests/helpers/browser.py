@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +28,21 @@ def chromium() -> Iterator[Any]:
             yield browser
         finally:
             browser.close()
+
+
+@dataclass
+class Watched:
+    """What a page does from now on."""
+
+    requests: list[str] = field(default_factory=list)
+    """Addresses that it asks for."""
+    complaints: list[str] = field(default_factory=list)
+    """What its console says, and errors of its scripts."""
+
+    @classmethod
+    def of(cls, page: Any) -> Watched:
+        found = cls()
+        page.on("request", lambda request: found.requests.append(request.url))
+        page.on("console", lambda message: found.complaints.append(message.text))
+        page.on("pageerror", lambda error: found.complaints.append(str(error)))
+        return found

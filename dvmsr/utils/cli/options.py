@@ -59,6 +59,27 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", show_default="the backend's choice, usually all cores"),
 ]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Have a Ray cluster compute: auto, local or ray://host:port (pip install "
+        "'dvmsr[ray]').",
+        show_default=False,
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="How many in the cluster, each with --threads processors (1 unless given), or a "
+        "GPU. Default: all.",
+        show_default=False,
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import chromium
+from browser import Watched, chromium
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -45,18 +45,14 @@ def page(browser: Any, page_file: Path) -> Iterator[Any]:
     """The page, opened; at the end it must have asked for nothing and complained of nothing."""
     context = browser.new_context(viewport={"width": 1000, "height": 700}, has_touch=True)
     opened = context.new_page()
-    requests: list[str] = []
-    complaints: list[str] = []
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    watched = Watched.of(opened)
     opened.goto(page_file.as_uri())
     opened.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth)")
     opened.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     yield opened
     context.close()
-    assert not complaints
-    assert [url[:16] for url in requests if not url.startswith("data:")] == [
+    assert not watched.complaints
+    assert [url[:16] for url in watched.requests if not url.startswith("data:")] == [
         page_file.as_uri()[:16]
     ]
 

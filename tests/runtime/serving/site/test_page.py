@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium
+from browser import Watched, chromium
 from PIL import Image
 from processes import LIMIT
 from service import file_of, serving
@@ -49,18 +49,14 @@ def page(browser: Any, url: str) -> Iterator[Any]:
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_default_timeout(1000 * LIMIT)
     opened = context.new_page()
-    requests: list[str] = []
-    complaints: list[str] = []
-    opened.on("request", lambda request: requests.append(request.url))
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    watched = Watched.of(opened)
     opened.goto(url)
     opened.locator("#taken:not(:empty)").wait_for()
     yield opened
     context.close()
     refused = "Failed to load resource: "  # of an answer that the page shows as a sentence
-    assert not [text for text in complaints if not text.startswith(refused)]
-    assert all(each.startswith((url, f"blob:{url}")) for each in requests)
+    assert not [text for text in watched.complaints if not text.startswith(refused)]
+    assert all(each.startswith((url, f"blob:{url}")) for each in watched.requests)
 
 
 def hand_over(page: Any, event: str, **files: bytes) -> None:
