@@ -1,14 +1,15 @@
 """How fast a Triton server enlarges pictures, against `dvmsr bench`, and whether its memory stays.
 
-    python benchmarks/serving/triton.py [--model student] [--size 256x256] [--clients 4]
+    python benchmarks/serving/triton.py [--model student] [--size 256x256] [--clients 2 4]
         [--requests 2000] [--seconds 170]
 
 Starts the server of the tests (`tests/helpers/triton_server.py`) with the Python backend's models.
-For a third of `--seconds` images go through the one for tensors, in turns with the same number by
-what `dvmsr bench` measures: `ratio` is the server's throughput relative to that, which should be at
-least 0.9. Then small pictures' files go through the other until there were `--requests` or the time
-is over; resident memory of the server and what it started is read at ten moments. Writes
-benchmarks/results/serving-triton.json.
+For two thirds of `--seconds` images go through the one for tensors, from each number of `--clients`
+in turn and by what `dvmsr bench` measures: `ratio` is the server's throughput relative to that, which
+should be at least 0.9. Two clients keep the server busy; more of them wait, and what they and the
+server do with 12 MiB an answer takes the processors from the network. Then small pictures' files go
+through the other until there were `--requests` or the time is over; resident memory of the server
+and what it started is read at ten moments. Writes benchmarks/results/serving-triton.json.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ from dvmsr.utils.sizes import parse_size  # noqa: E402
 MOMENTS = 10
 SMALL = (16, 16)
 """Height and width of the pictures that memory is watched with."""
-PER_TURN = 4
-"""Requests of each client between two turns of the other."""
+PER_TURN = 16
+"""Images of each between two turns of the others."""
 
 
 def ask_all(
@@ -64,31 +65,44 @@ def ask_all(
 
 
 def throughput(
-    pool: ThreadPoolExecutor, clients: list[Any], model: str, size: tuple[int, int], end: float
+    pool: ThreadPoolExecutor,
+    clients: dict[int, list[Any]],
+    model: str,
+    size: tuple[int, int],
+    end: float,
 ) -> dict[str, Any]:
-    """Images per second of the server and of what `dvmsr bench` measures, in turns until `end`."""
+    """Images per second of the server and of what `dvmsr bench` measures, in turns until `end`.
+
+    Args:
+        clients: by their number.
+    """
     network = Upscaler.from_file(model).network
     image = natural_image((1, *size))
     asked = inputs("grpc", {"input": image})
-    count = len(clients) * PER_TURN
-    latencies, ratios, served, alone = [], [], 0.0, 0.0
-    ask_all(pool, clients, "net", asked, 1)
+    latencies: dict[int, list[float]] = {number: [] for number in clients}
+    served: dict[int, list[float]] = {number: [] for number in clients}
+    alone: list[float] = []
+    ask_all(pool, clients[max(clients)], "net", asked, 1)
     network.seconds(image)
-    while time.monotonic() < end or not ratios:
-        start = time.perf_counter()
-        latencies += ask_all(pool, clients, "net", asked, PER_TURN)
-        seconds = time.perf_counter() - start
-        bench = sum(network.seconds(image) for _ in range(count))
-        ratios.append(bench / seconds)
-        served, alone = served + seconds, alone + bench
-    done = count * len(ratios)
+    while time.monotonic() < end or not alone:
+        for number, some in clients.items():
+            start = time.perf_counter()
+            latencies[number] += ask_all(pool, some, "net", asked, PER_TURN // number)
+            served[number].append((time.perf_counter() - start) / (PER_TURN // number * number))
+        alone.append(sum(network.seconds(image) for _ in range(PER_TURN)) / PER_TURN)
     return {
         "size": f"{size[0]}x{size[1]}",
-        "requests": done,
-        "served_per_second": done / served,
-        "bench_per_second": done / alone,
-        "ratio": float(np.median(ratios)),
-        "seconds": percentiles(latencies),
+        "bench_per_second": 1 / float(np.median(alone)),
+        "turns": len(alone),
+        "by_clients": {
+            number: {
+                "per_second": 1 / float(np.median(served[number])),
+                "ratio": float(np.median(np.divide(alone, served[number]))),
+                "ratios": list(np.divide(alone, served[number])),
+                "seconds": percentiles(latencies[number]),
+            }
+            for number in clients
+        },
     }
 
 
@@ -110,6 +124,7 @@ def memory(
         latencies += ask_all(pool, clients, "net-pictures", asked, each)
         resident.append(resident_mib(server))
     return {
+        "clients": len(clients),
         "requests": len(latencies),
         "resident_mib": resident,
         "seconds": percentiles(latencies),
@@ -129,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="student")
     parser.add_argument("--size", default="256x256")
-    parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--clients", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=170)
     told = parser.parse_args()
@@ -143,16 +158,16 @@ def main() -> None:
         installation = Installation.make(folder / "triton")
         with (
             triton_serving(installation, models, folder / "log") as server,
-            ThreadPoolExecutor(told.clients) as pool,
+            ThreadPoolExecutor(max(told.clients)) as pool,
         ):
-            clients = [server.client("grpc") for _ in range(told.clients)]
-            speed = throughput(pool, clients, told.model, size, start + told.seconds / 3)
-            watched = memory(pool, clients, server, told.requests, start + told.seconds)
+            clients = {n: [server.client("grpc") for _ in range(n)] for n in told.clients}
+            speed = throughput(pool, clients, told.model, size, start + told.seconds * 2 / 3)
+            most = clients[max(clients)]
+            watched = memory(pool, most, server, told.requests, start + told.seconds)
     write(
         "serving-triton",
         {
             "model": told.model,
-            "clients": told.clients,
             "throughput": speed,
             "memory": watched,
             "machine": machine.describe(),
