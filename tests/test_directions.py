@@ -76,8 +76,9 @@ MAY_IMPORT = {
     "export/plugin": "errors utils kernels runtime/backends/trt",
     "export/trt": f"{LOW} weights data/natural_image export/onnx export/plugin runtime/backends "
     "runtime/memory runtime/parity runtime/upscaler",
-    "export/triton": "errors utils kernels weights runtime runtime/backends runtime/infer/encoded "
-    "runtime/infer/options runtime/tensors runtime/upscaler",
+    "export/triton": "errors utils kernels weights runtime runtime/backends "
+    "runtime/infer/options runtime/serving/encoded runtime/serving/enlarging "
+    "runtime/serving/refusals runtime/tensors runtime/upscaler",
     "export/cli": "errors utils weights export",
 }
 """What the files of a room may import besides each other. Of several lines that fit a file, the

@@ -5,11 +5,11 @@
 
 Starts the server of the tests (`tests/helpers/triton_server.py`) with the Python backend's models.
 For two thirds of `--seconds` images go through the one for tensors, from each number of `--clients`
-in turn and by what `dvmsr bench` measures: `ratio` is the server's throughput relative to that, which
-should be at least 0.9. Two clients keep the server busy; more of them wait, and what they and the
-server do with 12 MiB an answer takes the processors from the network. Then small pictures' files go
-through the other until there were `--requests` or the time is over; resident memory of the server
-and what it started is read at ten moments. Writes benchmarks/results/serving-triton.json.
+in turn and by what `dvmsr bench` measures: `ratio` is the server's throughput relative to that,
+which should be at least 0.9. Two clients keep the server busy, more of them wait. Then small
+pictures' files go through the other until there were `--requests` or the time is over; resident
+memory of the server and what it started is read at ten moments. Writes
+benchmarks/results/serving-triton.json.
 """
 
 from __future__ import annotations

@@ -17,8 +17,13 @@ import triton_python_backend_utils as pb_utils
 
 from dvmsr.errors import EXPECTED, ResourceError, UsageError, explain, summary
 from dvmsr.runtime import Upscaler, open_model
-from dvmsr.runtime.infer.encoded import check_format, enlarge_encoded
+from dvmsr.runtime.serving.encoded import check_format, enlarge_encoded
+from dvmsr.runtime.serving.enlarging import Wish
+from dvmsr.runtime.serving.refusals import Refusal
 from dvmsr.utils.threads import cores
+
+_CODES = {500: "INTERNAL", 503: "UNAVAILABLE"}
+"""Of Triton for statuses of HTTP that say that it is not the client's fault."""
 
 
 class TritonPythonModel:
@@ -46,6 +51,8 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(
                 [pb_utils.Tensor(*named) for named in outputs.items()]
             )
+        except Refusal as refusal:
+            return _failed(refusal, _CODES.get(refusal.status, "INVALID_ARG"))
         except EXPECTED as error:
             told = explain(error, "the request")
             ours = isinstance(told, ResourceError)
@@ -80,9 +87,8 @@ class Pictures:
         if quality is not None and not 1 <= quality <= 100:
             raise UsageError(f"quality must be from 1 to 100, not {quality}")
         extension = None if format is None else check_format(format.decode(errors="replace"))
-        result = enlarge_encoded(
-            self.upscaler, data, extension, quality and int(quality), self.most_pixels
-        )
+        wish = Wish(self.upscaler.model, extension, None if quality is None else int(quality))
+        result = enlarge_encoded(self.upscaler, data, wish, self.most_pixels)
         return {
             "picture": np.array([result.data], np.object_),
             "warnings": np.array([text.encode() for text in result.warnings], np.object_),
@@ -101,8 +107,8 @@ class Images:
         _, _, height, width = images.shape
         if height * width > self.most_pixels:
             raise UsageError(
-                f"input has {width}x{height} pixels, and at most {self.most_pixels:,} are taken "
-                "here; cut it into parts"
+                f"input has {width}x{height} pixels, and the service takes at most "
+                f"{self.most_pixels:,}; cut it into parts"
             )
         rows = [self.upscaler(image.transpose(1, 2, 0)).transpose(2, 0, 1) for image in images]
         return {"output": np.stack(rows)}

@@ -58,6 +58,8 @@ COLOURED = ("WEBP", "AVIF")
 """Formats without gray."""
 UNMANAGED = ("BMP", "GIF")
 """Formats without colour profiles."""
+LOSSY = ("JPEG", "WEBP", "AVIF")
+"""Formats with a quality."""
 READABLE = "PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF"
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {

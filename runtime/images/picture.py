@@ -13,7 +13,14 @@ from PIL import Image
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import frames
 from dvmsr.runtime.images.annotations import annotated
-from dvmsr.runtime.images.codec import check_format, decoding, encode, is_soft, normalise_frame
+from dvmsr.runtime.images.codec import (
+    LOSSY,
+    check_format,
+    decoding,
+    encode,
+    is_soft,
+    normalise_frame,
+)
 from dvmsr.runtime.images.metadata import (
     EMPTY,
     Metadata,
@@ -219,7 +226,7 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
 
 def compression(metadata: Metadata, format: str, quality: int | None) -> dict[str, Any]:
     """What Pillow's `save` takes for it; see `encode_picture`."""
-    if quality is not None and format in ("JPEG", "WEBP", "AVIF"):
+    if quality is not None and format in LOSSY:
         sampling = {"subsampling": metadata.jpeg.sampling} if metadata.jpeg else {}
         return {"quality": quality, **(sampling if format == "JPEG" else {})}
     if format == "JPEG" and metadata.jpeg is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS
+from dvmsr.runtime.images.codec import FORMATS, LOSSY
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.plan import TEMPLATE, check_template
 from dvmsr.runtime.storage.places import STREAM, Remote, identity, place, stored
@@ -101,6 +101,13 @@ class Options:
             if self.extension is not None and self.extension not in WRITTEN:
                 known = ", ".join(name[1:] for name in WRITTEN)
                 raise UsageError(f"--format of a video must be one of {known}")
+        suffixes = {job.target.suffix.lower() for job in jobs}
+        if self.quality is not None and not any(
+            FORMATS.get(suffix, LOSSY[0]) in LOSSY for suffix in suffixes
+        ):
+            raise UsageError(
+                "--quality is of JPEG, WebP and AVIF, and no result is one of these; leave it out"
+            )
         for job in videos:
             if not (isinstance(job.source, Path) and isinstance(job.target, Path)):
                 raise UsageError(f"{job.source} is a video; videos and results must be files here")

@@ -39,9 +39,10 @@ from dvmsr.runtime.serving.schemas import (
     Progress,
     failures,
 )
-from dvmsr.runtime.serving.uploads import check_headers, receive
+from dvmsr.runtime.serving.uploads import check_headers, check_query, receive
 from dvmsr.utils import signals
 
+ENLARGE = "/enlarge"
 _ID = "^[A-Za-z0-9-]{16,64}$"
 _DESCRIPTION = """Send the bytes of a picture, get those of a larger one.
 
@@ -106,7 +107,7 @@ def build(
         )
 
     @secured.post(
-        "/enlarge",
+        ENLARGE,
         summary="Enlarge a picture",
         response_class=Response,
         responses={
@@ -129,6 +130,7 @@ def build(
         wish = Wish(name, extension, query.quality, query.to_srgb)
         with ExitStack() as until_sent:
             try:
+                check_query(request)
                 check_headers(request, limits)
                 client = request.client.host if request.client else ""
                 place = queue.place(query.id or uuid.uuid4().hex, client)
@@ -219,7 +221,7 @@ def build(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        if request.url.path == "/enlarge":
+        if request.url.path == ENLARGE:
             metrics.answered(422)
         first = error.errors()[0]
         where, message = ".".join(map(str, first["loc"][1:])), first["msg"]
@@ -235,7 +237,12 @@ def build(
     async def failed(request: Request, error: Exception) -> JSONResponse:
         return answer(Refusal(500, "the service failed; its log says why"))
 
-    return Guard(app, names, token, {"/health", "/interface", "/openapi.json", *site.files()})
+    def refused_before(path: str, status: int) -> None:
+        if path == ENLARGE:
+            metrics.answered(status)
+
+    unsecured = {"/health", "/interface", "/openapi.json", *site.files()}
+    return Guard(app, names, token, unsecured, refused_before)
 
 
 def _static(content: bytes, kind: str) -> Response:

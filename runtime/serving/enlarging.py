@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from dvmsr.errors import EXPECTED
-from dvmsr.runtime.images.codec import FORMATS
+from dvmsr.runtime.images.codec import FORMATS, LOSSY
 from dvmsr.runtime.images.extent import extent
 from dvmsr.runtime.infer.job import FileJob
 from dvmsr.runtime.infer.options import Options
@@ -73,6 +73,10 @@ def enlarge(
     format = _check(source, most_pixels)
     own = next(extension for extension, name in FORMATS.items() if name == format)
     target = source.with_name(f"result{wish.extension or own}")
+    if wish.quality is not None and FORMATS[target.suffix] not in LOSSY:
+        raise Refusal(
+            422, f"quality is of JPEG, WebP and AVIF, not of {FORMATS[target.suffix]}; leave it out"
+        )
     names = {str(target): RESULT, str(source): PICTURE, upscaler.model: _MODEL}
     steps = Steps(
         upscaler,

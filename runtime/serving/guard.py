@@ -7,7 +7,7 @@ have point here (DNS rebinding), nor from their own origin.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -38,6 +38,7 @@ class Guard:
         names: hosts by which the service is known, without ports; None for any.
         token: what requests must carry (`Authorization: Bearer ...`); None for nothing.
         open: paths that need no token.
+        refused: called with the path and the status of what is refused here.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class Guard:
         names: Collection[str] | None,
         token: str | None,
         open: Collection[str] = (),
+        refused: Callable[[str, int], None] = lambda path, status: None,
     ) -> None:
         self._app, self._names, self._token, self._open = app, names, token, open
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,6 +70,7 @@ class Guard:
         if refusal is None:
             await self._app(scope, receive, guarded)
         else:
+            self._refused(scope["path"], refusal.status)
             await answer(refusal)(scope, receive, guarded)
 
     def _refusal(self, path: str, headers: Headers) -> Refusal | None:

@@ -6,7 +6,7 @@ import errno
 import re
 from collections.abc import Mapping
 
-from dvmsr.errors import DvmsrError, IncompatibleModelError, explain
+from dvmsr.errors import DvmsrError, IncompatibleModelError, ResourceError, explain
 from dvmsr.runtime.images.codec import TooManyPixels, UnknownFormat
 from dvmsr.runtime.memory import NotEnoughMemory
 
@@ -16,6 +16,7 @@ _STATUS: dict[type[BaseException], int] = {
     NotEnoughMemory: 413,
     UnknownFormat: 415,
     IncompatibleModelError: 422,
+    ResourceError: 503,
 }
 BUSY_SECONDS = 5
 """To wait where nothing tells how long."""
@@ -57,7 +58,8 @@ def refusal_of(
     if isinstance(error, MemoryError):
         return Refusal(503, "the service has no memory for the picture; try later", BUSY_SECONDS)
     status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), usual)
-    return Refusal(status, told(str(explain(error, "the picture")), names))
+    again = BUSY_SECONDS if status == 503 else None
+    return Refusal(status, told(str(explain(error, "the picture")), names), again)
 
 
 def told(text: str, names: Mapping[str, str]) -> str:

@@ -65,7 +65,10 @@ def is_loopback(bound: socket.socket) -> bool:
 
 
 def url(host: str, bound: socket.socket) -> str:
-    """Where it is reached."""
+    """Where a browser on this machine reaches it."""
+    address = ipaddress.ip_address(bound.getsockname()[0].partition("%")[0])
+    if address.is_unspecified:  # all of this machine's, none of which that one is
+        host = "::1" if address.version == 6 else "127.0.0.1"
     name = f"[{host}]" if ":" in host else host
     return f"http://{name}:{bound.getsockname()[1]}/"
 

@@ -1,4 +1,4 @@
-"""The body of a request, to a file."""
+"""What comes with a request; its body goes to a file."""
 
 from __future__ import annotations
 
@@ -28,6 +28,18 @@ def check_headers(request: Request, limits: Limits) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limits.bytes:
         raise _too_large(limits)
+
+
+def check_query(request: Request) -> None:
+    """Whether each parameter is given once.
+
+    Raises:
+        Refusal: if not.
+    """
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refusal(422, f"{name} is given {names.count(name)} times; give it once")
 
 
 async def receive(request: Request, file: BinaryIO, limits: Limits) -> None:

@@ -1,8 +1,8 @@
 """Where pictures lie: files on this machine, objects in stores, standard input and output.
 
 The only module that knows fsspec (extra `remote`), whose drivers reach S3, Google Cloud Storage,
-Azure, web servers and more. A place is a `Path`, a `Remote`, a `Stream` or a `Memory`; what
-concerns a `Path` is done by `dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
+Azure, web servers and more. A place is a `Path`, a `Remote` or a `Stream`; what concerns a `Path`
+is done by `dvmsr.utils.paths` and `dvmsr.utils.atomic`, here as elsewhere.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from dvmsr.errors import DvmsrError, MissingComponentError, ResourceError, UsageError
+from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.utils import atomic, paths, signals
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
@@ -220,21 +220,8 @@ class Remote:
             ) from None
 
 
-class _Passing:
-    """What is no file and no folder, and of which nothing is known before it is read."""
-
-    def is_dir(self) -> bool:
-        return False
-
-    def exists(self) -> bool:
-        return False
-
-    def state(self) -> dict[str, int | str]:
-        return {}
-
-
 @dataclass(frozen=True)
-class Stream(_Passing):
+class Stream:
     """Standard input or, for a result, standard output."""
 
     suffix: str = ""
@@ -244,6 +231,15 @@ class Stream(_Passing):
 
     def __str__(self) -> str:
         return STREAM
+
+    def is_dir(self) -> bool:
+        return False
+
+    def exists(self) -> bool:
+        return False
+
+    def state(self) -> dict[str, int | str]:
+        return {}
 
     def download(self, copy: Path) -> None:
         """Read to the end, into a file here.
@@ -297,44 +293,8 @@ class Stream(_Passing):
             ) from None
 
 
-@dataclass(eq=False)
-class Memory(_Passing):
-    """A picture's file in this process, equal to itself alone."""
-
-    name: str
-    """What messages call it."""
-    data: bytes = b""
-    """The file's content, of a result once it is there."""
-    suffix: str = ""
-    """Of a result, with its dot, if a format was asked for."""
-
-    def __str__(self) -> str:
-        return self.name
-
-    def download(self, copy: Path) -> None:
-        """Write to a file here.
-
-        Raises:
-            ResourceError: if that fails.
-        """
-        try:
-            copy.write_bytes(self.data)
-        except OSError as error:
-            raise ResourceError(
-                f"{self} cannot be kept ({error.strerror}); make room, or set TMPDIR to a folder "
-                "that has"
-            ) from None
-
-    def check_target(self, overwrite: bool) -> None:
-        """It may always be replaced."""
-
-    def upload(self, copy: Path, overwrite: bool) -> None:
-        """Read from a file here."""
-        self.data = copy.read_bytes()
-
-
 Stored = Path | Remote
-Place = Stored | Stream | Memory
+Place = Stored | Stream
 
 
 def place(name: str) -> Place:

@@ -205,6 +205,7 @@ def save_incomplete(path: Path, models: Models) -> None:
         (["p.png", "--engine", "text.onnx"], 2, "text.onnx is no engine, whose name ends in"),
         (["p.png", "--manifest", "-", *MODEL], 2, "--manifest - is no file"),
         (["p.png", "-o", "o.psd", *MODEL], 2, "o.psd must end in one of .png"),
+        (["p.png", "--quality", "50", *MODEL], 2, "--quality is of JPEG, WebP and AVIF, and no"),
         (["p.png", "-o", "no/o.png", *MODEL], 2, "no is not a folder; create it"),
         (["p.png", "q/p.png", "-o", "out", *MODEL], 2, "would both be written to out/p_x2.png"),
         (

@@ -113,6 +113,11 @@ CASES = {
     "a path": (file_of(4, 4), {"model": "../small.onnx"}, 422, "model: input should be"),
     "no such format": (file_of(4, 4), {"format": "exe"}, 422, "format: input should be"),
     "quality": (file_of(4, 4), {"quality": "101"}, 422, "quality: input should be less"),
+    "quality of a PNG": (
+        *(file_of(4, 4), {"quality": "50"}, 422),
+        "quality is of JPEG, WebP and AVIF, not of PNG; leave it out",
+    ),
+    "twice": (file_of(4, 4), {"format": ["png", "jpg"]}, 422, "format is given 2 times; give it"),
     "misspelt": (file_of(4, 4), {"modle": "x"}, 422, "modle: extra inputs are not permitted"),
     "id": (file_of(4, 4), {"id": "short"}, 422, "id: string should match"),
     "frames": (animation(), {"format": "jpg"}, 422, "the picture has 3 frames, which JPEG cannot"),
@@ -205,6 +210,8 @@ def test_numbers_for_prometheus(client: Client) -> None:
     service.post("/enlarge", content=file_of(4, 6))
     service.post("/enlarge", content=b"x")
     service.post("/enlarge", content=b"x", params={"model": "x"})
+    service.post("/enlarge", content=b"x", headers={"Origin": "http://attacker.example"})
+    service.get("/models", headers={"Origin": "http://attacker.example"})
     families = text_string_to_metric_families(service.get("/metrics").text)
     samples = {
         (sample.name, *sample.labels.values()): sample.value
@@ -213,6 +220,7 @@ def test_numbers_for_prometheus(client: Client) -> None:
     }
     assert samples["dvmsr_answers_total", "200"] == 1
     assert samples["dvmsr_answers_total", "415"] == samples["dvmsr_answers_total", "422"] == 1
+    assert samples["dvmsr_answers_total", "403"] == 1
     assert samples["dvmsr_input_pixels_total", "small.onnx"] == 24
     assert samples["dvmsr_network_seconds_count", "small.onnx"] == 1
     assert samples["dvmsr_pictures",] == 0 and samples["dvmsr_places",] == 4

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from dvmsr.errors import DvmsrError, IncompatibleModelError
+from dvmsr.errors import DvmsrError, IncompatibleModelError, ResourceError
 from dvmsr.runtime.images.codec import TooManyPixels, UnknownFormat
 from dvmsr.runtime.memory import NotEnoughMemory
 from dvmsr.runtime.serving.refusals import refusal_of, told
@@ -42,6 +42,7 @@ def test_sentences_name_neither_options_nor_paths(text: str, sentence: str) -> N
         (PermissionError(errno.EACCES, "no", "/tmp/x/picture"), 500, False),
         (OSError(errno.ENOSPC, "full"), 503, True),
         (MemoryError(), 503, True),
+        (ResourceError("x"), 503, True),
     ],
 )
 def test_kinds_of_failures_have_statuses(
