@@ -25,7 +25,7 @@ _OUTPUT_BYTES = 33
 """Per output pixel: two FP32 copies and three of 8 bits, three channels each."""
 _STREAMED_OUTPUT_BYTES = 13
 """Per output pixel by strips: four copies of 8 bits, three channels each, one padded to four."""
-_STRIP_MARGIN = {"native": 3.5, IN_PARTS: 1.6, "portable": 1.6, "torch": 1.6}
+_STRIP_MARGIN = {"native": 2, IN_PARTS: 1.6, "portable": 1.6, "torch": 1.6}
 _STRIP_BASE = 24 << 20
 """What the activations of a strip are multiplied by, and bytes added: rows that are copied, and
 what the allocator rounds up and keeps for the sizes of the strip before."""

@@ -42,6 +42,7 @@ class StreamingGraph(NetworkGraph):
         super().__init__(config, weights, precision, static_shape=None)
         self.states: dict[str, State] = {state.name: state for state in states(config)}
         self.below: dict[tuple[int, ...], str] = {}
+        self.kept: list[tuple[str, str, str, str]] = []
         self.first = self.integers("rows/first", [0])
         self.end = self.integers("rows/end", [_END])
         self.axis = self.integers("rows/axis", [1])
@@ -67,6 +68,15 @@ class StreamingGraph(NetworkGraph):
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
         return name, self.states[name].next
 
+    def network(self) -> str:
+        output = super().network()
+        # ONNX Runtime begins with what the last node needs that no other waits for. In this order
+        # rows are kept as soon as they are there, so that the strips they are of are freed: a third
+        # of the memory.
+        for name, x, start, kept in reversed(self.kept):
+            self.rows(name, x, start, self.end, output=kept)
+        return output
+
     def make_pixels_shape(self) -> None:
         """(0, -1, W, C): the batch stays, and the rows follow."""
         ends = self.integers("shape/batch_rows", [0, -1])
@@ -82,7 +92,7 @@ class StreamingGraph(NetworkGraph):
         state = self.states[f"{name}.rows"]
         above = self.rows(f"{name}/above", state.name, TOP, self.end)
         seen = self.node("Concat", f"{name}/seen", above, rows, self.padding(state), axis=1)
-        self.rows(f"{name}/next", seen, self.cached, self.end, output=state.next)
+        self.kept.append((f"{name}/next", seen, self.cached, state.next))
         self.length = f"{name}/tokens"  # of what follows, other than before in the first strip
         return seen
 
@@ -113,7 +123,7 @@ class StreamingGraph(NetworkGraph):
             f"{name}/before", state.name, self.either(f"{name}/start", TOP, 0, waiting), self.end
         )
         queue = self.node("Concat", f"{name}/queue", before, rows, axis=1)
-        self.rows(f"{name}/next", queue, last, self.end, output=state.next)
+        self.kept.append((f"{name}/next", queue, last, state.next))
         end = self.either(f"{name}/end", BOTTOM, -waiting, _END)
         return self.rows(f"{name}/due", queue, self.first, end)
 

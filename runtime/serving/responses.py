@@ -54,8 +54,9 @@ class FileContent(Response):
 
 
 def warnings_header(warnings: tuple[str, ...]) -> str:
-    """A JSON list in ASCII of as many as a header has room for."""
-    kept = list(warnings)
-    while len(text := json.dumps(kept)) > _MOST_WARNINGS:
-        kept.pop()
+    """A JSON list in ASCII of as many as a header has room for, and how many more there are."""
+    for kept in range(len(warnings), -1, -1):
+        more = [f"and {len(warnings) - kept} more"] if kept < len(warnings) else []
+        if len(text := json.dumps([*warnings[:kept], *more])) <= _MOST_WARNINGS:
+            break
     return text

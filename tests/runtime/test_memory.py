@@ -93,7 +93,7 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_strips_fit_a_limit_of_the_process() -> None:
-    """The usual ones would take some 450 MiB more than the loaded model."""
+    """The usual ones would take some 300 MiB more than the loaded model."""
     code = (
         "import re, resource, numpy as np\n"
         "from dvmsr.runtime import Upscaler\n"
@@ -102,7 +102,7 @@ def test_strips_fit_a_limit_of_the_process() -> None:
         "status = open('/proc/self/status').read()\n"
         "taken = 1024 * int(re.search(r'VmData:\\s+(\\d+)', status).group(1))\n"
         "usual = upscaler.rows_at_once(80, 900)\n"
-        "limit = taken + (300 << 20)\n"
+        "limit = taken + (200 << 20)\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))\n"
         "print(usual, upscaler.rows_at_once(80, 900))\n"
         "upscaler(np.zeros((80, 900, 3), np.uint8))"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export import cli, export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.network import options_for
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 from dvmsr.runtime.backends.onnxrt.streaming import StreamingNetwork, open_onnx
 from dvmsr.strips import states
@@ -158,3 +160,25 @@ def test_command_verifies_by_strips(
     report = json.loads(capsys.readouterr().out)
     assert report["path"] == "net.streaming.onnx"
     assert {parity["backend"] for parity in report["parity"]} == set(BACKENDS)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_onnx_runtime_keeps_rows_before_it_goes_on(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the strips that they are of do not wait in memory until all is done."""
+
+    def profiled(backend: str, threads: int | None) -> onnxruntime.SessionOptions:
+        options = options_for(backend, threads)
+        options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+        return options
+
+    monkeypatch.setattr("dvmsr.runtime.backends.onnxrt.network.options_for", profiled)
+    network = open_onnx(exported(random_network(SMALL), tmp_path / "m.onnx"), backend, 1)
+    assert isinstance(network, StreamingNetwork)
+    list(network.stream([np.zeros((1, 3, 8, 4), np.float32)]))
+    events = json.loads(Path(network._session.end_profiling()).read_text())
+    ran = [event["name"] for event in events if event["name"].endswith("_kernel_time")]
+    places = "conv_first", "rssb0/conv", "rssb0/skip", "conv_after_body", "skip"
+    kept = [ran.index(f"{place}/next_kernel_time") for place in places]
+    assert max(kept) < ran.index("output/from_pixels_kernel_time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -98,4 +99,7 @@ def test_who_takes_nothing_gives_the_place_free(tmp_path: Path) -> None:
 
 def test_warnings_fit_a_header() -> None:
     assert warnings_header(("größer",)) == '["gr\\u00f6\\u00dfer"]'
-    assert len(warnings_header(("x" * 1000,) * 9)) <= 4096
+    long = "x" * 1000
+    header = warnings_header((long,) * 9)
+    assert len(header) <= 4096 and json.loads(header) == [long] * 4 + ["and 5 more"]
+    assert warnings_header(("x" * 5000,)) == '["and 1 more"]'
