@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,6 +23,7 @@ from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.export import cli, export_onnx
 from dvmsr.kernels import cpu
 from dvmsr.model import DVMSR
+from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 from dvmsr.runtime.backends.onnxrt.network import options_for
 from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
 from dvmsr.runtime.backends.onnxrt.streaming import StreamingNetwork, open_onnx
