@@ -6,8 +6,10 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dvmsr.export.network.inputs import Inputs
+from dvmsr.export.network.lines import folder_of
 
 _LOGGER = "torch.fx.experimental.symbolic_shapes"
 _SIZE = re.compile(r"L\['(\w+)'\]\.size\(\)\[(\d+)\]")
@@ -17,7 +19,8 @@ _FACTOR = re.compile(r"-?(\w+) % (\d+) == 0")
 _PLAIN = re.compile(r"-?\w+( % \d+)? (==|!=|<|<=|>|>=) -?\w+( % \d+)?")
 _ONE = re.compile(r"Eq\(.+, 1\)")
 _RANGE = re.compile(r"\w+ (<|<=|>|>=) \w+")
-_MACHINERY = ("/logging/", "/torch/__init__.py", "/torch/fx/experimental/")
+_TORCH = folder_of("torch")
+_MACHINERY = (folder_of("logging"), f"{_TORCH}__init__.py", str(Path(_TORCH, "fx", "experimental")))
 """Between a size that is asked for and the code that asks."""
 
 
@@ -87,15 +90,14 @@ class _Recorder(logging.Handler):
             if _ONE.fullmatch(str(arguments[1])):
                 self.decisions._ones.append(str(arguments[1]))
             file, line = _asker()
-            if "/torch/" not in file:
+            if not file.startswith(_TORCH):
                 self.decisions._noted.append((str(arguments[1]), f"{file}, line {line}"))
 
 
 def _asker() -> tuple[str, int]:
     frame = sys._getframe()
     while frame.f_back is not None and (
-        frame.f_code.co_filename == __file__
-        or any(part in frame.f_code.co_filename for part in _MACHINERY)
+        frame.f_code.co_filename == __file__ or frame.f_code.co_filename.startswith(_MACHINERY)
     ):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import mamba_blocks as blocks
@@ -80,6 +81,20 @@ def test_numbers_made_of_sizes_are_told_apart() -> None:
     assert found.fixes and found.line.startswith(HERE)
     assert fixed_at([found]) == f" at {found.line}"
     assert fixed_at(decisions(Remainder(), 2, 3, 16, 6)) == ""
+
+
+@pytest.mark.parametrize("folder", ["torch", "dvmsr", "logging"])
+def test_a_network_may_lie_in_a_folder_of_any_name(folder: str, tmp_path: Path) -> None:
+    file = tmp_path / folder / "net.py"
+    file.parent.mkdir()
+    file.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return x * 2 if x.shape[2] % 8 == 0 else x\n"
+    )
+    found = decisions(runpy.run_path(str(file))["Net"](), 2, 3, 16, 6)
+    assert [one.line for one in found] == [f"{file}, line 4"]
 
 
 def test_checks_of_pytorch_are_none() -> None:
