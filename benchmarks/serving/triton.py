@@ -45,7 +45,7 @@ MOMENTS = 10
 SMALL = (16, 16)
 """Height and width of the pictures that memory is watched with."""
 PER_TURN = 16
-"""Images of each between two turns of the others."""
+"""Images of each between two turns of the others, about."""
 
 
 def ask_all(
@@ -86,9 +86,10 @@ def throughput(
     network.seconds(image)
     while time.monotonic() < end or not alone:
         for number, some in clients.items():
+            each = max(1, PER_TURN // number)
             start = time.perf_counter()
-            latencies[number] += ask_all(pool, some, "net", asked, PER_TURN // number)
-            served[number].append((time.perf_counter() - start) / (PER_TURN // number * number))
+            latencies[number] += ask_all(pool, some, "net", asked, each)
+            served[number].append((time.perf_counter() - start) / (each * number))
         alone.append(sum(network.seconds(image) for _ in range(PER_TURN)) / PER_TURN)
     return {
         "size": f"{size[0]}x{size[1]}",
