@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,8 @@ def played_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def graphed(model: Callable[[Any], Any], image: Any) -> Callable[[], Any]:
         return lambda: model(image)
 
+    # Stand-ins for it may be left by other tests.
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
     monkeypatch.setattr(torch.nn.Module, "cuda", same)
     monkeypatch.setattr(torch.Tensor, "cuda", same)
     monkeypatch.setattr(network, "elapsed", elapsed)
