@@ -101,10 +101,10 @@ class Options:
             if self.extension is not None and self.extension not in WRITTEN:
                 known = ", ".join(name[1:] for name in WRITTEN)
                 raise UsageError(f"--format of a video must be one of {known}")
-        suffixes = {job.target.suffix.lower() for job in jobs}
-        if self.quality is not None and not any(
-            FORMATS.get(suffix, LOSSY[0]) in LOSSY for suffix in suffixes
-        ):
+        images = [job for job in jobs if not is_video(job.source)]
+        formats = {FORMATS.get(job.target.suffix.lower()) for job in images}
+        # None is the format of what comes from a stream, which is not known yet.
+        if self.quality is not None and formats.isdisjoint((*LOSSY, None)):
             raise UsageError(
                 "--quality is of JPEG, WebP and AVIF, and no result is one of these; leave it out"
             )

@@ -42,7 +42,7 @@ from dvmsr.runtime.serving.schemas import (
 from dvmsr.runtime.serving.uploads import check_headers, check_query, receive
 from dvmsr.utils import signals
 
-ENLARGE = "/enlarge"
+_ENLARGE = "/enlarge"
 _ID = "^[A-Za-z0-9-]{16,64}$"
 _DESCRIPTION = """Send the bytes of a picture, get those of a larger one.
 
@@ -107,7 +107,7 @@ def build(
         )
 
     @secured.post(
-        ENLARGE,
+        _ENLARGE,
         summary="Enlarge a picture",
         response_class=Response,
         responses={
@@ -221,7 +221,7 @@ def build(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        if request.url.path == ENLARGE:
+        if request.url.path == _ENLARGE:
             metrics.answered(422)
         first = error.errors()[0]
         where, message = ".".join(map(str, first["loc"][1:])), first["msg"]
@@ -238,7 +238,7 @@ def build(
         return answer(Refusal(500, "the service failed; its log says why"))
 
     def refused_before(path: str, status: int) -> None:
-        if path == ENLARGE:
+        if path == _ENLARGE:
             metrics.answered(status)
 
     unsecured = {"/health", "/interface", "/openapi.json", *site.files()}

@@ -93,7 +93,7 @@ def test_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_strips_fit_a_limit_of_the_process() -> None:
-    """The usual ones would take some 300 MiB more than the loaded model."""
+    """The usual ones are reckoned to take 356 MiB more than the loaded model."""
     code = (
         "import re, resource, numpy as np\n"
         "from dvmsr.runtime import Upscaler\n"
