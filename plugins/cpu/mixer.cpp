@@ -158,12 +158,6 @@ int64_t tokens_at_a_time(int64_t length, int64_t share) {
 // Bytes of whole lines of the cache.
 int64_t lines(int64_t bytes) { return ceil_div(bytes, 64) * 64; }
 
-// By multiplications for each channel of a token, eight of which a state takes.
-bool scan_is_most(const Mixer &m) {
-  const int64_t before = (m.has_in_proj ? 2 * m.channels : 0) + m.width + 2 * (m.state + m.rank);
-  return 8 * m.state > before + (m.has_out_proj ? m.out_channels : 0);
-}
-
 bool valid(const dvmsr_mixer_weights &w) {
   const bool has_in_proj = w.in_proj_x, has_out_proj = w.out_proj;
   return (w.dtype == DVMSR_F32 || w.dtype == DVMSR_F16) && w.channels > 0 && w.inner > 0 && w.state > 0 &&
@@ -209,12 +203,9 @@ dvmsr_status forward(const Mixer &m, const dvmsr_mixer_inputs &in, const dvmsr_m
   const int64_t threads = threads_of(executor);
   const int64_t share = threads == 1 ? mixer_tokens : ceil_div(L * in.batch, 2 * threads);
   const int64_t tokens = tokens_at_a_time(L, share), blocks = ceil_div(L, tokens) * in.batch;
-  // A group of channels for every two threads where the scan is less than half of the time: the fewer there
-  // are, the more of a block stays in one processor's cache. With few blocks all threads scan one.
-  const bool few = share < mixer_tokens;
-  const int64_t scanning = few || scan_is_most(m) ? threads : ceil_div(threads, 2);
   const int64_t vectors = ceil_div(D, k.lanes);
-  const int64_t per_group = ceil_div(vectors, std::min(vectors, scanning));
+  // As many scans at once as threads: with fewer, threads wait for those of the last blocks.
+  const int64_t per_group = ceil_div(vectors, std::min(vectors, ceil_div(threads, in.batch)));
   const int64_t groups = ceil_div(vectors, per_group);
   const int64_t slots = threads == 1 ? 1 : std::min(blocks, threads + 2);
   const int64_t workers = std::min(threads, blocks * groups);
