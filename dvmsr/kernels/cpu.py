@@ -25,7 +25,7 @@ from pathlib import Path
 import dvmsr
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 REMEDY = "reinstall dvmsr where GCC or Clang can build them (`pip install -v` shows why not)"
 
 _NAMES = ("libdvmsr_ops.so", "libdvmsr_ops.dylib", "dvmsr_ops.dll", "libdvmsr_ops.dll")
@@ -78,7 +78,12 @@ MixerWeights = _structure(
 MixerInputs = _structure("MixerInputs", "", "batch length", "x tail h0")
 MixerOutputs = _structure("MixerOutputs", "", "", "y new_tail h_last")
 Conv3x3Weights = _structure("Conv3x3Weights", "dtype", "channels out_channels", "weight bias")
-Conv3x3Inputs = _structure("Conv3x3Inputs", "", "batch height width top left bottom right", "x")
+Conv3x3Inputs = _structure(
+    "Conv3x3Inputs", "", "batch height width top left bottom right above_rows", "x above"
+)
+StripAddInputs = _structure(
+    "StripAddInputs", "dtype", "batch rows waiting_rows x_rows row", "deep waiting x"
+)
 
 
 def library_path() -> Path | None:
@@ -131,6 +136,7 @@ def load() -> ctypes.CDLL:
         executor,
     ]
     library.dvmsr_conv3x3_forward.argtypes = [c_void_p, POINTER(Conv3x3Inputs), c_void_p, executor]
+    library.dvmsr_strip_add_forward.argtypes = [POINTER(StripAddInputs), c_void_p, executor]
     library.dvmsr_transpose.argtypes = [c_void_p, c_void_p, *[c_int64] * 4, executor]
     return library
 

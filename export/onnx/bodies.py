@@ -55,7 +55,7 @@ def _composed(node: onnx.NodeProto, opset: int) -> onnx.FunctionProto:
     """The body of a composed operator in the form of that node."""
     operator = COMPOSED[node.op_type]
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]
-    attributes = [operator.attribute, *ATTRIBUTES]
+    attributes = [*operator.attributes, *ATTRIBUTES]
     names = operator.arguments, operator.outputs
     return helper.make_function(DOMAIN, node.op_type, *names, parts(node), imports, attributes)
 

@@ -127,8 +127,6 @@ class NetworkGraph(GraphBuilder):
     `name` is the place of a node in the graph, `key` that of its weights in the model.
     """
 
-    pads = (1, 1, 1, 1)
-
     def __init__(
         self,
         config: DVMSRConfig,
@@ -351,12 +349,15 @@ class NetworkGraph(GraphBuilder):
         more_bias: NDArray[Any] | float = 0.0,
         enlarged: int = 1,
     ) -> str:
-        """(B, H, W, C_in) -> (B, H, W, C_out), padded by `self.pads`; where pixels are enlarged
-        after it, enlarged pixel by enlarged pixel."""
+        """(B, H, W, C_in) -> (B, H, W, C_out); where pixels are enlarged after it, enlarged pixel
+        by enlarged pixel."""
         weight = by_enlarged_pixel(self.w[f"{key}.weight"], enlarged)
         bias = by_enlarged_pixel(self.w[f"{key}.bias"] + more_bias, enlarged)
         inputs = self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)
-        return self.custom_node(CONV, name, x, *inputs, pads=self.pads)
+        return self.convolve(name, x, *inputs)
+
+    def convolve(self, name: str, x: str, weight: str, bias: str) -> str:
+        return self.custom_node(CONV, name, x, weight, bias, pads=[1, 1, 1, 1])
 
     def linear(self, name: str, weight: NDArray[Any]) -> str:
         """The (in, out) of a PyTorch weight (out, in)."""

@@ -7,17 +7,13 @@ the first, unless it is the last too, needs `dvmsr.strips.least_rows`. One strip
 both flags set is the whole image.
 """
 
-from typing import Any
-
-import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from dvmsr.config import DVMSRConfig
-from dvmsr.export.onnx.graph import NetworkGraph, Weights, tensor
-from dvmsr.strips import BOTTOM, CACHED_ROWS, TOP, State, states
-
-_END = np.iinfo(np.int64).max
+from dvmsr.export.onnx.graph import NetworkGraph, Weights
+from dvmsr.runtime.backends.onnxrt.composed import STRIP_ADD, STRIP_CONV
+from dvmsr.strips import BOTTOM, TOP, State, states
 
 
 def build_streaming_model(
@@ -36,17 +32,9 @@ def build_streaming_model(
 class StreamingGraph(NetworkGraph):
     """The graph of one step. Rows between the operators are (B, rows, W, C), as the states are."""
 
-    pads = (0, 1, 0, 1)  # rows above and below come from the states
-
     def __init__(self, config: DVMSRConfig, weights: Weights, precision: str) -> None:
         super().__init__(config, weights, precision, static_shape=None)
         self.states: dict[str, State] = {state.name: state for state in states(config)}
-        self.below: dict[tuple[int, ...], str] = {}
-        self.kept: list[tuple[str, str, str, str]] = []
-        self.first = self.integers("rows/first", [0])
-        self.end = self.integers("rows/end", [_END])
-        self.axis = self.integers("rows/axis", [1])
-        self.cached = self.integers("rows/cached", [-CACHED_ROWS])
 
     def inputs(self) -> list[onnx.ValueInfoProto]:
         flags = [helper.make_tensor_value_info(n, TensorProto.INT64, [1]) for n in (TOP, BOTTOM)]
@@ -68,69 +56,26 @@ class StreamingGraph(NetworkGraph):
     def state(self, name: str, sizes: list[int], kind: int) -> tuple[str, str]:
         return name, self.states[name].next
 
-    def network(self) -> str:
-        output = super().network()
-        # Of the nodes that no other waits for, ONNX Runtime computes the last first. In this order
-        # rows are kept as soon as they are there, and the strip that they are of is freed, which
-        # takes less than half of the memory.
-        for name, x, start, kept in reversed(self.kept):
-            self.rows(name, x, start, self.end, output=kept)
-        return output
-
     def make_pixels_shape(self) -> None:
         """(0, -1, W, C): the batch stays, and the rows follow."""
         ends = self.integers("shape/batch_rows", [0, -1])
         rest = self.node("Shape", "shape/width_channels", "conv_after_body.rows", start=2)
         self.node("Concat", self.pixels_shape, ends, rest, axis=0)
 
-    def conv3x3(self, name: str, x: str, key: str, *rest: Any, **more: Any) -> str:
-        return super().conv3x3(name, self.with_neighbours(name, x), key, *rest, **more)
-
-    def with_neighbours(self, name: str, rows: str) -> str:
-        """The rows that a convolution sees: one row of padding or the last two of the strip before,
-        the strip's, and at the bottom a row of padding."""
+    def convolve(self, name: str, x: str, weight: str, bias: str) -> str:
         state = self.states[f"{name}.rows"]
-        above = self.rows(f"{name}/above", state.name, TOP, self.end)
-        seen = self.node("Concat", f"{name}/seen", above, rows, self.padding(state), axis=1)
-        self.kept.append((f"{name}/next", seen, self.cached, state.next))
         self.length = f"{name}/tokens"  # of what follows, other than before in the first strip
-        return seen
-
-    def padding(self, state: State) -> str:
-        """A row of zeros like that state's at the bottom, else none."""
-        if (key := state.sizes[1:]) not in self.below:
-            name = f"padding{len(self.below)}"
-            batch = self.node("Shape", f"{name}/batch", state.name, start=0, end=1)
-            rest = self.node("Shape", f"{name}/rest", state.name, start=2)
-            shape = self.node("Concat", f"{name}/shape", batch, BOTTOM, rest, axis=0)
-            zero = tensor([0.0], self.type)
-            self.below[key] = self.node("ConstantOfShape", name, shape, value=zero)
-        return self.below[key]
+        inputs = x, weight, bias, state.name, TOP, BOTTOM
+        return self.custom_node(STRIP_CONV, name, *inputs, states=[state.next])
 
     def skip_tokens(self, name: str, deep: str, x: str) -> str:
-        rows = self.delayed(name, self.from_tokens(name, x))
-        return super().skip_tokens(name, deep, self.to_tokens(f"{name}/due", rows))
+        rows = self.strip_add(f"{name}/rows", name, deep, self.from_tokens(name, x))
+        return self.node("Reshape", f"{name}/to_tokens", rows, self.tokens_shape, output=name)
 
     def skip_pixels(self, name: str, deep: str, x: str) -> str:
-        return super().skip_pixels(name, deep, self.delayed(name, x))
+        return self.strip_add(name, name, deep, x)
 
-    def delayed(self, name: str, rows: str) -> str:
-        """Rows later by as many as wait: at the top none wait, at the bottom none stay."""
-        state = self.states[f"{name}.rows"]
-        waiting = state.sizes[0]
-        last = self.integers(f"{name}/last", [-waiting])
-        before = self.rows(
-            f"{name}/before", state.name, self.either(f"{name}/start", TOP, 0, waiting), self.end
-        )
-        queue = self.node("Concat", f"{name}/queue", before, rows, axis=1)
-        self.kept.append((f"{name}/next", queue, last, state.next))
-        end = self.either(f"{name}/end", BOTTOM, -waiting, _END)
-        return self.rows(f"{name}/due", queue, self.first, end)
-
-    def either(self, name: str, flag: str, no: int, yes: int) -> str:
-        """One of two integers."""
-        return self.node("Gather", name, self.integers(f"{name}/values", [no, yes]), flag)
-
-    def rows(self, name: str, x: str, start: str, end: str, output: str = "") -> str:
-        """x[:, start:end]"""
-        return self.node("Slice", name, x, start, end, self.axis, output=output)
+    def strip_add(self, name: str, place: str, deep: str, x: str) -> str:
+        """(B, rows, W, C), of the rows of x those that belong to `deep`, which lags."""
+        state = self.states[f"{place}.rows"]
+        return self.custom_node(STRIP_ADD, name, deep, x, state.name, TOP, states=[state.next])

@@ -30,7 +30,7 @@ dvmsr_status forward(const dvmsr_conv3x3 &conv, const dvmsr_conv3x3_inputs &in, 
                      const dvmsr_executor *executor) {
   const auto is_pad = [](int64_t rows) { return rows == 0 || rows == 1; };
   if (in.batch < 0 || in.height < 0 || in.width < 0 || !is_pad(in.top) || !is_pad(in.left) ||
-      !is_pad(in.bottom) || !is_pad(in.right))
+      !is_pad(in.bottom) || !is_pad(in.right) || in.above_rows < 0)
     return DVMSR_INVALID_ARGUMENT;
   Conv3x3Tiles all{};
   all.channels = conv.channels;
@@ -39,10 +39,12 @@ dvmsr_status forward(const dvmsr_conv3x3 &conv, const dvmsr_conv3x3_inputs &in, 
   all.width = in.width;
   all.top = in.top;
   all.left = in.left;
-  all.out_height = in.top + in.height + in.bottom - 2;
+  all.above_rows = in.above_rows;
+  all.out_height = in.top + in.above_rows + in.height + in.bottom - 2;
   all.out_width = in.left + in.width + in.right - 2;
   if (all.out_height < 0 || all.out_width < 0) return DVMSR_INVALID_ARGUMENT;
   all.x = in.x;
+  all.above = in.above;
   all.packed = values(conv.packed, 0);
   all.y = y;
 

@@ -174,11 +174,17 @@ struct Conv3x3Block {
 
 template <class Act>
 void conv3x3_inputs(const Conv3x3Tiles &t, const Conv3x3Block &b) {
-  const int64_t C = t.channels, H = t.height, width = t.width;
+  const int64_t C = t.channels, above = t.above_rows, H = t.height, width = t.width;
   for (int64_t tile = t.first_tile; tile < t.end_tile; ++tile) {
-    const int64_t row = b.row(tile) - t.top, column = b.column(tile) - t.left;
-    const Act *const corner = static_cast<const Act *>(t.x) + ((b.image(tile) * H + row) * width + column) * C;
-    const bool inside = row >= 0 && column >= 0 && row + 6 <= H && column + 6 <= width;
+    const int64_t row = b.row(tile) - t.top, column = b.column(tile) - t.left, image = b.image(tile);
+    const Act *rows[6];  // from the tile's first column on; NULL: of zeros
+    for (int64_t r = 0; r < 6; ++r) {
+      const int64_t i = row + r;
+      const Act *const first = i < above ? static_cast<const Act *>(t.above) + (image * above + i) * width * C
+                                         : static_cast<const Act *>(t.x) + (image * H + i - above) * width * C;
+      rows[r] = i >= 0 && i < above + H ? first + column * C : nullptr;
+    }
+    const bool inside = rows[0] && rows[5] && column >= 0 && column + 6 <= width;
     const bool continued = tile > t.first_tile && b.column(tile) > 0;
     float *memory = b.columns;
     for_vectors(C, [&](int64_t c, int64_t lanes) {
@@ -186,13 +192,13 @@ void conv3x3_inputs(const Conv3x3Tiles &t, const Conv3x3Block &b) {
       memory += Columns::size;
       float *const to = b.in + (tile - t.first_tile) * b.row_in + c;
       if (inside && lanes == W)
-        transform_input([&](int r, int s) { return load(corner + (r * width + s) * C + c); }, continued, columns,
-                        to, b.apart_in);
+        transform_input([&](int r, int s) { return load(rows[r] + s * C + c); }, continued, columns, to,
+                        b.apart_in);
       else
         transform_input(
             [&](int r, int s) {
-              const bool there = row + r >= 0 && row + r < H && column + s >= 0 && column + s < width;
-              return there ? load(corner + (r * width + s) * C + c, lanes) : Vector<float>{};
+              const bool there = rows[r] && column + s >= 0 && column + s < width;
+              return there ? load(rows[r] + s * C + c, lanes) : Vector<float>{};
             },
             continued, columns, to, b.apart_in);
     });
@@ -237,7 +243,7 @@ void conv3x3_products(const Conv3x3Tiles &t, const Conv3x3Block &b) {
     for (int64_t r = p * rows / winograd_points; r < (p + 1) * rows / winograd_points; ++r) {
       const int64_t tile = t.first_tile + r / 4, next = tile + count;
       const int64_t y_row = b.image(tile) * t.out_height + b.row(tile) + r % 4;
-      const int64_t x_row = b.image(next) * t.height + b.row(next) - t.top + 2 + r % 4;
+      const int64_t x_row = b.image(next) * t.height + b.row(next) - t.top - t.above_rows + 2 + r % 4;
       ask_for<true, Act>(t.y, (y_row * t.out_width + b.column(tile)) * E, 4 * E);
       ask_for<false, Act>(t.x, (x_row * t.width + b.column(next) - t.left + 2) * C, 4 * C);
     }

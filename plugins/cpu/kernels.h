@@ -64,10 +64,11 @@ struct ConvBackwardTile {
 // Tiles of 4x4 pixels of y, numbered row by row through all batch elements.
 struct Conv3x3Tiles {
   int64_t channels, out_channels;           // C, E
-  int64_t height, width, top, left;         // of x, and its rows and columns of zeros
+  int64_t height, width, top, left;         // of x, and the rows and columns of zeros
+  int64_t above_rows;                       // between those and x
   int64_t out_height, out_width;
   int64_t first_tile, end_tile;             // at most conv3x3_block() of them
-  const void *x;
+  const void *x, *above;
   const float *packed;
   void *y;
   float *scratch;  // conv3x3_scratch() values

@@ -22,8 +22,9 @@ extern "C" {
 #endif
 
 /* Raised with every change of this header that a program compiled with an older one, or written for a
- * newer one, must know of; 3 brought MambaMixer and Conv3x3. See dvmsr_abi_version. */
-#define DVMSR_ABI_VERSION 3
+ * newer one, must know of; 3 brought MambaMixer and Conv3x3, 4 strips of
+ * rows. See dvmsr_abi_version. */
+#define DVMSR_ABI_VERSION 4
 
 typedef enum {
   DVMSR_F32 = 0, /* everything float */
@@ -175,21 +176,38 @@ typedef struct {
 
 typedef struct {
   int64_t batch, height, width;             /* B, H, W */
-  int64_t top, left, bottom, right;         /* rows and columns of zeros around x, 0 or 1 each */
+  int64_t top, left, bottom, right;         /* rows and columns of zeros around the others, 0 or 1 each */
+  int64_t above_rows;                       /* A */
   const void *x;                            /* act (B, H, W, C) */
+  const void *above;                        /* act (B, A, W, C): rows before those of x */
 } dvmsr_conv3x3_inputs;
 
 typedef struct dvmsr_conv3x3 dvmsr_conv3x3;
 DVMSR_API dvmsr_status dvmsr_conv3x3_pack(const dvmsr_conv3x3_weights *weights, dvmsr_conv3x3 **conv);
 DVMSR_API void dvmsr_conv3x3_free(dvmsr_conv3x3 *conv);
 
-/* y: act (B, top + H + bottom - 2, left + W + right - 2, E); sizes below zero are an invalid argument.
+/* y: act (B, top + A + H + bottom - 2, left + W + right - 2, E); sizes below zero are an invalid argument.
  *
  * Computed in FP32 in tiles of 4x4 pixels, counted from y's first one, by Winograd's F(4x4, 3x3). Rounding
  * depends on where in its tile a pixel lies, not on the number of threads. A NaN or an infinity in x may
  * reach every pixel of the tiles that read it, and no others. */
 DVMSR_API dvmsr_status dvmsr_conv3x3_forward(const dvmsr_conv3x3 *conv, const dvmsr_conv3x3_inputs *in,
                                              void *y, const dvmsr_executor *executor);
+
+/* A strip's residual, beside convolutions whose result comes some rows late. */
+typedef struct {
+  dvmsr_dtype dtype;            /* DVMSR_F32 or DVMSR_F16 */
+  int64_t batch, rows;          /* B, h */
+  int64_t waiting_rows, x_rows; /* q, H; q + H is at least h */
+  int64_t row;                  /* values of a row */
+  const void *deep;             /* act (B, h, row) */
+  const void *waiting;          /* act (B, q, row), from before x */
+  const void *x;                /* act (B, H, row) */
+} dvmsr_strip_add_inputs;
+
+/* y, act (B, h, row): deep, and the first h rows of waiting and x together. */
+DVMSR_API dvmsr_status dvmsr_strip_add_forward(const dvmsr_strip_add_inputs *in, void *y,
+                                                 const dvmsr_executor *executor);
 
 /* (batch, rows, columns) to (batch, columns, rows), dense; elements of 4 or 8 bytes. For sequences
  * whose tokens lie side by side, (B, D, L), which the operators do not take. */

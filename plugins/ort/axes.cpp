@@ -40,7 +40,7 @@ void AxisSizes::know(char axis, int64_t size, const Port &port, const std::strin
                        from_[index(axis)]);
     return;
   }
-  const bool may_be_zero = axis == 'B' || axis == 'L' || derivation_of(axis, form_);
+  const bool may_be_zero = axis == 'B' || axis == 'L' || std::islower(axis);
   if (size < (may_be_zero ? 0 : 1))
     refuse(port, wrong + " with " + text_of(axis) + " at least " + (may_be_zero ? "0" : "1"));
   if (axis == 'G' && size_[index('D')] % size)
@@ -54,7 +54,8 @@ void AxisSizes::know(char axis, int64_t size, const Port &port, const std::strin
 
 Shape AxisSizes::shape_of(const Port &port) const {
   Shape shape;
-  for (const char *axis = port.axes; *axis; ++axis) shape.push_back(size_[index(*axis)]);
+  for (const char *axis = port.axes; *axis; ++axis)
+    shape.push_back(std::isdigit(*axis) ? *axis - '0' : size_[index(*axis)]);
   return shape;
 }
 
@@ -100,8 +101,9 @@ void AxisNames::know(char axis, const Dimension &dimension) {
 std::optional<std::vector<Dimension>> AxisNames::shape_of(const Port &port) const {
   std::vector<Dimension> shape;
   for (const char *axis = port.axes; *axis; ++axis) {
-    if (!dimension_[index(*axis)].known()) return std::nullopt;
-    shape.push_back(dimension_[index(*axis)]);
+    const Dimension size = std::isdigit(*axis) ? Dimension{*axis - '0', ""} : dimension_[index(*axis)];
+    if (!size.known()) return std::nullopt;
+    shape.push_back(size);
   }
   return shape;
 }

@@ -21,7 +21,7 @@ class AxisSizes {
   // Throws a std::invalid_argument where the shape is wrong.
   void learn(const Port &port, const Shape &shape);
   Shape shape_of(const Port &port) const;
-  const Sizes &sizes() const { return size_; }
+  Sizes &sizes() { return size_; }
 
  private:
   void know(char axis, int64_t size, const Port &port, const std::string &wrong);

@@ -1,6 +1,8 @@
 // Calls of the kernels' C interface on the session's own threads.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -37,7 +39,23 @@ void run(const Call &call, const char *name, const Forward &forward) {
   check(name, status);
 }
 
-// Of the operators whose weights are packed.
-extern const Definition mamba_mixer, conv3x3;
+// The last q rows, each of so many bytes, of `before` (B, q, .) and x (B, H, .) together.
+inline void keep_rows(const void *before, const void *x, int64_t B, int64_t q, int64_t H, int64_t bytes, void *to) {
+  const int64_t stay = std::max<int64_t>(0, q - H), come = q - stay;
+  char *next = static_cast<char *>(to);
+  const auto copy = [&](const void *rows, int64_t first, int64_t count) {
+    const size_t size = static_cast<size_t>(count * bytes);
+    std::memcpy(next, static_cast<const char *>(rows) + first * bytes, size);
+    next += size;
+  };
+  for (int64_t b = 0; b < B; ++b) {
+    copy(before, b * q + H, stay);
+    copy(x, b * H + H - come, come);
+  }
+}
+
+// The operators that only processors have. Of the first three the weights are packed; the last two compute a
+// strip of rows.
+extern const Definition mamba_mixer, conv3x3, strip_conv3x3, strip_add;
 
 }  // namespace dvmsr::ort

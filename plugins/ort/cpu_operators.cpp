@@ -1,10 +1,11 @@
-// The custom operators of the CPU: the inner two and those whose weights are packed.
+// The custom operators of the CPU.
 #include "cpu_call.h"
 
 namespace dvmsr::ort {
 namespace {
 
-constexpr const Definition *table[] = {&selective_scan, &causal_conv1d, &mamba_mixer, &conv3x3};
+constexpr const Definition *table[] = {&selective_scan, &causal_conv1d, &mamba_mixer, &conv3x3, &strip_conv3x3,
+                                           &strip_add};
 
 }  // namespace
 

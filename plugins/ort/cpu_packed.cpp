@@ -1,4 +1,4 @@
-// MambaMixer and Conv3x3: operators whose weights the kernels read in a form of their own. They are packed
+// MambaMixer, Conv3x3 and StripConv3x3: operators whose weights the kernels read in a form of their own. They are packed
 // once per session where they are constant, else for every call.
 #include <memory>
 #include <utility>
@@ -113,8 +113,8 @@ struct Conv3x3 {
     return dvmsr_conv3x3_pack(&packed, conv);
   }
   dvmsr_status forward(const dvmsr_conv3x3 *conv, const Call &call, const dvmsr_executor *executor) const {
-    const dvmsr_conv3x3_inputs inputs = {call.size['B'], call.size['H'], call.size['W'], pads[0],
-                                         pads[1],        pads[2],        pads[3],        call.in[0]};
+    const dvmsr_conv3x3_inputs inputs = {call.size['B'], call.size['H'], call.size['W'], pads[0], pads[1],
+                                         pads[2],        pads[3],        0,              call.in[0], nullptr};
     return dvmsr_conv3x3_forward(conv, &inputs, call.out[0], executor);
   }
 
@@ -132,9 +132,38 @@ std::unique_ptr<Node> conv3x3_node(const Declared &declared) {
   return std::make_unique<PackedNode<Conv3x3, dvmsr_conv3x3>>(std::move(form), Conv3x3{std::move(pads)});
 }
 
+constexpr Port strip_conv3x3_inputs[] = {
+    {"x", "BHWC", activation},    {"weight", "EC33", activation}, {"bias", "E", activation},
+    {"rows", "B2WC", activation}, {"top", "1", switched},             {"bottom", "1", switched}};
+constexpr Port strip_conv3x3_outputs[] = {{"y", "BhWE", activation}, {"new_rows", "B2WC", activation}};
+
+// The last two rows of the strip before are above x; at the top of the image a row of zeros is, and at its bottom
+// one is below.
+struct StripConv3x3 : Conv3x3 {
+  static constexpr const char *name = "StripConv3x3";
+
+  dvmsr_status forward(const dvmsr_conv3x3 *conv, const Call &call, const dvmsr_executor *executor) const {
+    const int64_t B = call.size['B'], H = call.size['H'], width = call.size['W'];
+    const int64_t top = call.switches[0], bottom = call.switches[1], above = top ? 0 : 2;
+    const dvmsr_conv3x3_inputs inputs = {B, H, width, top, 1, bottom, 1, above, call.in[0], call.in[3]};
+    keep_rows(call.in[3], call.in[0], B, 2, H, width * call.size['C'] * (call.half ? 2 : 4), call.out[1]);
+    return dvmsr_conv3x3_forward(conv, &inputs, call.out[0], executor);
+  }
+};
+
+struct StripConv3x3Node : PackedNode<StripConv3x3, dvmsr_conv3x3> {
+  StripConv3x3Node() : PackedNode(Form{strip_conv3x3_inputs, strip_conv3x3_outputs, {}}, StripConv3x3{}) {}
+  void add_sizes(Sizes &size, const std::vector<bool> &switches) const override {
+    size['h'] = size['H'] - switches[0] + switches[1];
+  }
+};
+
 }  // namespace
 
 const Definition mamba_mixer = {"MambaMixer", mixer_inputs, mixer_outputs, mixer_node};
 const Definition conv3x3 = {"Conv3x3", conv3x3_inputs, conv3x3_outputs, conv3x3_node};
+const Definition strip_conv3x3 = {
+    "StripConv3x3", strip_conv3x3_inputs, strip_conv3x3_outputs,
+    [](const Declared &) -> std::unique_ptr<Node> { return std::make_unique<StripConv3x3Node>(); }};
 
 }  // namespace dvmsr::ort

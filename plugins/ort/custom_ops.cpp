@@ -47,6 +47,7 @@ struct CustomOp : OrtCustomOp {
   CustomOp(const OrtApi &api, const Definition &definition, bool half, int threads, bool infers);
 
   ONNXTensorElementDataType type_of(const Port &port) const {
+    if (port.kind == switched) return ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
     return half && port.kind == activation ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16
                                            : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT;
   }
@@ -112,17 +113,18 @@ class KernelDeclared : public Declared {
     return values;
   }
 
-  // The inputs without a batch axis; none where one of them is not constant, or is missing.
+  // The inputs without a batch axis that are no switches; none where one is not constant, or is missing.
   std::optional<Weights> weights(const Form &form, bool half) const {
     AxisSizes axes(definition, form);
     Weights weights{half, {}, std::vector<void *>(form.inputs.size())};
     for (size_t i = 0; i < form.inputs.size(); ++i) {
-      if (std::strchr(form.inputs[i].axes, 'B') || (form.inputs[i].optional && !has(i))) continue;
+      const Port &port = form.inputs[i];
+      if (port.kind == switched || std::strchr(port.axes, 'B') || (port.optional && !has(i))) continue;
       int constant = 0;
       const OrtValue *value = nullptr;
       check(api_.KernelInfoGetConstantInput_tensor(info_, i, &constant, &value));
       if (!constant) return std::nullopt;
-      axes.learn(form.inputs[i], shape_of(api_, value));
+      axes.learn(port, shape_of(api_, value));
       weights.in[i] = data_of(api_, value);
     }
     weights.size = axes.sizes();
@@ -218,6 +220,12 @@ class InferDeclared : public Declared {
   const OrtShapeInferContext *context_;
 };
 
+bool flag_of(const Definition &definition, const char *name, int64_t value) {
+  if (value != 0 && value != 1)
+    refuse(definition, std::string(name) + " is " + std::to_string(value) + " but must be 0 or 1");
+  return value == 1;
+}
+
 // A node of a graph and the operator it is of.
 struct Kernel {
   Kernel(const CustomOp &op, const OrtKernelInfo *info) : op(op) {
@@ -237,6 +245,7 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
   const Form &form = kernel.node->form;
   AxisSizes axes(op.definition, form);
   std::vector<void *> in, out;
+  std::vector<bool> switches;
   size_t given = 0;
   check(api.KernelContext_GetInputCount(context, &given));
   for (const Port &port : form.inputs) {
@@ -245,7 +254,10 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
     if (!value && !port.optional) refuse(op.definition, port.name + (" is missing" + remedy));
     if (value) axes.learn(port, shape_of(api, value));
     in.push_back(value ? data_of(api, value) : nullptr);
+    if (port.kind == switched)
+      switches.push_back(flag_of(op.definition, port.name, *static_cast<const int64_t *>(in.back())));
   }
+  kernel.node->add_sizes(axes.sizes(), switches);
   for (const Port &port : form.outputs) {
     const Shape shape = axes.shape_of(port);
     OrtValue *value = nullptr;
@@ -253,7 +265,7 @@ void compute(const Kernel &kernel, OrtKernelContext *context) {
     if (!value) refuse(op.definition, port.name + (" is an output without a name" + remedy));
     out.push_back(data_of(api, value));
   }
-  kernel.node->run({api, context, op.half, op.threads, axes.sizes(), in.data(), out.data()});
+  kernel.node->run({api, context, op.half, op.threads, axes.sizes(), switches, in.data(), out.data()});
 }
 
 void set_shape(const OrtApi &api, OrtShapeInferContext *context, size_t output, ONNXTensorElementDataType type,
@@ -372,10 +384,7 @@ void refuse(const Definition &definition, const std::string &why) {
 }
 
 bool Declared::flag(const char *name, bool otherwise) const {
-  const int64_t value = integer(name).value_or(otherwise);
-  if (value != 0 && value != 1)
-    refuse(definition, std::string(name) + " is " + std::to_string(value) + " but must be 0 or 1");
-  return value == 1;
+  return flag_of(definition, name, integer(name).value_or(otherwise));
 }
 
 }  // namespace dvmsr::ort

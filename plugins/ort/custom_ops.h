@@ -22,7 +22,8 @@
 
 namespace dvmsr::ort {
 
-enum Kind { activation, parameter };
+// A switch is an INT64, 0 or 1, whose value is known when a node runs.
+enum Kind { activation, parameter, switched };
 
 // A tensor of an operator: one letter per axis, as in the operators' definition; a digit is its own size.
 struct Port {
@@ -72,10 +73,12 @@ struct Call {
   bool half;    // the activations' type: FP16 or FP32
   int threads;  // of the session; 0: unknown
   const Sizes &size;
+  const std::vector<bool> &switches;
   void *const *in, *const *out;  // in: NULL for an optional input that is left off
 };
 
-// Inputs without a batch axis, by their places; NULL for the others and for those that are left off.
+// Inputs without a batch axis that are no switches, by their places; NULL for the others and for those that
+// are left off.
 struct Weights {
   bool half;
   Sizes size;
@@ -109,6 +112,8 @@ class Node {
   // Whether prepare() is to be called with the weights, once, where all of them are constant.
   virtual bool wants_weights() const { return false; }
   virtual void prepare(const Weights &) {}
+  // Adds the sizes that the switches tell, in the order of the inputs.
+  virtual void add_sizes(Sizes &, const std::vector<bool> &) const {}
   // Computes, from several threads at once, or throws a CallFailed or a std::exception with a sentence.
   virtual void run(const Call &call) const = 0;
 

@@ -66,9 +66,10 @@ class Conv3x3:
         self._handle, self._out_channels = handle, out_channels
 
     def __call__(
-        self, x: np.ndarray, pads: tuple[int, int, int, int], threads: int = 1
+        self, x: np.ndarray, pads: tuple[int, int, int, int], threads: int = 1, above: int = 0
     ) -> np.ndarray:
-        """y (B, H', W', E) from x (B, H, W, C) and the rows and columns of zeros around it."""
+        """y (B, H', W', E) from x (B, H, W, C) and the rows and columns of zeros around it; the
+        first `above` rows of x are given in an array of their own."""
         batch, height, width, _ = x.shape
         top, left, bottom, right = pads
         y = np.full(
@@ -76,7 +77,9 @@ class Conv3x3:
             np.nan,
             x.dtype,
         )
-        described = cpu.Conv3x3Inputs(batch, height, width, *pads, x.ctypes.data)
+        before, rest = np.array(x[:, :above], order="C"), np.array(x[:, above:], order="C")
+        sizes = batch, height - above, width, *pads, above
+        described = cpu.Conv3x3Inputs(*sizes, rest.ctypes.data, before.ctypes.data)
         cpu.call("conv3x3_forward", self._handle, described, y.ctypes.data, threads=threads)
         return y
 

@@ -19,6 +19,7 @@ from conv3x3_vectors import (
 )
 from mixer_vectors import EPSILON, MIXER_CASES, MixerCase, mixer_inputs, mixer_truth
 from packed_kernels import packed_conv3x3, packed_mixer
+from strip_vectors import STRIP_CASES, StripCase, strip_add_inputs, strip_add_truth
 from vectors import (
     CHANNEL_MAJOR_CASES,
     CONV_CASES,
@@ -92,9 +93,22 @@ def mixer(case: MixerCase, dtype: str, threads: int) -> None:
 
 def conv3x3(case: Conv3x3Case, dtype: str, threads: int) -> None:
     x, weight, bias = conv3x3_inputs(case, dtype).values()
-    with packed_conv3x3(weight, bias) as packed:
-        y = packed(x, case.pads, threads)
-    assert conv3x3_error(y, x, weight, bias, case.pads) <= CONV3X3_TOLERANCE[dtype], case
+    for above in (0, 1, case.height):
+        with packed_conv3x3(weight, bias) as packed:
+            y = packed(x, case.pads, threads, above)
+        assert conv3x3_error(y, x, weight, bias, case.pads) <= CONV3X3_TOLERANCE[dtype], case
+
+
+def strip_add(case: StripCase, dtype: str, threads: int) -> None:
+    inputs = strip_add_inputs(case, dtype)
+    deep, x, waiting, top = (value.copy() for value in inputs.values())
+    waits = 0 if top[0] else case.waiting
+    y, row = np.empty_like(deep), case.width * case.channels
+    sizes = case.batch, deep.shape[1], waits, case.height, row
+    places = deep.ctypes.data, waiting.ctypes.data if waits else None, x.ctypes.data
+    described = cpu.StripAddInputs(cpu.DTYPES[dtype], *sizes, *places)
+    cpu.call("strip_add_forward", described, y.ctypes.data, threads=threads)
+    np.testing.assert_array_equal(y, strip_add_truth(inputs)[0])
 
 
 def nothing(dtype: str) -> None:
@@ -123,6 +137,8 @@ def main() -> None:
                 mixer(case, dtype, threads)
             for case in (*CONV3X3_CASES, *CONV3X3_EDGES):
                 conv3x3(case, dtype, threads)
+            for case in STRIP_CASES:
+                strip_add(case, dtype, threads)
         for case in CONV_CASES:
             inputs = cast(conv_inputs(case), dtype)
             y, tail = np.empty_like(inputs["x"]), np.empty_like(inputs["tail"])

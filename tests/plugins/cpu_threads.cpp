@@ -65,7 +65,7 @@ struct Convolution {
   Floats run(int threads) const {
     const Floats x = values(B * H * W * C, 16);
     Floats y(static_cast<size_t>(B * H * W * E));
-    const dvmsr_conv3x3_inputs in = {B, H, W, 1, 1, 1, 1, x.data()};
+    const dvmsr_conv3x3_inputs in = {B, H, W, 1, 1, 1, 1, 0, x.data(), nullptr};
     const dvmsr_executor executor = {threads, nullptr, nullptr};
     if (!packed || dvmsr_conv3x3_forward(packed, &in, y.data(), &executor)) return {};
     return y;

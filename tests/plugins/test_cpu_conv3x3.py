@@ -66,6 +66,17 @@ def test_any_shape(case: Conv3x3Case, dtype: str, threads: int, seed: int) -> No
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("above", [1, 2, 5, 9, 13])
+def test_rows_above_may_lie_elsewhere(above: int, dtype: str) -> None:
+    case = Conv3x3Case(2, 13, 22, 20, 18, (1, 1, 0, 1))
+    x, weight, bias = conv3x3_inputs(case, dtype).values()
+    with packed_conv3x3(weight, bias) as conv:
+        expected = conv(x, case.pads)
+        for threads in (1, 3):
+            np.testing.assert_array_equal(conv(x, case.pads, threads, above), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_neither_threads_nor_the_batch_change_a_bit(dtype: str) -> None:
     case = Conv3x3Case(3, 30, 41, 20, 18)
     x, weight, bias = conv3x3_inputs(case, dtype).values()
@@ -123,6 +134,7 @@ def test_weights_that_do_not_fit_are_refused(sizes: tuple[int, int, int]) -> Non
     [
         (-1, 5, 5, 1, 1, 1, 1), (1, -1, 5, 1, 1, 1, 1), (1, 5, -1, 1, 1, 1, 1),
         (1, 5, 5, 2, 1, 1, 1), (1, 5, 5, 1, 1, 1, -1), (1, 1, 5, 0, 0, 0, 0), (1, 5, 1, 0, 0, 0, 0),
+        (1, 5, 5, 1, 1, 1, 1, -1),
     ],
     ids=str,
 )  # fmt: skip

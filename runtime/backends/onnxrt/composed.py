@@ -1,5 +1,5 @@
-"""The operators that are made of others: what a node of one is in LayerNormalization, MatMul, Conv
-and dvmsr's other operators.
+"""The operators that are made of others: what a node of one is in standard operators and dvmsr's
+other two.
 
 A runtime with a kernel for such an operator computes it at once. TensorRT and GPUs are given its
 parts, and so is who looks for the layer where two networks drift apart.
@@ -8,7 +8,7 @@ parts, and so is who looks for the layer where two networks drift apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, DOMAIN
+from dvmsr.strips import CACHED_ROWS
 
-MIXER, CONV = "MambaMixer", "Conv3x3"
+MIXER, CONV, STRIP_CONV, STRIP_ADD = "MambaMixer", "Conv3x3", "StripConv3x3", "StripAdd"
 Given = Mapping[str, str]
 """What a node takes, by argument; without those that are absent."""
 _LAST = np.iinfo(np.int64).max
@@ -29,11 +30,12 @@ class Composed:
 
     arguments: tuple[str, ...]
     outputs: tuple[str, ...]
-    attribute: str
-    """What a part of it takes from the node under the same name."""
-    attribute_type: int
     parts: Callable[[Parts, Given], None]
-    shapes: Callable[[Given, Mapping[str, list[Any]], list[Any]], dict[str, list[Any]]]
+    attributes: Mapping[str, int] = field(default_factory=dict)
+    """What parts of it take from the node under the same names, and their types."""
+    shapes: Callable[[Given, Mapping[str, list[Any]], list[Any]], dict[str, list[Any]]] = (
+        lambda has, sizes, y: {}
+    )
     """Of the parts' values that ONNX does not infer, from the sizes of the weights and of y."""
 
 
@@ -73,12 +75,12 @@ def given(node: onnx.NodeProto) -> dict[str, str]:
 
 
 def example(node: onnx.NodeProto) -> onnx.NodeProto:
-    """A node in the same form whose inputs, outputs and attribute are those of a function."""
+    """A node in the same form whose inputs, outputs and attributes are those of a function."""
     operator, has = COMPOSED[node.op_type], given(node)
     inputs = [argument if argument in has else "" for argument in operator.arguments]
     made = helper.make_node(node.op_type, inputs, operator.outputs, domain=DOMAIN)
-    kind = operator.attribute_type
-    made.attribute.add(name=operator.attribute, ref_attr_name=operator.attribute, type=kind)
+    for name, kind in operator.attributes.items():
+        made.attribute.add(name=name, ref_attr_name=name, type=kind)
     return made
 
 
@@ -185,11 +187,63 @@ def _mixer_shapes(has: Given, sizes: Mapping[str, list[Any]], y: list[Any]) -> d
 
 def _conv3x3(to: Parts, has: Given) -> None:
     """The standard convolution, of planes."""
-    planes = to.add("Transpose", "from_pixels", has["x"], perm=[0, 3, 1, 2])  # (B, C, H, W)
-    planes = to.add("Conv", "planes", planes, has["weight"], has["bias"], kernel_shape=[3, 3])
+    planes = _planes(to, has["x"], has)
     to.hand_on("pads")
+    _pixels(to, planes)
+
+
+def _planes(to: Parts, pixels: str, has: Given, **pads: Any) -> str:
+    planes = to.add("Transpose", "from_pixels", pixels, perm=[0, 3, 1, 2])  # (B, C, H, W)
+    weights = has["weight"], has["bias"]
+    planes = to.add("Conv", "planes", planes, *weights, kernel_shape=[3, 3], **pads)
     to.nodes[-1].name = to.node.output[0]  # it is what the node does
+    return planes
+
+
+def _pixels(to: Parts, planes: str) -> None:
     to.add("Transpose", "to_pixels", planes, outputs=(to.node.output[0],), perm=[0, 2, 3, 1])
+
+
+def _strip_conv3x3(to: Parts, has: Given) -> None:
+    """The convolution of the last rows before the strip, at the top a row of zeros instead, of the
+    strip's, and at the bottom of a row of zeros."""
+    axis, end = to.integers("axis", 1), to.integers("end", _LAST)
+    batch = to.add("Shape", "batch", has["rows"], start=0, end=1)
+    sizes = to.add("Shape", "sizes", has["rows"], start=2)
+
+    def zeros(part: str, count: str) -> str:
+        shape = to.add("Concat", f"{part}/shape", batch, count, sizes, axis=0)
+        float_zeros = to.add("ConstantOfShape", f"{part}/float", shape)
+        return to.add("CastLike", part, float_zeros, has["rows"])
+
+    first = to.add("Mul", "first", to.integers("count", CACHED_ROWS), has["top"])
+    above = to.add("Slice", "above", has["rows"], first, end, axis)
+    padding = zeros("padding_above", has["top"]), zeros("padding_below", has["bottom"])
+    seen = to.add("Concat", "seen", padding[0], above, has["x"], padding[1], axis=1)
+    _pixels(to, _planes(to, seen, has, pads=[0, 1, 0, 1]))
+    _keep(to, has["rows"], has["x"], to.integers("first_kept", -CACHED_ROWS), end, axis)
+
+
+def _strip_add(to: Parts, has: Given) -> None:
+    """The rows that are due are cut out of those that wait, at the top none, and the strip's."""
+    y = to.node.output[0]
+    axis, end, zero = to.integers("axis", 1), to.integers("end", _LAST), to.integers("zero", 0)
+    count = to.add("Shape", "count", has["waiting"], start=1, end=2)
+    first = to.add("Mul", "first", count, has["top"])
+    waiting = to.add("Slice", "waiting", has["waiting"], first, end, axis)
+    queue = to.add("Concat", "queue", waiting, has["x"], axis=1)
+    rows = to.add("Shape", "rows", has["deep"], start=1, end=2)
+    due = to.add("Slice", "due", queue, zero, rows, axis)
+    to.add("Add", "sum", has["deep"], due, outputs=(y,))
+    to.nodes[-1].name = y
+    _keep(to, has["waiting"], has["x"], to.add("Neg", "first_kept", count), end, axis)
+
+
+def _keep(to: Parts, before: str, x: str, first: str, end: str, axis: str) -> None:
+    """As many of the last rows of both as `before` has."""
+    newest = to.add("Slice", "newest", x, first, end, axis)
+    kept = to.add("Concat", "kept", before, newest, axis=1)
+    to.add("Slice", "next", kept, first, end, axis, outputs=(to.node.output[1],))
 
 
 COMPOSED = {
@@ -200,18 +254,25 @@ COMPOSED = {
             *("norm_weight", "norm_bias"),
         ),
         outputs=("y", "new_tail", "h_last"),
-        attribute="epsilon",
-        attribute_type=onnx.AttributeProto.FLOAT,
         parts=_mixer,
+        attributes={"epsilon": onnx.AttributeProto.FLOAT},
         shapes=_mixer_shapes,
     ),
     CONV: Composed(
         arguments=("x", "weight", "bias"),
         outputs=("y",),
-        attribute="pads",
-        attribute_type=onnx.AttributeProto.INTS,
         parts=_conv3x3,
-        shapes=lambda has, sizes, y: {},
+        attributes={"pads": onnx.AttributeProto.INTS},
+    ),
+    STRIP_CONV: Composed(
+        arguments=("x", "weight", "bias", "rows", "top", "bottom"),
+        outputs=("y", "new_rows"),
+        parts=_strip_conv3x3,
+    ),
+    STRIP_ADD: Composed(
+        arguments=("deep", "x", "waiting", "top"),
+        outputs=("y", "new_waiting"),
+        parts=_strip_add,
     ),
 }
-"""By name. The attributes of all are `attribute` and those that TensorRT finds plugins by."""
+"""By name. All have the attributes that TensorRT finds plugins by, too."""

@@ -20,17 +20,19 @@ _OF_EACH_VALUE = {"Add", "LeakyRelu"}
 
 
 def computed_values(path: Path, parts: bool) -> list[str]:
-    """Names of the first results of the file's nodes, in the order of the nodes.
+    """Names of the first results of the file's nodes, in the order of the nodes; of the rows that
+    a `StripAdd` gives, those of the tokens that they become.
 
     Args:
         parts: show the parts of mixers in their place.
     """
     graph = _load(path, parts).graph
     last = graph.output[0].name
+    tokens = {node.input[0]: node.output[0] for node in graph.node if node.op_type == "Reshape"}
     return [
-        node.output[0]
+        tokens.get(name, name) if node.op_type == composed.STRIP_ADD else name
         for node in graph.node
-        if node.op_type in _COMPUTING or node.output[0] == last
+        if (name := node.output[0]) == last or node.op_type in _COMPUTING
     ]
 
 

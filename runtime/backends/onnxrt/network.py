@@ -150,6 +150,10 @@ def options_for(backend: str, threads: int | None) -> onnxruntime.SessionOptions
         _register_native_operators(options)
     elif backend == "cuda":
         _register_cuda_operators(options)
+    else:
+        # In the default order, what functions give at the end of a graph is computed last, and all
+        # that it is made of waits: more than twice the memory of strips, and 1.6 times of an image.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     return options
 
 

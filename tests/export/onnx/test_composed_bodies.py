@@ -19,6 +19,15 @@ from mixer_vectors import (
 )
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from strip_vectors import (
+    STRIP_CASES,
+    StripCase,
+    strip_add_inputs,
+    strip_add_truth,
+    strip_conv_inputs,
+    strip_conv_is_true,
+    strip_model,
+)
 from vectors import TOLERANCE, ScanCase, cast, error, scan_inputs, scan_truth
 
 from dvmsr.errors import IncompatibleModelError
@@ -164,6 +173,28 @@ def test_conv3x3(pads: tuple[int, ...], dtype: str, made: str, library: object) 
     (y,) = run(model, inputs, library)
     assert (y.dtype, y.shape) == (dtype, truth.shape)
     assert error(y, truth) <= TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("made", ["function", "parts"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("case", [case for case in STRIP_CASES if case.batch], ids=str)
+def test_strips(case: StripCase, dtype: str, made: str, library: object) -> None:
+    convolution, addition = strip_conv_inputs(case, dtype), strip_add_inputs(case, dtype)
+    outputs = []
+    for op, inputs in (("StripConv3x3", convolution), ("StripAdd", addition)):
+        model = strip_model(op, inputs, **ATTRIBUTES)
+        if made == "parts":
+            composed.inline(model)
+            assert not any(part.domain for part in model.graph.node)
+            assert model.graph.node[-1].output == ["next"]
+        else:
+            bodies.attach(model)
+            assert [body.name for body in model.functions] == [op]
+        outputs.append(run(model, inputs, library))
+    assert strip_conv_is_true(outputs[0], convolution)
+    for output, truth in zip(outputs[1], strip_add_truth(addition), strict=True):
+        np.testing.assert_array_equal(output, truth, strict=True)
 
 
 FORMS = [

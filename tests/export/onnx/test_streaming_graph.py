@@ -162,9 +162,8 @@ def test_command_verifies_by_strips(
     assert {parity["backend"] for parity in report["parity"]} == set(BACKENDS)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_onnx_runtime_keeps_rows_before_it_goes_on(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bodies_keep_rows_before_onnx_runtime_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So the strips that they are of do not wait in memory until all is done."""
 
@@ -174,11 +173,11 @@ def test_onnx_runtime_keeps_rows_before_it_goes_on(
         return options
 
     monkeypatch.setattr("dvmsr.runtime.backends.onnxrt.network.options_for", profiled)
-    network = open_onnx(exported(random_network(SMALL), tmp_path / "m.onnx"), backend, 1)
+    network = open_onnx(exported(random_network(SMALL), tmp_path / "m.onnx"), "portable", 1)
     assert isinstance(network, StreamingNetwork)
     list(network.stream([np.zeros((1, 3, 8, 4), np.float32)]))
     events = json.loads(Path(network._session.end_profiling()).read_text())
     ran = [event["name"] for event in events if event["name"].endswith("_kernel_time")]
-    places = "conv_first", "rssb0/conv", "rssb0/skip", "conv_after_body", "skip"
-    kept = [ran.index(f"{place}/next_kernel_time") for place in places]
+    kept = [i for i, name in enumerate(ran) if name.endswith("/next_kernel_time")]
+    assert len(kept) == len([state for state in states(SMALL) if len(state.sizes) == 3])
     assert max(kept) < ran.index("output/from_pixels_kernel_time")

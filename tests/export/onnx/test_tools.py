@@ -65,8 +65,9 @@ def quantised(source: Path, target: Path, kind: Any = QUANTIZATION.QuantType.QUI
 
 def parted(source: Path, target: Path) -> None:
     """As docs/onnx.md says."""
-    composed = [("dvmsr", "MambaMixer"), ("dvmsr", "Conv3x3")]
-    onnx.save(onnx.inliner.inline_selected_functions(onnx.load(source), composed), target)
+    composed = ["MambaMixer", "Conv3x3", "StripConv3x3", "StripAdd"]
+    functions = [("dvmsr", name) for name in composed]
+    onnx.save(onnx.inliner.inline_selected_functions(onnx.load(source), functions), target)
 
 
 def inlined(source: Path, target: Path) -> None:
