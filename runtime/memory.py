@@ -27,8 +27,8 @@ _STREAMED_OUTPUT_BYTES = 13
 """Per output pixel by strips: four copies of 8 bits, three channels each, one padded to four."""
 _STRIP_MARGIN = {"native": 2, IN_PARTS: 1.6, "portable": 1.6, "torch": 1.6}
 _STRIP_BASE = 24 << 20
-"""What the activations of a strip are multiplied by, and bytes added: rows that are copied, and
-what the allocator rounds up and keeps for the sizes of the strip before."""
+"""What the activations of a strip are multiplied by, and bytes added: rows that files without
+`StripConv3x3` copy, and what the allocator rounds up and keeps for the sizes of the strip before."""
 _ROWS_BESIDE = 1000
 """Enlarged rows of three 8-bit channels that reading and writing by rows take, in buffers of
 libvips and over the pipe to it."""
