@@ -28,7 +28,8 @@ _STREAMED_OUTPUT_BYTES = 13
 _STRIP_MARGIN = {"native": 2, IN_PARTS: 1.6, "portable": 1.6, "torch": 1.6}
 _STRIP_BASE = 24 << 20
 """What the activations of a strip are multiplied by, and bytes added: rows that files without
-`StripConv3x3` copy, and what the allocator rounds up and keeps for the sizes of the strip before."""
+`StripConv3x3` copy, what the allocator rounds up, and what it keeps for the sizes of the strip
+before."""
 _ROWS_BESIDE = 1000
 """Enlarged rows of three 8-bit channels that reading and writing by rows take, in buffers of
 libvips and over the pipe to it."""
