@@ -40,7 +40,8 @@ HOLD = """
 import {module} as module, sys
 held = module.{name}
 def holds(*arguments, **options):
-    print("ready", file=sys.stderr, flush=True)
+    sys.stderr.write("ready\\n")  # a line at a time, whatever threads say it
+    sys.stderr.flush()
     {what}
     return held(*arguments, **options)
 module.{name} = holds
