@@ -1,7 +1,7 @@
 /* The operators on a CPU, as a plain C interface.
  *
- * SelectiveScan, CausalConv1d, MambaMixer and Conv3x3 as the project defines them (README, "The
- * operators"): token-major (of a scan that says so, channel-major), dense, row-major tensors; state in
+ * SelectiveScan, CausalConv1d, MambaMixer, Conv3x3, and the sum of StripAdd, as the project defines them (README,
+ * "The operators"): token-major (of a scan that says so, channel-major), dense, row-major tensors; state in
  * and state out; arithmetic in FP32, or in FP64 for DVMSR_F64. Nothing here keeps state between calls,
  * and every function may be called from several threads at once.
  */

@@ -1,5 +1,5 @@
 // The operators of a device as ONNX Runtime custom operators (domain "dvmsr"). Each is registered twice: with
-// FP32 and with FP16 activations; parameters and state are FP32 in both.
+// FP32 and with FP16 activations; parameters are FP32 in both.
 #include "custom_ops.h"
 
 #include <cstdio>
