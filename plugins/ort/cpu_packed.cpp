@@ -1,5 +1,5 @@
-// MambaMixer, Conv3x3 and StripConv3x3: operators whose weights the kernels read in a form of their own. They are packed
-// once per session where they are constant, else for every call.
+// MambaMixer, Conv3x3 and StripConv3x3: operators whose weights the kernels read in a form of their own. They
+// are packed once per session where they are constant, else for every call.
 #include <memory>
 #include <utility>
 #include <vector>
@@ -134,7 +134,7 @@ std::unique_ptr<Node> conv3x3_node(const Declared &declared) {
 
 constexpr Port strip_conv3x3_inputs[] = {
     {"x", "BHWC", activation},    {"weight", "EC33", activation}, {"bias", "E", activation},
-    {"rows", "B2WC", activation}, {"top", "1", switched},             {"bottom", "1", switched}};
+    {"rows", "B2WC", activation}, {"top", "1", switched},         {"bottom", "1", switched}};
 constexpr Port strip_conv3x3_outputs[] = {{"y", "BhWE", activation}, {"new_rows", "B2WC", activation}};
 
 // The last two rows of the strip before are above x; at the top of the image a row of zeros is, and at its bottom
