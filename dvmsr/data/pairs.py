@@ -142,7 +142,9 @@ def read_rgb(path: Path) -> Pixels:
 
 
 def to_rgb(image: Image.Image, name: str) -> Pixels:
-    """A picture as `dvmsr.runtime.images.codec` reads it as uint8 RGB (H, W, 3).
+    """A picture as `dvmsr.runtime.images.codec` reads it as uint8 RGB (H, W, 3), writable.
+
+    PyTorch warns of arrays that are not.
 
     Raises:
         DvmsrError: if it, called `name`, is transparent anywhere.
@@ -151,4 +153,4 @@ def to_rgb(image: Image.Image, name: str) -> Pixels:
         raise DvmsrError(
             f"{name} has transparency, which no score or network covers; save it without"
         )
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))

@@ -65,6 +65,11 @@ def test_gray_and_palette_become_rgb(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(read_rgb(path), expected)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_pixels_are_writable_as_pytorch_wants_them(tmp_path: Path, mode: str) -> None:
+    assert read_rgb(write_image(tmp_path / "image.png", 12, 16, mode)).flags.writeable
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_refuses_transparency_but_not_an_opaque_alpha_channel(tmp_path: Path, mode: str) -> None:
     path = write_image(tmp_path / "image.png", 12, 16, mode)

@@ -30,6 +30,8 @@ _CUDA_REMEDY = (
     "pip uninstall onnxruntime, then pip install 'onnxruntime-gpu[cuda,cudnn]', which brings "
     "the CUDA libraries that it needs"
 )
+_NO_MEMORY = "Failed to allocate", "ALLOC_FAILED", "bad_alloc", "out of memory"
+"""In what ONNX Runtime says where memory is wanting."""
 FATAL_ONLY = 4
 """Log level: every failure already comes as an exception."""
 
@@ -217,17 +219,19 @@ def run_session(
     feeds: dict[str, NDArray[Any]],
     path: Path,
     time_limit: float | None = None,
-    remedy: str = "try a smaller image",
+    remedy: str | None = None,
 ) -> list[NDArray[Any]]:
     """`InferenceSession.run` in a thread of its own, so that this one can take an interrupt.
 
     Args:
         time_limit: most seconds that it may take.
-        remedy: what to advise where it fails.
+        remedy: what to advise where it fails on the caller's own inputs. None: they are as every
+            sound file of dvmsr's takes them.
 
     Raises:
-        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, or takes longer,
-            or no thread can be started.
+        DvmsrError: if ONNX Runtime fails on this model, which comes from `path`, for want of memory
+            for instance, or takes longer, or no thread can be started.
+        IncompatibleModelError: if a processor cannot compute what is in the file.
     """
     options = onnxruntime.RunOptions()
     outcome: list[list[NDArray[Any]] | BaseException] = []
@@ -261,10 +265,21 @@ def run_session(
         raise
     result = outcome[0]
     if isinstance(result, Exception):
-        raise DvmsrError(f"ONNX Runtime failed on {path} ({first_line(result)}); {remedy}")
+        raise _failure(result, path, remedy, session.get_providers()[0])
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _failure(error: Exception, path: Path, remedy: str | None, provider: str) -> DvmsrError:
+    """What to say of a run that failed."""
+    reason = first_line(error)
+    if isinstance(error, MemoryError) or any(sign in reason for sign in _NO_MEMORY):
+        advice = remedy or "use a smaller image"
+        return DvmsrError(f"{path} needs more memory to be run than there is; {advice}")
+    if remedy is None and provider == _CPU:
+        return IncompatibleModelError(f"{path} cannot be computed ({reason}); export it again")
+    return DvmsrError(f"ONNX Runtime failed on {path} ({reason}); {remedy or 'try it once more'}")
 
 
 def _register_native_operators(options: onnxruntime.SessionOptions) -> None:

@@ -16,7 +16,7 @@ from dvmsr import cli
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.runtime.backends.onnxrt.foreign import ForeignNetwork
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork, open_session
+from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork, open_session, run_session
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,41 @@ def test_a_session_that_cannot_be_made(
         open_session(str(models.onnx), options, models.onnx, f"{provider}ExecutionProvider")
     assert type(caught.value) is kind
     assert capsys.readouterr() == ("", "")  # it is not tried again, which would be told there
+
+
+@pytest.mark.parametrize("remedy", [None, "give smaller ones"])
+@pytest.mark.parametrize(
+    ("provider", "said", "kind", "sentence"),
+    [
+        ("CPU", "Failed to allocate memory for", DvmsrError, "needs more memory to be run .*"),
+        ("CPU", "std::bad_alloc", DvmsrError, "needs more memory to be run .*"),
+        ("CUDA", "CUDA failure 2: out of memory", DvmsrError, "needs more memory to be run .*"),
+        (
+            "CPU",
+            "mismatch",
+            IncompatibleModelError,
+            r"cannot be computed \(mismatch\); export it .*",
+        ),
+        ("CUDA", "CUDA failure 700", DvmsrError, r"failed on m\.onnx \(CUDA failure 700\); try .*"),
+    ],
+)
+def test_a_run_that_fails(
+    provider: str, said: str, kind: type[DvmsrError], sentence: str, remedy: str | None
+) -> None:
+    """Of the caller's own inputs it is not known that they suit the file."""
+
+    class Session:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(said)
+
+        def get_providers(self) -> list[str]:
+            return [f"{provider}ExecutionProvider"]
+
+    if remedy and "memory" not in sentence:
+        kind, sentence = DvmsrError, rf"failed on m\.onnx \({said}\); {remedy}"
+    with pytest.raises(kind, match=sentence + "$") as caught:
+        run_session(Session(), ["output"], {}, Path("m.onnx"), remedy=remedy)
+    assert type(caught.value) is kind
 
 
 def test_fp32_on_a_gpu_is_not_tf32(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:

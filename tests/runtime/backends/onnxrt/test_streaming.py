@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from small_model import ONNX_BACKENDS, Models
 
 from dvmsr.data.natural_image import natural_image
@@ -68,3 +70,25 @@ def test_a_first_strip_of_wrong_type_is_one_sentence(streaming_file: Path) -> No
     strips = [natural_image((1, 9, 7)), natural_image((1, 2, 7))[:, :2]]
     with pytest.raises(DvmsrError, match="strips of one image"):
         list(network.stream(strips))
+
+
+@pytest.mark.parametrize("damage", ["state of another size", "weights of another size"])
+@pytest.mark.parametrize("backend", ONNX_BACKENDS)
+def test_damage_that_shows_when_it_runs(
+    streaming_file: Path, tmp_path: Path, backend: str, damage: str
+) -> None:
+    model = onnx.load(streaming_file)
+    if damage.startswith("state"):
+        (declared,) = (value for value in model.graph.input if value.name == "skip.rows")
+        declared.type.tensor_type.shape.dim[1].dim_value += 1
+    else:
+        name = "conv_after_body.weight"
+        (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == name)
+        fewer = numpy_helper.to_array(weights)[:, 1:]
+        weights.CopyFrom(numpy_helper.from_array(fewer.copy(), name))
+    onnx.save(model, path := tmp_path / "damaged.onnx")
+    network = open_onnx(path, backend, 1)
+    with pytest.raises(
+        IncompatibleModelError, match=r"damaged\.onnx cannot be computed \(.*export"
+    ):
+        network(natural_image((1, 9, 7)))
