@@ -6,6 +6,8 @@ Of MambaIR light Einsum took 56 % of the time, the products a tenth of that.
 import torch
 from torch.fx import Graph, Node
 
+from dvmsr.export.network.calls import call
+
 
 def replace_einsum(program: torch.export.ExportedProgram) -> int:
     """Replace each Einsum that is a broadcast matrix product; returns how many went."""
@@ -64,7 +66,7 @@ def _sizes_agree(one: Operand, other: Operand) -> bool:
 
 def _product(graph: Graph, left: Operand, right: Operand, out: str, k: str) -> Node:
     lead, m, n = out[:-2], out[-2], out[-1]
-    return _call(
+    return call(
         graph,
         torch.ops.aten.matmul.default,
         _arranged(graph, left, lead, m + k),
@@ -79,17 +81,9 @@ def _arranged(graph: Graph, operand: Operand, lead: str, matrix: str) -> Node:
     own = [letter for letter in lead if letter in letters]
     order = [letters.index(letter) for letter in (*own, *matrix)]
     if order != sorted(order):
-        node = _call(graph, torch.ops.aten.permute.default, node, order)
+        node = call(graph, torch.ops.aten.permute.default, node, order)
     wanted = lead[lead.index(own[0]) :] if own else ""
     for axis, letter in enumerate(wanted):
         if letter not in letters:
-            node = _call(graph, torch.ops.aten.unsqueeze.default, node, axis)
-    return node
-
-
-def _call(graph: Graph, operator: torch._ops.OpOverload, *arguments: object) -> Node:
-    """A node with what PyTorch knows of its value: shape and type."""
-    node = graph.call_function(operator, arguments)  # type: ignore[arg-type]
-    known = [one.meta["val"] if isinstance(one, Node) else one for one in arguments]
-    node.meta["val"] = operator(*known)
+            node = call(graph, torch.ops.aten.unsqueeze.default, node, axis)
     return node
