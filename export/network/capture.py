@@ -13,7 +13,7 @@ from torch import nn
 
 from dvmsr.errors import IncompatibleModelError, summary
 from dvmsr.export.network import missing, operators
-from dvmsr.export.network.attention import complete_attention
+from dvmsr.export.network.attention import arrange_attention
 from dvmsr.export.network.decisions import Decision, Decisions, fixed_at, recording
 from dvmsr.export.network.einsum import replace_einsum
 from dvmsr.export.network.folding import optimise
@@ -72,7 +72,7 @@ def capture(
     if replaced := replace_einsum(program):
         progress(f"{replaced} einsums became matrix products")
     replace_indexing(program)
-    complete_attention(program)
+    arrange_attention(program, opset)
     progress("translating it to ONNX")
     with _quiet():
         try:

@@ -154,6 +154,7 @@ def _write(
     from dvmsr.export.network.half import to_half
     from dvmsr.export.network.mixers import merge
     from dvmsr.export.network.rounding import Exact
+    from dvmsr.export.network.transposes import keep_apart
     from dvmsr.export.network.verify import find_truths, named_outputs, outputs_of
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
@@ -164,6 +165,7 @@ def _write(
     merge(annotated.graph)
     if precision == "fp16":
         to_half(annotated)
+    keep_apart(annotated.graph, half=precision == "fp16")
     bodies.attach(annotated)
     model = onnx.ModelProto()
     model.CopyFrom(annotated)
