@@ -156,7 +156,8 @@ def _make(name: str, factory: Any) -> nn.Module:
         ) from None
     if not isinstance(module, nn.Module):
         raise IncompatibleModelError(
-            f"{name} returns a {type(module).__name__}, not a torch.nn.Module; return the network"
+            f"{name} returns an object of type {type(module).__name__}, not a torch.nn.Module; "
+            "return the network"
         )
     refuse_script(f"what {name} returns", module)
     return _unwrapped(module)

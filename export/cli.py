@@ -125,10 +125,11 @@ def onnx_command(
     value (FP16: 1e-2); what it calls of mamba-ssm and causal-conv1d becomes dvmsr's operators.
     """
     if is_import_path(source):
-        refuse(source, static=static, streaming=streaming, inline=inline)
+        refuse(source, static=static, streaming=streaming)
         network = export_named(
             *(source, output, inputs or (), inputs_file, dynamic or (), opset, verify, overwrite),
             precision="fp16" if fp16 else "fp32",
+            inline=inline,
         )
         _print(network, as_json)
         return

@@ -38,6 +38,7 @@ def export_named(
     verify: bool,
     overwrite: bool,
     precision: str = "fp32",
+    inline: bool = False,
 ) -> NetworkReport:
     """Export what `package.module:factory` returns, with the stand-ins for mamba-ssm in place.
 
@@ -45,7 +46,7 @@ def export_named(
         UsageError: if an option makes no sense; otherwise as `dvmsr.networks.load` and
             `export_network`.
     """
-    kind = "" if precision == "fp32" else f".{precision}"
+    kind = ("" if precision == "fp32" else f".{precision}") + (".inline" if inline else "")
     path = output or Path(f"{name.rpartition(':')[2].rpartition('.')[2]}{kind}.onnx")
     if not shapes and file is None:
         raise UsageError(f"{name} needs an example input; give its size, as in --input 1x3x64x64")
@@ -63,4 +64,5 @@ def export_named(
             *(module, inputs.tensors, path, inputs.dynamic, opset, verify, overwrite),
             source=name,
             precision=precision,
+            inline=inline,
         )

@@ -60,6 +60,7 @@ def export_network(
     progress: Callable[[str], None] = notice,
     source: str = "",
     precision: str = "fp32",
+    inline: bool = False,
 ) -> NetworkReport:
     """Write a PyTorch network as an ONNX file, and compare what ONNX Runtime makes of it with
     PyTorch at several sizes of each dynamic axis.
@@ -77,6 +78,7 @@ def export_network(
         source: what the file says it came from.
         precision: `fp32`, or `fp16` for a graph typed in half precision (see
             `dvmsr.export.network.half`).
+        inline: a file without functions, in standard operators alone (`dvmsr.export.onnx.inline`).
 
     Raises:
         UsageError: for a bad argument, or if the file exists and is not to be replaced.
@@ -113,7 +115,9 @@ def export_network(
     described = {name: dict(axes) for name, axes in (dynamic or {}).items()}
     for name, tensor in example_inputs.items():
         if not isinstance(tensor, torch.Tensor):
-            raise UsageError(f"the example input {name} is a {type(tensor).__name__}, no tensor")
+            raise UsageError(
+                f"the example input {name} is of type {type(tensor).__name__}, no tensor"
+            )
         if tensor.device.type != "cpu":
             raise UsageError(
                 f"the example input {name} is on {tensor.device}; networks are exported on the "
@@ -133,7 +137,18 @@ def export_network(
                 ".float() on it first"
             )
     return _write(
-        module.eval(), inputs, path, opset, verify, overwrite, progress, source, precision
+        *(
+            module.eval(),
+            inputs,
+            path,
+            opset,
+            verify,
+            overwrite,
+            progress,
+            source,
+            precision,
+            inline,
+        )
     )
 
 
@@ -147,6 +162,7 @@ def _write(
     progress: Callable[[str], None],
     source: str,
     precision: str,
+    inline: bool,
 ) -> NetworkReport:
     import onnx
 
@@ -158,6 +174,7 @@ def _write(
     from dvmsr.export.network.verify import find_truths, named_outputs, outputs_of
     from dvmsr.export.network.verify import verify as verify_file
     from dvmsr.export.onnx import bodies
+    from dvmsr.export.onnx.inline import without_functions
 
     truths = find_truths(module, inputs, progress, several=verify)
     names = list(named_outputs(module, inputs.tensors))
@@ -166,9 +183,12 @@ def _write(
     if precision == "fp16":
         to_half(annotated)
     keep_apart(annotated.graph, half=precision == "fp16")
-    bodies.attach(annotated)
     model = onnx.ModelProto()
     model.CopyFrom(annotated)
+    if inline:
+        model = without_functions(model)
+    else:
+        bodies.attach(model)
     _strip(model)
     _describe(model, inputs, source, precision)
     data = model.SerializeToString()
@@ -176,10 +196,12 @@ def _write(
     exact = Exact(module, outputs_of)
     with replacing(path, overwrite) as temporary:
         progress(f"writing {path}: {precision}, opset {opset}, {len(data):,} bytes")
+        backends = ("portable",) if inline else ("native", "portable")
         temporary.write_bytes(data)
         if verify:
             checks = verify_file(
-                *(temporary, str(path), annotated, truths, decisions, exact, progress, precision)
+                *(temporary, str(path), annotated, truths, decisions, exact, progress, precision),
+                backends=backends,
             )
     return NetworkReport(
         path=str(path),

@@ -50,8 +50,8 @@ def flatten(returned: Any) -> dict[str, Tensor]:
     for _, value in named:
         if not isinstance(value, Tensor):
             raise IncompatibleModelError(
-                f"the network returns a {type(value).__name__} among its tensors; return tensors "
-                "alone"
+                f"the network returns an object of type {type(value).__name__} among its tensors; "
+                "return tensors alone"
             )
     if len(found := dict(named)) < len(named) or "" in found:
         raise IncompatibleModelError(

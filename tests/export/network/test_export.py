@@ -209,7 +209,7 @@ def test_a_difference_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("inputs", "dynamic", "message"),
     [
         (torch.rand(1, 6, 8, 8), None, "example_inputs is a tensor; give a tuple"),
-        ({"x": np.zeros(3)}, None, "the example input x is a ndarray, no tensor"),
+        ({"x": np.zeros(3)}, None, "the example input x is of type ndarray, no tensor"),
         ((torch.rand(1, 6, 8, 8),) * 2, None, "2 example inputs are too many: forward takes x"),
         ({"y": torch.rand(1, 6, 8, 8)}, None, "forward has no parameter y; it takes x"),
         ((torch.rand(1, 6, 8, 8),), {"x": {4: "depth"}}, "x has 4 axes, so none with number 4"),

@@ -41,7 +41,7 @@ def test_names_of_outputs(returned: Any, names: list[str]) -> None:
     ("returned", "message"),
     [
         (None, "returns no tensor; return its results"),
-        ({"a": X, "b": "text"}, "returns a str among its tensors"),
+        ({"a": X, "b": "text"}, "returns an object of type str among its tensors"),
         ({1: X, "1": X}, "names its outputs 1, 1, as text; give each a name of its own"),
     ],
 )
