@@ -108,7 +108,7 @@ def verify(
         for sizes, (given, expected) in truths.items():
             if backend != backends[0] and sizes != smallest:
                 continue
-            cause = _cause(decisions) if sizes != example else _OTHERWISE
+            cause = _cause(decisions, sizes == example)
             actual = _run(session, annotated, given, dict(sizes), cause)
             difference = _difference(actual, expected)
             rounding = None
@@ -141,18 +141,19 @@ def _rounding(actual: Arrays, expected: Arrays, exact: Arrays | None) -> float |
     return own if own < MOST_ROUNDING and _difference(actual, exact) <= ROUNDING * own else None
 
 
-_OTHERWISE = "an operator computes otherwise there; try another --opset"
 _HALF_OR_OTHERWISE = (
     "half precision may not hold its values: export it in FP32, and if that differs, too, try "
     "another --opset"
 )
 
 
-def _cause(decisions: Sequence[Decision]) -> str:
-    """What may make a graph wrong at other sizes than it was made with, and the remedy."""
+def _cause(decisions: Sequence[Decision], example: bool) -> str:
+    """What may make a graph wrong at some sizes, those of the example or others, and the remedy."""
     branches = list(dict.fromkeys(decision.line for decision in decisions if not decision.fixes))
     if place := fixed_at(decisions):
         return f"a size is fixed{place}; compute there with // and sizes as they are, without int()"
+    if example:
+        return "an operator computes otherwise there; try another --opset"
     if branches:
         return (
             f"the network decides by sizes at {' and '.join(branches[:2])}, and a file holds one "

@@ -125,7 +125,7 @@ REFUSED: list[tuple[str, nn.Module, tuple[int, ...], dict[int, str], str]] = [
     ),
     (
         "form",
-        networks.FlatAttention(),
+        networks.ManyAxes(),
         (1, 4, 8),
         {},
         r"aten\.scaled_dot.*, used at .*patterns\.py, line \d+, .*\(AssertionError: only 4D query",
