@@ -137,18 +137,8 @@ def export_network(
                 ".float() on it first"
             )
     return _write(
-        *(
-            module.eval(),
-            inputs,
-            path,
-            opset,
-            verify,
-            overwrite,
-            progress,
-            source,
-            precision,
-            inline,
-        )
+        *(module.eval(), inputs, path, opset, verify, overwrite),
+        *(progress, source, precision, inline),
     )
 
 
