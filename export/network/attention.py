@@ -15,14 +15,13 @@ _ONE_NODE = 23
 each key in ONNX Runtime; PyTorch's may have one for all."""
 
 
-def arrange_attention(program: torch.export.ExportedProgram, opset: int) -> int:
-    """Arrange each `scaled_dot_product_attention` that needs it; returns how many it were.
+def arrange_attention(program: torch.export.ExportedProgram, opset: int) -> None:
+    """Arrange each `scaled_dot_product_attention` that needs it.
 
     To fewer axes come new ones of size 1 in front, as in PyTorch itself; of more the first become
     one, where queries, keys and values are of one shape and no mask has these axes.
     """
     graph = program.graph
-    arranged = 0
     for node in graph.find_nodes(op="call_function", target=_ATTENTION):
         names = [argument.name for argument in _ATTENTION._schema.arguments]
         given = dict(zip(names, node.args, strict=False)) | node.kwargs
@@ -42,10 +41,7 @@ def arrange_attention(program: torch.export.ExportedProgram, opset: int) -> int:
                 result = call(graph, _ATEN.reshape_as.default, result, tensors["query"])
         node.replace_all_uses_with(result)
         graph.erase_node(node)
-        arranged += 1
-    if arranged:
-        program.graph_module.recompile()
-    return arranged
+    program.graph_module.recompile()
 
 
 def _is_tensor(argument: object) -> bool:

@@ -40,12 +40,13 @@ class Heads(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         q, k, v = (x.unflatten(-1, (2, 3)).transpose(1, 2) * factor for factor in (3.0, -2.0, 1.0))
-        kept = x[:, None, None, :, 0] > 0.1
+        values = x[:, None, None, :, 0]
+        kept = values >= 0.5 * values.amax(-1, keepdim=True)  # never none
         many = [torch.stack((one, one + 1), 1) for one in (q, k, v)]
         fewer = (many[0], *(one[..., 1:, :] for one in many[1:]))
         return (
             attention(q, k, v),
-            attention(q, k, v, attn_mask=kept | (kept.sum() == 0)),
+            attention(q, k, v, attn_mask=kept),
             attention(q, k, v, attn_mask=x[:, None, :, :1]),
             attention(q, k, v, attn_mask=x[0, None, :, 0]),
             attention(*many),
