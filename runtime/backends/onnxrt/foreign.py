@@ -64,7 +64,7 @@ class ForeignNetwork(Enlarger):
         if backend == "portable":
             check_bodies(path, facts)
         self.path, self.time_limit = path, time_limit
-        options = options_for(backend, threads)
+        options = options_for(backend, threads, facts.has_half)
         self._session = open_on(backend, os.fspath(path), options, path)
         self._size = self._declared_size()
         self._input = self._session.get_inputs()[0].name

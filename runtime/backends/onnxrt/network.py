@@ -32,6 +32,7 @@ _CUDA_REMEDY = (
 )
 _NO_MEMORY = "Failed to allocate", "ALLOC_FAILED", "bad_alloc", "out of memory"
 """In what ONNX Runtime says where memory is wanting."""
+_LEFT_OUT = "optimization.disable_specified_optimizers"
 FATAL_ONLY = 4
 """Log level: every failure already comes as an exception."""
 
@@ -136,8 +137,15 @@ class OnnxNetwork(Network):
         return open_on(self.backend, model, self._options, self.path)
 
 
-def options_for(backend: str, threads: int | None) -> onnxruntime.SessionOptions:
+def options_for(
+    backend: str, threads: int | None, half: bool = False
+) -> onnxruntime.SessionOptions:
     """With the operators of that backend, `native`, `cuda` or `portable`.
+
+    Args:
+        half: whether the file has weights in half precision and may come from any exporter. On a
+            processor Transposes then stay apart from products: some of them end the process, see
+            `dvmsr.export.network.transposes`.
 
     Raises:
         MissingComponentError: if its library is missing or does not load.
@@ -148,6 +156,8 @@ def options_for(backend: str, threads: int | None) -> onnxruntime.SessionOptions
         options.intra_op_num_threads = threads
         # The library reads the same number here, when it is registered.
         options.add_session_config_entry("session.intra_op_num_threads", str(threads))
+    if half and backend != "cuda":
+        options.add_session_config_entry(_LEFT_OUT, "MatmulTransposeFusion")
     if backend == "native":
         _register_native_operators(options)
     elif backend == "cuda":

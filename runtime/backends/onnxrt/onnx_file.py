@@ -26,6 +26,8 @@ _GRAPH, _OPSET_IMPORT, _METADATA, _FUNCTIONS = 7, 8, 14, 25
 _NODE, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
 """Of a graph and of a node."""
 _ATTRIBUTE_NAME = 1
+_WEIGHT, _WEIGHT_TYPE, _HALF = 5, 2, 10
+"""Of a graph, of a weight, and the type's value in half precision."""
 _MIXER, _SCAN, _SOFTPLUS = b"MambaMixer", b"SelectiveScan", b"delta_softplus"
 """The last: what every node of scan has said since it has groups and z is its last input."""
 _REMEDY = "export one with `dvmsr-export onnx CHECKPOINT`"
@@ -48,6 +50,8 @@ class OnnxFacts:
     """Whether mixers are among them, or only what these are made of."""
     has_bodies: bool
     """Whether operators are also there as functions in standard operators."""
+    has_half: bool
+    """Whether weights are in half precision."""
     former: bool
     """Whether a scan is in the operator's former form, without groups."""
 
@@ -81,7 +85,7 @@ def read_facts(path: Path) -> OnnxFacts:
     check_input(path)
     metadata: dict[str, str] = {}
     opsets: dict[str, int] = {}
-    has_graph = has_operators = has_mixers = has_bodies = former = False
+    has_graph = has_operators = has_mixers = has_bodies = has_half = former = False
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -89,7 +93,8 @@ def read_facts(path: Path) -> OnnxFacts:
                 has_graph |= field == _GRAPH
                 has_bodies |= field == _FUNCTIONS
                 if field == _GRAPH and isinstance(value, int):
-                    operators = _operators(file, file.tell() + value)
+                    operators, half = _graph(file, file.tell() + value)
+                    has_half |= half
                     has_operators |= bool(operators)
                     has_mixers |= any(op == _MIXER for op, _ in operators)
                     former |= any(op == _SCAN and _SOFTPLUS not in names for op, names in operators)
@@ -105,7 +110,9 @@ def read_facts(path: Path) -> OnnxFacts:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
-    return OnnxFacts(metadata, opsets, has_operators, has_mixers, has_bodies, former)
+    return OnnxFacts(
+        *(metadata, opsets, has_operators, has_mixers, has_bodies, has_half, former),
+    )
 
 
 def is_foreign(metadata: dict[str, str]) -> bool:
@@ -171,26 +178,31 @@ def check_bodies(path: Path, facts: OnnxFacts | OnnxHeader) -> None:
         )
 
 
-def _operators(file: BinaryIO, end: int) -> list[tuple[bytes, set[bytes]]]:
-    """Name and attributes of each node of the graph, which is read to its end, that is one of
-    dvmsr's operators."""
-    fields = protobuf.fields(file, end, frozenset({_NODE}))
-    nodes = [node for field, node in fields if field == _NODE]
-    found = []
-    for node in nodes:
-        operator = domain = b""
-        attributes = set()
-        for field, value in _message(node, {_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN}):
-            if field == _NODE_OPERATOR:
-                operator = _bytes(value)
-            elif field == _NODE_DOMAIN:
-                domain = _bytes(value)
-            elif field == _NODE_ATTRIBUTE:
-                attribute = dict(_message(value, {_ATTRIBUTE_NAME}))
-                attributes.add(_bytes(attribute.get(_ATTRIBUTE_NAME, b"")))
-        if domain == DOMAIN.encode():
-            found.append((operator, attributes))
-    return found
+def _graph(file: BinaryIO, end: int) -> tuple[list[tuple[bytes, set[bytes]]], bool]:
+    """Name and attributes of each node that is one of dvmsr's operators, and whether weights are in
+    half precision; the graph is read to its end."""
+    operators, half = [], False
+    for field, value in protobuf.fields(file, end, frozenset({_NODE})):
+        if field == _WEIGHT and isinstance(value, int):
+            weight = protobuf.fields(file, file.tell() + value, frozenset())
+            half |= (_WEIGHT_TYPE, _HALF) in weight
+        elif field == _NODE and (operator := _operator(value)):
+            operators.append(operator)
+    return operators, half
+
+
+def _operator(node: int | bytes) -> tuple[bytes, set[bytes]] | None:
+    operator = domain = b""
+    attributes = set()
+    for field, value in _message(node, {_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN}):
+        if field == _NODE_OPERATOR:
+            operator = _bytes(value)
+        elif field == _NODE_DOMAIN:
+            domain = _bytes(value)
+        elif field == _NODE_ATTRIBUTE:
+            attribute = dict(_message(value, {_ATTRIBUTE_NAME}))
+            attributes.add(_bytes(attribute.get(_ATTRIBUTE_NAME, b"")))
+    return (operator, attributes) if domain == DOMAIN.encode() else None
 
 
 def _message(data: int | bytes, wanted: set[int]) -> Iterator[tuple[int, int | bytes]]:

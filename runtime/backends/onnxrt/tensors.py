@@ -44,7 +44,7 @@ class OnnxTensors(TensorNetwork):
         if backend == "portable":
             check_bodies(path, facts)
         self.path, self.model, self.backend = path, str(path), backend
-        options = options_for(backend, bounded(threads))
+        options = options_for(backend, bounded(threads), facts.has_half)
         self._session = open_on(backend, os.fspath(path), options, path)
         self.inputs = {v.name: _port(path, v) for v in self._session.get_inputs()}
         self.outputs = {v.name: _port(path, v) for v in self._session.get_outputs()}

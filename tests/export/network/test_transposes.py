@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+from turned_product import turned_product
 
 from dvmsr.export.network.transposes import keep_apart
 
@@ -20,25 +21,6 @@ from dvmsr.runtime.backends.onnxrt.library import onnxruntime
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 np.save(sys.argv[3], session.run(None, {"x": np.load(sys.argv[2])})[0])
 """
-
-
-def product(axes: list[int], shape: list[int | str], cast_from: int = 0) -> onnx.ModelProto:
-    """A transposition before a product, in half precision or cast to FP32."""
-    given, computed = (cast_from, TensorProto.FLOAT) if cast_from else (TensorProto.FLOAT16,) * 2
-    eye = np.eye(4, dtype=helper.tensor_dtype_to_np_dtype(computed))
-    nodes = [helper.make_node("Transpose", ["x"], ["turned"], perm=axes)]
-    if cast_from:
-        nodes.append(helper.make_node("Cast", ["turned"], ["cast"], to=computed))
-    nodes.append(helper.make_node("MatMul", [nodes[-1].output[0], "eye"], ["y"]))
-    graph = helper.make_graph(
-        nodes,
-        "product",
-        [helper.make_tensor_value_info("x", given, shape)],
-        [helper.make_tensor_value_info("y", computed, [None] * len(shape))],
-        [numpy_helper.from_array(eye, "eye")],
-    )
-    opsets = [helper.make_opsetid("", 18)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 @pytest.mark.parametrize("dynamic", [True, False], ids=["dynamic", "static"])
@@ -56,7 +38,7 @@ def test_a_product_after_one_can_be_loaded(
     tmp_path: Path, axes: list[int], shape: tuple[int, ...], cast_from: int, dynamic: bool
 ) -> None:
     names: list[int | str] = [size if size == 4 else f"n{size}" for size in shape]
-    model = product(axes, names if dynamic else list(shape), cast_from)
+    model = turned_product(axes, names if dynamic else list(shape), cast_from)
     assert keep_apart(model.graph, half=not cast_from) == 1
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, tmp_path / "m.onnx")
@@ -69,12 +51,12 @@ def test_a_product_after_one_can_be_loaded(
 
 @pytest.mark.parametrize("axes", [[0, 2, 1], [2, 0, 1], [2, 1, 0]])
 def test_others_stay_as_they_are(axes: list[int]) -> None:
-    model = product(axes, ["a", "b", 4])
+    model = turned_product(axes, ["a", "b", 4])
     before = model.SerializeToString()
     assert keep_apart(model.graph, half=True) == 0
     assert model.SerializeToString() == before
 
 
 def test_in_fp32_without_a_cast_they_stay() -> None:
-    model = product([1, 0, 2], [2, 3, 4])
+    model = turned_product([1, 0, 2], [2, 3, 4])
     assert keep_apart(model.graph, half=False) == 0

@@ -12,7 +12,7 @@ from dvmsr.errors import IncompatibleModelError, UsageError
 from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.foreign import ForeignNetwork
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
-from dvmsr.runtime.backends.onnxrt.onnx_file import read_header
+from dvmsr.runtime.backends.onnxrt.onnx_file import read_facts, read_header
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -22,6 +22,7 @@ def test_reads_what_onnx_reads(models: Models, precision: str) -> None:
     assert header.config == CONFIG
     assert header.precision == precision
     assert header.has_operators and header.has_bodies
+    assert read_facts(path).has_half == (precision == "fp16")
     assert header.metadata == {p.key: p.value for p in onnx.load(path).metadata_props}
 
 

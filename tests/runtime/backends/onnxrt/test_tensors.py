@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from one_node import one_node_model
+from turned_product import turned_product
 from vectors import ScanCase, cast, error, scan_inputs, scan_truth
 
 from dvmsr.errors import IncompatibleModelError, UsageError
@@ -51,6 +54,21 @@ def test_bad_arrays(scan_file: Path, change: dict[str, object], message: str) ->
     arrays = {name: v for name, v in {**scan_inputs(CASE), **change}.items() if v is not None}
     with pytest.raises(UsageError, match=message):
         open_model(scan_file)(**arrays)
+
+
+@pytest.mark.parametrize("backend", ["native", "portable"])
+def test_half_precision_of_other_exporters_ends_no_process(tmp_path: Path, backend: str) -> None:
+    """By itself ONNX Runtime ends it where it loads the file, so that is done in another one."""
+    onnx.save(turned_product([1, 0, 2], ["a", "b", 4]), tmp_path / "m.onnx")
+    x = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
+    np.save(tmp_path / "x.npy", x)
+    code = f"""
+import numpy as np
+from dvmsr.runtime import open_model
+np.save("y.npy", open_model("m.onnx", {backend!r})(x=np.load("x.npy"))["y"])
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), x.transpose(1, 0, 2))
 
 
 def test_bad_files(tmp_path: Path) -> None:
