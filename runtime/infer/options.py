@@ -1,6 +1,6 @@
 """What `dvmsr-infer` was told, and whether that makes sense."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,18 +126,25 @@ class Model:
     trust_engine: bool = False
 
 
-def read_extension(format: str | None) -> str | None:
-    """Of `--format`, with its dot.
+def read_extension(
+    name: str | None, option: str = "--format", formats: Iterable[str] = (*FORMATS, *WRITTEN)
+) -> str | None:
+    """The extension of files of a format, with its dot.
+
+    Args:
+        name: such as `png`; None for none.
+        option: what it was given as.
+        formats: the extensions that it may stand for.
 
     Raises:
-        UsageError: if it stands for no format.
+        UsageError: if it stands for none.
     """
-    if format is None:
+    if name is None:
         return None
-    extension = f".{format.lower().removeprefix('.')}"
-    if extension not in (*FORMATS, *WRITTEN):
-        known = ", ".join(name[1:] for name in (*FORMATS, *WRITTEN))
-        raise UsageError(f"--format must be one of {known}, not {format!r}")
+    extension = f".{name.lower().removeprefix('.')}"
+    if extension not in formats:
+        known = ", ".join(known[1:] for known in formats)
+        raise UsageError(f"{option} must be one of {known}, not {name!r}")
     return extension
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.runtime.infer.steps import silent
 from dvmsr.runtime.serving.enlarging import PICTURE, Wish, enlarge, refused
 from dvmsr.utils import signals
@@ -43,19 +41,3 @@ def enlarge_encoded(upscaler: Upscaler, data: bytes, wish: Wish, most_pixels: in
             source.write_bytes(data)
         made = enlarge(upscaler, source, wish, most_pixels, silent)
         return Encoded(made.path.read_bytes(), made.warnings)
-
-
-def check_format(name: str) -> str:
-    """The extension of a picture's format, with its dot.
-
-    Args:
-        name: such as `png`.
-
-    Raises:
-        UsageError: if there is no such format.
-    """
-    extension = f".{name.lower().removeprefix('.')}"
-    if extension not in FORMATS:
-        known = ", ".join(known[1:] for known in FORMATS)
-        raise UsageError(f"format must be one of {known}, not {name!r}")
-    return extension

@@ -12,9 +12,8 @@ from PIL import Image
 from service import file_of
 from small_model import Models
 
-from dvmsr.errors import UsageError
 from dvmsr.runtime import Upscaler
-from dvmsr.runtime.serving.encoded import Encoded, check_format, enlarge_encoded
+from dvmsr.runtime.serving.encoded import Encoded, enlarge_encoded
 from dvmsr.runtime.serving.enlarging import Wish
 from dvmsr.runtime.serving.refusals import Refusal
 
@@ -100,15 +99,3 @@ def test_no_room_is_not_the_fault_of_the_picture(
     monkeypatch.setattr(Upscaler, "_enlarge_array", lambda *_: [0] * (1 << 62))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert refusal().startswith("the service has no memory for the picture")
-
-
-@pytest.mark.parametrize("name", ["png", "PNG", ".png"])
-def test_names_of_formats(name: str) -> None:
-    assert check_format(name) == ".png"
-
-
-@pytest.mark.parametrize("name", ["", "xyz", "mp4", "\ufffd"])
-def test_what_is_no_format_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^format must be one of png, .*avif.*, not '") as refused:
-        check_format(name)
-    assert "mp4," not in str(refused.value)
