@@ -160,6 +160,18 @@ def test_sizes_that_pytorch_refuses_are_left_out_and_named(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_labels_of_axes_that_must_be_equal_are_named(tmp_path: Path) -> None:
+    class Sum(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    axes = {"x": {0: "first", 1: "width"}, "y": {0: "second"}}
+    pair = torch.rand(3, 8), torch.rand(3, 8)
+    with pytest.raises(IncompatibleModelError, match="give second the same label if it must be as"):
+        export_network(Sum(), pair, tmp_path / "n.onnx", axes, **SILENT)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_branch_that_the_file_lacks_is_told(tmp_path: Path) -> None:
     lines: list[str] = []
     export_network(
