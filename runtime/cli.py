@@ -221,8 +221,10 @@ def infer(
     interrupt (Ctrl-C) keeps the images that are finished, and --json tells of them.
     """
 
+    from dvmsr.runtime.images.formats import FORMATS, read_extension
     from dvmsr.runtime.infer import batch
     from dvmsr.runtime.infer import options as told
+    from dvmsr.runtime.video.containers import WRITTEN
     from dvmsr.utils.console import warnings_to
 
     computing = told.read_model(
@@ -231,7 +233,7 @@ def infer(
     options = told.Options(
         inputs=inputs,
         output=output,
-        extension=told.read_extension(format),
+        extension=read_extension(format, "--format", (*FORMATS, *WRITTEN)),
         overwrite=overwrite,
         skip_existing=skip_existing,
         manifest=told.read_manifest(manifest),

@@ -17,7 +17,7 @@ from dvmsr.runtime.backends import table
 from dvmsr.runtime.backends.base import Enlarger, Network, PixelNetwork
 from dvmsr.runtime.images.alpha import extend_colours
 from dvmsr.runtime.images.arrays import check_values, from_planes, to_planes
-from dvmsr.runtime.images.codec import normalise
+from dvmsr.runtime.images.decode import normalise
 from dvmsr.utils.threads import bounded
 from dvmsr.weights import registry
 
@@ -244,7 +244,7 @@ class Upscaler:
         """Enlarge one image.
 
         Args:
-            image: a Pillow image of any 8- or 16-bit kind (see `codec.normalise`; transparency
+            image: a Pillow image of any 8- or 16-bit kind (see `decode.normalise`; transparency
                 is enlarged by bicubic interpolation, and what it hides does not show), or an RGB
                 array (H, W, 3) of type uint8, uint16, or of a floating-point type with values in
                 [0, 1].

@@ -100,7 +100,7 @@ NEVER = {
 
 
 def _files() -> dict[str, Path]:
-    """Every file of the sources by its name, such as `runtime/images/codec`; a package's
+    """Every file of the sources by its name, such as `runtime/images/decode`; a package's
     `__init__` has the name of its folder."""
     found = {}
     for top in ("dvmsr", "export", "runtime"):

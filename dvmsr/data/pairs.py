@@ -13,7 +13,8 @@ from PIL import Image
 
 from dvmsr.data.imresize import imresize
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.images.codec import FORMATS, read_image
+from dvmsr.runtime.images.decode import read_image
+from dvmsr.runtime.images.formats import FORMATS
 from dvmsr.utils.paths import is_dir, is_file, unreadable
 
 Pixels = NDArray[np.uint8]
@@ -142,7 +143,7 @@ def read_rgb(path: Path) -> Pixels:
 
 
 def to_rgb(image: Image.Image, name: str) -> Pixels:
-    """A picture as `dvmsr.runtime.images.codec` reads it as uint8 RGB (H, W, 3), writable.
+    """A picture as `dvmsr.runtime.images.decode` reads it as uint8 RGB (H, W, 3), writable.
 
     PyTorch warns of arrays that are not.
 

@@ -13,7 +13,7 @@ from dvmsr.data.pairs import Pixels, reduce, to_rgb
 from dvmsr.errors import UsageError
 from dvmsr.eval.evaluate import Method, load_methods, measure
 from dvmsr.eval.page import MAX_PIXELS, MAX_SIDE, Picture, render
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.console import notice, stdout_console, warnings_to
 from dvmsr.utils.paths import exists

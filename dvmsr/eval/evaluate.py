@@ -19,7 +19,7 @@ from dvmsr.data.imresize import imresize
 from dvmsr.data.pairs import Dataset, Pixels, find_dataset
 from dvmsr.errors import EXPECTED, DvmsrError, IncompatibleModelError, UsageError, explain
 from dvmsr.eval.metrics import psnr_y, ssim_y
-from dvmsr.runtime.images.codec import encode
+from dvmsr.runtime.images.encode import encode
 from dvmsr.utils.atomic import check_folder, check_target, write_atomically
 from dvmsr.utils.console import notice, stdout_console, warnings_to
 from dvmsr.utils.paths import exists

@@ -19,7 +19,8 @@ from dvmsr.eval.evaluate import short_names
 from dvmsr.lam.explanation import Explanation
 from dvmsr.lam.window import Box, parse_window, patch_around
 from dvmsr.runtime.images.arrays import from_planes, to_planes
-from dvmsr.runtime.images.codec import check_format, encode
+from dvmsr.runtime.images.encode import encode
+from dvmsr.runtime.images.formats import check_format
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.console import notice, say, warnings_to
 from dvmsr.utils.paths import exists

@@ -17,8 +17,7 @@ import triton_python_backend_utils as pb_utils
 
 from dvmsr.errors import EXPECTED, ResourceError, UsageError, explain, summary
 from dvmsr.runtime import Upscaler, open_model
-from dvmsr.runtime.images.codec import FORMATS
-from dvmsr.runtime.infer.options import read_extension
+from dvmsr.runtime.images.formats import read_extension
 from dvmsr.runtime.serving.encoded import enlarge_encoded
 from dvmsr.runtime.serving.enlarging import Wish
 from dvmsr.runtime.serving.refusals import Refusal
@@ -88,8 +87,7 @@ class Pictures:
         quality = _one(inputs, "quality")
         if quality is not None and not 1 <= quality <= 100:
             raise UsageError(f"quality must be from 1 to 100, not {quality}")
-        name = None if format is None else format.decode(errors="replace")
-        extension = read_extension(name, "format", FORMATS)
+        extension = read_extension(None if format is None else format.decode(errors="replace"))
         wish = Wish(self.upscaler.model, extension, None if quality is None else int(quality))
         result = enlarge_encoded(self.upscaler, data, wish, self.most_pixels)
         return {

@@ -10,7 +10,7 @@ from dvmsr.errors import UsageError
 from dvmsr.runtime.bench import machine
 from dvmsr.runtime.bench.measurement import Timed
 from dvmsr.runtime.bench.settings import Settings
-from dvmsr.runtime.images.codec import encode
+from dvmsr.runtime.images.encode import encode
 from dvmsr.utils.atomic import check_target, write_atomically
 from dvmsr.utils.console import notice, say, stdout_console
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO, NamedTuple
 
 from dvmsr.runtime.images import frames
-from dvmsr.runtime.images.codec import damaged, open_picture
+from dvmsr.runtime.images.decode import damaged, open_picture
 from dvmsr.runtime.images.picture import PAGED
 
 
@@ -13,7 +13,7 @@ class Extent(NamedTuple):
     """Of all frames or pages together."""
 
     format: str
-    """As in `codec.FORMATS`."""
+    """As in `formats.FORMATS`."""
     pixels: int
 
 

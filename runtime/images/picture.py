@@ -13,14 +13,9 @@ from PIL import Image
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import frames
 from dvmsr.runtime.images.annotations import annotated
-from dvmsr.runtime.images.codec import (
-    LOSSY,
-    check_format,
-    decoding,
-    encode,
-    is_soft,
-    normalise_frame,
-)
+from dvmsr.runtime.images.decode import decoding, normalise_frame
+from dvmsr.runtime.images.encode import encode, is_soft
+from dvmsr.runtime.images.formats import LOSSY, check_format
 from dvmsr.runtime.images.metadata import (
     EMPTY,
     Metadata,
@@ -87,7 +82,7 @@ class Picture:
 
 
 def read_picture(path: Path, check: Callable[[Header], None], srgb: bool = False) -> Picture:
-    """Read a file of one of `codec.FORMATS`; see `decode_picture`.
+    """Read a file of one of `formats.FORMATS`; see `decode_picture`.
 
     Raises:
         UsageError: if there is no such file.
@@ -104,7 +99,7 @@ def read_picture(path: Path, check: Callable[[Header], None], srgb: bool = False
 def decode_picture(
     file: BinaryIO, name: str, check: Callable[[Header], None], srgb: bool = False
 ) -> Picture:
-    """What a file of one of `codec.FORMATS` holds.
+    """What a file of one of `formats.FORMATS` holds.
 
     Args:
         file: at its beginning.
@@ -113,7 +108,7 @@ def decode_picture(
         srgb: whether to convert what has another colour profile to sRGB.
 
     Raises:
-        DvmsrError: if it is damaged, too large, or as `codec.normalise`.
+        DvmsrError: if it is damaged, too large, or as `decode.normalise`.
         OSError: if the file cannot be read.
     """
     with decoding(file, name) as image:
@@ -196,7 +191,7 @@ def encode_picture(picture: Picture, path: Path, scale: int, quality: int | None
     """The bytes of a file of the enlarged picture in the format of the path's extension.
 
     A JPEG that comes from one is compressed likewise, a WebP from a lossless one without loss; all
-    else as by `codec.encode`. Warns of what the format cannot hold.
+    else as by `encode.encode`. Warns of what the format cannot hold.
 
     Args:
         scale: by which it was enlarged.

@@ -16,17 +16,9 @@ from PIL import Image
 
 from dvmsr.errors import DvmsrError, MissingComponentError
 from dvmsr.runtime.images import frames
-from dvmsr.runtime.images.codec import (
-    FLAT,
-    TooManyPixels,
-    check_format,
-    check_sides,
-    damaged,
-    depth,
-    flatten,
-    open_picture,
-    warn_of_white,
-)
+from dvmsr.runtime.images.decode import TooManyPixels, damaged, depth, open_picture
+from dvmsr.runtime.images.encode import flatten, warn_of_white
+from dvmsr.runtime.images.formats import FLAT, check_format, check_sides
 from dvmsr.runtime.images.metadata import tell_left_out
 from dvmsr.runtime.images.rows import vips
 from dvmsr.runtime.images.rows.alpha import EnlargedAlpha, extended_strips

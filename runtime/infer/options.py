@@ -1,11 +1,11 @@
 """What `dvmsr-infer` was told, and whether that makes sense."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS, LOSSY
+from dvmsr.runtime.images.formats import FORMATS, LOSSY
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.plan import TEMPLATE, check_template
 from dvmsr.runtime.storage.places import STREAM, Remote, identity, place, stored
@@ -124,28 +124,6 @@ class Model:
     memory: int | None
     """Bytes."""
     trust_engine: bool = False
-
-
-def read_extension(
-    name: str | None, option: str = "--format", formats: Iterable[str] = (*FORMATS, *WRITTEN)
-) -> str | None:
-    """The extension of files of a format, with its dot.
-
-    Args:
-        name: such as `png`; None for none.
-        option: what it was given as.
-        formats: the extensions that it may stand for.
-
-    Raises:
-        UsageError: if it stands for none.
-    """
-    if name is None:
-        return None
-    extension = f".{name.lower().removeprefix('.')}"
-    if extension not in formats:
-        known = ", ".join(known[1:] for known in formats)
-        raise UsageError(f"{option} must be one of {known}, not {name!r}")
-    return extension
 
 
 def read_manifest(name: str | None) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, UsageError
-from dvmsr.runtime.images.codec import FORMATS, check_format
+from dvmsr.runtime.images.formats import FORMATS, check_format
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.storage.find import Found, find
 from dvmsr.runtime.storage.places import (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dvmsr.errors import EXPECTED, bare, explain
-from dvmsr.runtime.images.codec import extension_of
+from dvmsr.runtime.images.decode import extension_of
 from dvmsr.runtime.infer.job import FileJob, Job
 from dvmsr.runtime.storage.places import Place, Stream
 from dvmsr.utils import signals

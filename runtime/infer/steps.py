@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime import memory
-from dvmsr.runtime.images.codec import check_sides
+from dvmsr.runtime.images.formats import check_sides
 from dvmsr.runtime.images.picture import Header, Picture, check_frames, encode_picture, read_picture
 from dvmsr.runtime.infer import by_rows
 from dvmsr.runtime.infer.job import FileJob, Job

@@ -16,7 +16,7 @@ from dvmsr.errors import ParityError, UsageError
 from dvmsr.eval.metrics import psnr_y
 from dvmsr.runtime import memory
 from dvmsr.runtime.images.arrays import from_planes
-from dvmsr.runtime.images.codec import encode
+from dvmsr.runtime.images.encode import encode
 from dvmsr.runtime.parity.difference import measure
 from dvmsr.runtime.parity.drift import (
     FP32_DRIFT,

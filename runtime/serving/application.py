@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import dvmsr
-from dvmsr.runtime.images.codec import FORMATS
+from dvmsr.runtime.images.formats import FORMATS
 from dvmsr.runtime.serving import site
 from dvmsr.runtime.serving.description import as_page
 from dvmsr.runtime.serving.enlarging import Enlarged, Wish

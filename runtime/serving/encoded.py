@@ -29,7 +29,7 @@ def enlarge_encoded(upscaler: Upscaler, data: bytes, wish: Wish, most_pixels: in
     Not for two threads at once: Python's warnings are of the process.
 
     Args:
-        data: the content of a file of one of `codec.FORMATS`.
+        data: the content of a file of one of `formats.FORMATS`.
         most_pixels: of all frames together; what has more is refused before it is decoded.
 
     Raises:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from dvmsr.errors import EXPECTED
-from dvmsr.runtime.images.codec import FORMATS, LOSSY
 from dvmsr.runtime.images.extent import extent
+from dvmsr.runtime.images.formats import FORMATS, LOSSY
 from dvmsr.runtime.infer.job import FileJob
 from dvmsr.runtime.infer.options import Options
 from dvmsr.runtime.infer.steps import Steps, Work

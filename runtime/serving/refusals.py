@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, ResourceError, explain
-from dvmsr.runtime.images.codec import TooManyPixels, UnknownFormat
+from dvmsr.runtime.images.decode import TooManyPixels, UnknownFormat
 from dvmsr.runtime.memory import NotEnoughMemory
 
 _FOR_A_TERMINAL = re.compile(r"(?<!\w)-{1,2}[a-z]|\bpip install|\bdvmsr-\w|\bexport it\b")

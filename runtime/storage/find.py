@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS, NOT_READ
+from dvmsr.runtime.images.formats import FORMATS, NOT_READ
 from dvmsr.runtime.storage.places import (
     Remote,
     Stored,

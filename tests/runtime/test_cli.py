@@ -24,7 +24,7 @@ from small_model import Models, random_pixels, reference
 
 from dvmsr import checkpoint
 from dvmsr.kernels import cpu
-from dvmsr.runtime.images.codec import READABLE
+from dvmsr.runtime.images.formats import READABLE
 from dvmsr.runtime.infer.display import ProgressDisplay
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.steps import Steps

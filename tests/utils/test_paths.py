@@ -15,7 +15,7 @@ from dvmsr.export import export_onnx
 from dvmsr.model import DVMSR
 from dvmsr.runtime import spec
 from dvmsr.runtime.backends.trt.engine_file import read_info
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 from dvmsr.train.data.sources import find_sources
 from dvmsr.train.run.state import open_run
 from dvmsr.utils import atomic, paths

@@ -21,7 +21,7 @@ import numpy as np
 
 from dvmsr.data.pairs import Pair, Pixels
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images.codec import decode_image
+from dvmsr.runtime.images.decode import decode_image
 from dvmsr.train.data.photographs import Photograph, in_threads, left_out, load_pair
 from dvmsr.train.data.sources import Source
 from dvmsr.utils.atomic import replacing, write_atomically

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from dvmsr.data.pairs import Pair, reduce, to_rgb
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images.codec import decode_image
+from dvmsr.runtime.images.decode import decode_image
 from dvmsr.train.data.sources import Source
 from dvmsr.utils.threads import cores
 

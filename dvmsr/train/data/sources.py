@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS
+from dvmsr.runtime.images.formats import FORMATS
 from dvmsr.utils.paths import check_input, exists, is_dir, is_file, unreadable
 
 NOT_FOR_TRAINING = {

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import frames, icc
-from dvmsr.runtime.images.codec import damaged, many_frames, open_picture, warn_of_bands
+from dvmsr.runtime.images.decode import damaged, many_frames, open_picture, warn_of_bands
 from dvmsr.runtime.images.metadata import EMPTY, Metadata, orientation, read_metadata
 from dvmsr.runtime.images.rows.vips import import_vips, source
 from dvmsr.runtime.images.samples import Samples
@@ -221,7 +221,7 @@ class RowReader:
 def open_rows(path: Path, scratch: Path, srgb: bool = False) -> RowReader:
     """Look into a PNG, JPEG, WebP or TIFF file.
 
-    Warns as `codec.normalise` does of what changes.
+    Warns as `decode.normalise` does of what changes.
 
     Args:
         scratch: a folder for what has to be turned.

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, features
 
 from dvmsr.runtime.images.avif import losses
-from dvmsr.runtime.images.codec import decode_image
+from dvmsr.runtime.images.decode import decode_image
 
 
 def box(kind: bytes, content: bytes) -> bytes:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from profiles import GRAY, INKS, P3_TO_XYZ, WIDE
 
-from dvmsr.runtime.images.codec import encode, normalise
+from dvmsr.runtime.images.decode import normalise
+from dvmsr.runtime.images.encode import encode
 from dvmsr.runtime.images.icc import (
     Colours,
     decide,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Pillow's libtiff is static there")
 

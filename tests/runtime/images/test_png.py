@@ -15,7 +15,7 @@ from profiles import WIDE
 
 from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images.annotations import chunk
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 from dvmsr.runtime.images.picture import read_picture
 from dvmsr.runtime.images.rows import vips
 from dvmsr.runtime.images.rows.reader import open_rows

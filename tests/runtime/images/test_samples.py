@@ -12,7 +12,7 @@ from PIL import Image
 from tiffs import SHORT, write_tiff
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 from dvmsr.runtime.images.rows import vips
 from dvmsr.runtime.images.rows.reader import open_rows
 from dvmsr.runtime.images.samples import Samples
@@ -247,7 +247,7 @@ def test_bmp_of_an_unknown_kind_is_refused_by_name(
 
 
 def test_16_bits_in_memory_are_reduced_with_a_warning() -> None:
-    from dvmsr.runtime.images.codec import normalise
+    from dvmsr.runtime.images.decode import normalise
 
     deep = Image.fromarray((np.arange(12).reshape(3, 4) * 5000).astype(np.uint16))
     with pytest.warns(UserWarning, match="the image: 16 bits per channel are reduced to 8; remedy"):

@@ -30,7 +30,7 @@ from dvmsr import checkpoint
 from dvmsr.errors import UsageError
 from dvmsr.runtime import Upscaler
 from dvmsr.runtime.images import annotations
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 from dvmsr.runtime.images.jpeg import iptc_marker
 from dvmsr.runtime.images.rows import vips
 from dvmsr.runtime.images.tiff import Tiff
@@ -427,7 +427,7 @@ def test_goes_by_rows_where_the_whole_does_not_fit(
         assert not by_rows.wanted(large, *bad)
         with pytest.raises(Exception, match=complaint):
             by_rows.wanted(small, *bad)
-    monkeypatch.setattr("dvmsr.runtime.images.codec.MAX_PIXELS", 1000)
+    monkeypatch.setattr("dvmsr.runtime.images.decode.MAX_PIXELS", 1000)
     assert by_rows.wanted(large, source, target)
     with pytest.raises(UsageError, match=r"missing\.png does not exist"):
         by_rows.wanted(large, Path("missing.png"), target)

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from dvmsr.errors import UsageError
-from dvmsr.runtime.images.codec import FORMATS
 from dvmsr.runtime.infer.job import Job
-from dvmsr.runtime.infer.options import Options, read_extension
+from dvmsr.runtime.infer.options import Options
 from dvmsr.runtime.storage.places import Stream
 
 
@@ -31,16 +30,3 @@ def test_a_quality_that_no_result_has_is_refused(names: list[str]) -> None:
     with pytest.raises(UsageError, match=r"^--quality is of JPEG, WebP and AVIF, and no result"):
         Options(quality=50).check(jobs(*names))
     Options().check(jobs(*names))
-
-
-@pytest.mark.parametrize("name", ["png", "PNG", ".png"])
-def test_names_of_formats(name: str) -> None:
-    assert read_extension(name) == read_extension(name, "format", FORMATS) == ".png"
-    assert read_extension("mp4") == ".mp4"
-
-
-@pytest.mark.parametrize("name", ["", "xyz", "mp4", "\ufffd"])
-def test_what_is_no_format_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"^format must be one of png, .*avif.*, not '") as refused:
-        read_extension(name, "format", FORMATS)
-    assert "mp4," not in str(refused.value)

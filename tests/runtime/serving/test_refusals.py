@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, ResourceError
-from dvmsr.runtime.images.codec import TooManyPixels, UnknownFormat
+from dvmsr.runtime.images.decode import TooManyPixels, UnknownFormat
 from dvmsr.runtime.memory import NotEnoughMemory
 from dvmsr.runtime.serving.refusals import refusal_of, told
 

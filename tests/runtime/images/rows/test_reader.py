@@ -16,7 +16,7 @@ from processes import LIMIT
 from small_model import random_pixels
 
 from dvmsr.errors import DvmsrError
-from dvmsr.runtime.images.codec import read_image
+from dvmsr.runtime.images.decode import read_image
 from dvmsr.runtime.images.rows.reader import open_rows, reads
 
 vips = pytest.importorskip("pyvips", reason="needs the extra large")

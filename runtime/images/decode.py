@@ -1,82 +1,35 @@
-"""Image files in and out: no pixel, transparency or colour profile is changed without a warning.
+"""Image files in: no pixel, transparency or colour profile is changed without a warning.
 
 Everything behind this module sees upright images of mode RGB, L, RGBA or LA, 8 bits per channel,
 whose `info` holds at most the colour profile. What else a file holds is `picture`'s affair.
 """
 
-import io
-import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
-from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.errors import DvmsrError
 from dvmsr.runtime.images import avif, frames, icc
+from dvmsr.runtime.images.formats import FORMATS, READABLE
 from dvmsr.runtime.images.libtiff import complaints
 from dvmsr.runtime.images.samples import Samples, describe
 from dvmsr.runtime.images.tiff import Damaged
 from dvmsr.utils.paths import check_input, unreadable
 
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-    ".gif": "GIF",
-    ".avif": "AVIF",
-    **dict.fromkeys((".jfif", ".jpe", ".jfi"), "JPEG"),
-    ".dib": "BMP",
-    ".apng": "PNG",
-}
-"""Pillow's name of the format that each file extension stands for."""
-
-NOT_READ = (
-    *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".jxr", ".wdp", ".hdp"),
-    *(".psd", ".psb", ".xcf", ".exr", ".hdr", ".tga", ".ico", ".icns", ".pcx", ".dds", ".qoi"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".svg", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw"),
-    *(".orf", ".rw2", ".raf", ".pef", ".srw", ".rwl", ".3fr", ".iiq", ".mpo", ".heics", ".avifs"),
-    *(".cur", ".sgi", ".rgb", ".fits", ".fit", ".dcm", ".eps", ".jps", ".pam", ".pfm"),
-)
-"""File extensions of further pictures: photographs of telephones, raw ones, drawings."""
-
 MAX_PIXELS = 89_478_485
 """Pictures with more are refused before they are decoded."""
-MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_536}
-
-FLAT = ("JPEG", "BMP")
-"""Formats without transparency."""
-COLOURED = ("WEBP", "AVIF")
-"""Formats without gray."""
-UNMANAGED = ("BMP", "GIF")
-"""Formats without colour profiles."""
-LOSSY = ("JPEG", "WEBP", "AVIF")
-"""Formats with a quality."""
-READABLE = "PNG, JPEG, WebP, TIFF, BMP, GIF or AVIF"
-
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-    "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_lzw"},
-    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
-}
 _MOST_TEXT = 16 << 20
 """Bytes of a PNG's colour profile, or one of its texts. Pillow's own limit calls files damaged that
 hold the work flow of a program that makes pictures."""
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs, it raises as well
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MOST_TEXT)
 _COLOUR_MAP = 320
 _OR_LARGE = ", or pip install 'dvmsr[large]' for dvmsr-infer"
-_GIF_COLOURS = 255
-"""And one that is transparent."""
 
 
 class TooManyPixels(DvmsrError):
@@ -321,134 +274,6 @@ def warn_of_bands(name: str, count: int) -> None:
     """Tell that a picture has bands which are neither colour nor alpha."""
     bands = f"{count} bands that are" if count > 1 else "a band that is"
     warnings.warn(f"{name}: {bands} neither colour nor alpha, left out", stacklevel=3)
-
-
-def check_format(path: Path) -> str:
-    """The format that a file name stands for.
-
-    Raises:
-        UsageError: if there is none.
-        MissingComponentError: if Pillow cannot write it here.
-    """
-    try:
-        format = FORMATS[path.suffix.lower()]
-    except KeyError:
-        raise UsageError(f"{path} must end in one of {', '.join(FORMATS)}") from None
-    Image.init()
-    if format not in Image.SAVE:
-        raise MissingComponentError(
-            f"{path} cannot be written, as Pillow has no {format} here: pip install -U pillow"
-        )
-    return format
-
-
-def check_sides(path: Path, height: int, width: int) -> None:
-    """Whether the format that a file name stands for can hold a picture of that size.
-
-    Raises:
-        DvmsrError: if it cannot.
-    """
-    limit = MAX_SIDE.get(check_format(path))
-    if limit and max(height, width) > limit:
-        raise DvmsrError(
-            f"{path} would have {width}x{height} pixels, and its format holds at most {limit} "
-            "a side; choose PNG with -o"
-        )
-
-
-def encode(
-    image: Image.Image, path: Path, more: Sequence[Image.Image] = (), **options: Any
-) -> bytes:
-    """The bytes of an image file in the format of the path's extension, which is not written.
-
-    JPEG has quality 95 and no chroma subsampling, WebP quality 95, AVIF quality 90, TIFF is
-    compressed by LZW. Warns if the format cannot hold transparency or the colour profile.
-
-    Args:
-        image: of mode RGB, L, RGBA or LA.
-        more: frames or pages after it.
-        options: of Pillow's `save`, before those above.
-    """
-    format = check_format(path)
-    frames = [_prepared(frame, format, path) for frame in (image, *more)]
-    first, held = frames[0]
-    options = {**_SAVE_OPTIONS.get(format, {}), "icc_profile": None, **held, **options}
-    if "qtables" in options:
-        del options["quality"]
-    if more:
-        first, *others = (_with_info(*frame) for frame in frames)
-        options.update(save_all=True, append_images=others)
-        if format == "TIFF":  # every page has its own
-            del options["icc_profile"]
-    buffer = io.BytesIO()
-    try:
-        first.save(buffer, format, **options)
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's encoders raise anything, too
-        raise DvmsrError(f"{path} cannot be encoded as {format} ({error}); take PNG") from None
-    return buffer.getvalue()
-
-
-def _with_info(image: Image.Image, info: dict[str, Any]) -> Image.Image:
-    image = image.copy()
-    image.info = dict(info.items())
-    return image
-
-
-def _prepared(image: Image.Image, format: str, path: Path) -> tuple[Image.Image, dict[str, Any]]:
-    """As the format can hold it, with colour profile and transparent palette entry by the names
-    that Pillow's `save` and `info` give them."""
-    held = format not in UNMANAGED and not (format in COLOURED and image.mode in ("L", "LA"))
-    colours = icc.decide(image.mode, image.info.get("icc_profile"), srgb=not held)
-    for told in colours.warnings:
-        warnings.warn(f"{path}: {told}", stacklevel=3)
-    if "A" in image.getbands() and format in FLAT:
-        if image.getchannel("A").getextrema() != (255, 255):
-            warn_of_white(path, format)
-        image = flatten(image)
-    if colours.source:
-        warnings.warn(
-            f"{path}: colours are converted to sRGB, as {format} holds no such profile",
-            stacklevel=3,
-        )
-        image = icc.to_srgb(image, colours.source)
-    if format in COLOURED and image.mode in ("L", "LA"):
-        image = image.convert("RGBA" if image.mode == "LA" else "RGB")
-    info: dict[str, Any] = {"icc_profile": colours.profile} if held and colours.profile else {}
-    if format == "GIF":
-        image, hole = _with_palette(image)
-        info |= hole
-    return image, info
-
-
-def _with_palette(image: Image.Image) -> tuple[Image.Image, dict[str, Any]]:
-    """The picture with a palette of its own, and what `info` must hold for its transparency."""
-    if "A" not in image.getbands():
-        return (image, {}) if image.mode == "L" else (image.quantize(_GIF_COLOURS + 1), {})
-    alpha = image.getchannel("A")
-    holes = alpha.point(lambda value: 255 * (value < 128))
-    result = image.convert("RGB").quantize(_GIF_COLOURS)
-    result.paste(_GIF_COLOURS, mask=holes)
-    return result, {"transparency": _GIF_COLOURS} if holes.getbbox() else {}
-
-
-def is_soft(image: Image.Image) -> bool:
-    """Whether some of its transparency is neither nothing nor all."""
-    return "A" in image.getbands() and any(image.getchannel("A").histogram()[1:255])
-
-
-def flatten(image: Image.Image) -> Image.Image:
-    """The picture of mode RGBA or LA on white, without alpha."""
-    opaque = "L" if image.mode == "LA" else "RGB"
-    canvas = Image.new(opaque, image.size, "white")
-    canvas.paste(image.convert(opaque), mask=image.getchannel("A"))
-    return canvas
-
-
-def warn_of_white(path: Path, format: str) -> None:
-    """Tell that a format without transparency shows white in its place."""
-    warnings.warn(f"{path}: {format} holds no transparency, which becomes white", stacklevel=3)
 
 
 def many_frames(name: str, frames: int) -> DvmsrError:
