@@ -8,7 +8,9 @@ from dvmsr.errors import UsageError
 from dvmsr.runtime.images.formats import FORMATS, LOSSY
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.plan import TEMPLATE, check_template
-from dvmsr.runtime.storage.places import STREAM, Remote, identity, place, stored
+from dvmsr.runtime.storage.places import identity, place, stored
+from dvmsr.runtime.storage.remote import Remote
+from dvmsr.runtime.storage.stream import STREAM
 from dvmsr.runtime.video.codecs import check_options
 from dvmsr.runtime.video.containers import WRITTEN, is_video
 from dvmsr.utils.sizes import parse_bytes

@@ -9,18 +9,9 @@ from dvmsr.errors import DvmsrError, UsageError
 from dvmsr.runtime.images.formats import FORMATS, check_format
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.storage.find import Found, find
-from dvmsr.runtime.storage.places import (
-    STREAM,
-    Place,
-    Remote,
-    Stored,
-    Stream,
-    identity,
-    is_dir,
-    is_pattern,
-    place,
-    stored,
-)
+from dvmsr.runtime.storage.places import Place, Stored, identity, is_dir, is_pattern, place, stored
+from dvmsr.runtime.storage.remote import Remote
+from dvmsr.runtime.storage.stream import STREAM, Stream
 from dvmsr.runtime.video.containers import WRITTEN, check_container, is_video, result_suffix
 from dvmsr.utils.paths import is_file
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dvmsr.errors import EXPECTED, bare, explain
 from dvmsr.runtime.images.decode import extension_of
 from dvmsr.runtime.infer.job import FileJob, Job
-from dvmsr.runtime.storage.places import Place, Stream
+from dvmsr.runtime.storage.places import Place
+from dvmsr.runtime.storage.stream import Stream
 from dvmsr.utils import signals
 
 if TYPE_CHECKING:

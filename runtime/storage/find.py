@@ -8,15 +8,8 @@ from pathlib import Path, PurePath
 
 from dvmsr.errors import UsageError
 from dvmsr.runtime.images.formats import FORMATS, NOT_READ
-from dvmsr.runtime.storage.places import (
-    Remote,
-    Stored,
-    identity,
-    is_dir,
-    is_pattern,
-    matches,
-    stored,
-)
+from dvmsr.runtime.storage.places import Stored, identity, is_dir, is_pattern, matches, stored
+from dvmsr.runtime.storage.remote import Remote
 from dvmsr.runtime.video.containers import is_video
 from dvmsr.utils.paths import unreadable
 

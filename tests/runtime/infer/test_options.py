@@ -9,7 +9,7 @@ import pytest
 from dvmsr.errors import UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Options
-from dvmsr.runtime.storage.places import Stream
+from dvmsr.runtime.storage.stream import Stream
 
 
 def jobs(*targets: str) -> list[Job]:

@@ -28,7 +28,7 @@ from dvmsr.runtime.infer.ray import (
     surroundings_of,
 )
 from dvmsr.runtime.infer.results import Result
-from dvmsr.runtime.storage.places import Remote
+from dvmsr.runtime.storage.remote import Remote
 
 Infer = Callable[..., int]
 MODEL = WorkersModel("m.onnx", "portable", 1, None, None)

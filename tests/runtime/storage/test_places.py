@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import fsspec
 import pytest
 
-from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
+from dvmsr.errors import UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.plan import plan
-from dvmsr.runtime.storage.places import Remote, is_pattern, place, state, stored
+from dvmsr.runtime.storage.places import is_pattern, place, state, stored
+from dvmsr.runtime.storage.remote import Remote
 
 
 @pytest.fixture
@@ -154,27 +153,6 @@ def test_no_store_is_asked_for_a_bucket_that_is_a_pattern(monkeypatch: pytest.Mo
         planned("s3://*/a.png")
 
 
-@pytest.mark.parametrize(
-    ("url", "missing", "message"),
-    [
-        ("s3://bucket/a.png", "s3fs", "s3:// needs s3fs: pip install s3fs"),
-        ("https://host/a.png", "aiohttp", "https:// needs aiohttp: pip install aiohttp"),
-        ("s3://bucket/a.png", "fsspec", "s3:// needs fsspec: pip install 'dvmsr[remote]'"),
-    ],
-)
-def test_a_missing_driver_is_named(
-    monkeypatch: pytest.MonkeyPatch, url: str, missing: str, message: str
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    if missing != "fsspec":  # it keeps the drivers that it has found
-        known = sys.modules["fsspec.registry"]._registry
-        monkeypatch.delitem(known, url.partition(":")[0], raising=False)
-        monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-    with pytest.raises(MissingComponentError) as caught:
-        Remote(url).download(Path("a.png"))
-    assert str(caught.value) == message
-
-
 def test_a_changed_object_is_known(store: fsspec.AbstractFileSystem) -> None:
     object = place("memory://bucket/in/a.png")
     before = state(object)
@@ -182,68 +160,6 @@ def test_a_changed_object_is_known(store: fsspec.AbstractFileSystem) -> None:
     store.pipe("/bucket/in/a.png", b"")
     assert state(object) != before
     assert state(place("memory://bucket/none.png")) == {}
-
-
-@pytest.mark.parametrize(
-    ("info", "expected"),
-    [
-        (
-            {"size": 3, "ETag": '"x"', "LastModified": 1, "type": "file"},
-            {"bytes": 3, "modified": '"x"'},
-        ),
-        ({"size": None, "type": "file"}, {}),
-        ({"size": 4, "mtime": 5.5}, {"bytes": 4, "modified": "5.5"}),
-    ],
-    ids=["S3", "web", "time"],
-)
-def test_what_stores_tell_of_an_object(
-    monkeypatch: pytest.MonkeyPatch, info: dict[str, object], expected: dict[str, object]
-) -> None:
-    monkeypatch.setattr(
-        "dvmsr.runtime.storage.places._driver",
-        lambda remote: (SimpleNamespace(info=lambda path: info), "path"),
-    )
-    assert state(Remote("s3://bucket/a.png")) == expected
-
-
-class NoCredentials(Exception):
-    """What drivers raise need not be an OSError."""
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "message"),
-    [
-        (
-            NoCredentials("Unable to\nlocate credentials."),
-            DvmsrError,
-            "memory://b/a.png cannot be read (Unable to locate credentials); check its name, your "
-            "credentials and the network",
-        ),
-        (TimeoutError(), DvmsrError, "memory://b/a.png cannot be read (TimeoutError); check"),
-        (PermissionError("Forbidden"), DvmsrError, "memory://b/a.png cannot be read (Forbidden)"),
-        (FileNotFoundError("x"), UsageError, "memory://b/a.png does not exist; check the name"),
-        (OSError(28, "No space left"), DvmsrError, "memory://b/a.png has no room for its copy"),
-        (
-            TypeError("__init__() missing 1 required positional argument: 'fo'"),
-            DvmsrError,
-            "memory://b/a.png cannot be read (TypeError in its driver); check its name",
-        ),
-    ],
-    ids=["credentials", "network", "permission", "missing", "disk", "inner words"],
-)
-def test_what_drivers_raise_becomes_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[DvmsrError], message: str
-) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(
-        "dvmsr.runtime.storage.places._driver",
-        lambda remote: (SimpleNamespace(get_file=fail), "path"),
-    )
-    with pytest.raises(DvmsrError) as caught:
-        Remote("memory://b/a.png").download(Path("copy.png"))
-    assert type(caught.value) is kind and str(caught.value).startswith(message)
 
 
 def test_jobs_of_both_kinds_are_equal_by_value() -> None:

@@ -40,7 +40,7 @@ from small_model import Models
 from dvmsr.errors import UsageError
 from dvmsr.runtime.infer.job import Job
 from dvmsr.runtime.infer.options import Options
-from dvmsr.runtime.storage.places import Remote
+from dvmsr.runtime.storage.remote import Remote
 from dvmsr.runtime.video import enlarge, library
 
 Infer = Callable[..., int]
