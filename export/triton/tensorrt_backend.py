@@ -10,7 +10,8 @@ from dvmsr.export.triton.config import instances
 from dvmsr.export.triton.layout import VERSION, Layout, Request
 from dvmsr.export.triton.tensors import of_pictures
 from dvmsr.runtime.backends.trt import plugin_library
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo, PluginInfo, read_engine
+from dvmsr.runtime.backends.trt.engine_file import read_engine
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo, PluginInfo
 from dvmsr.weights.registry import ENGINE
 
 _TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}

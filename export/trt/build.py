@@ -20,7 +20,7 @@ from dvmsr.export.trt.source import Say, Source
 from dvmsr.kernels import driver
 from dvmsr.runtime.backends.onnxrt.onnx_file import ATTRIBUTES, ForeignFileError, read_header
 from dvmsr.runtime.backends.trt import engine_file
-from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, PluginInfo
+from dvmsr.runtime.backends.trt.engine_info import TARGETS, EngineInfo, PluginInfo
 from dvmsr.runtime.backends.trt.plugin_library import PluginLibrary
 from dvmsr.utils import signals
 from dvmsr.utils.console import notice

@@ -14,7 +14,8 @@ from dvmsr.export.trt.source import Profiles, Say, Source
 from dvmsr.export.trt.tensor_sizes import largest
 from dvmsr.runtime.backends.examples import read_axes, read_ranges, read_shapes
 from dvmsr.runtime.backends.onnxrt.onnx_file import DOMAIN, check_operators, read_facts
-from dvmsr.runtime.backends.trt.engine_file import NETWORK, PRECISIONS, InputProfile, in_words
+from dvmsr.runtime.backends.trt.engine_info import NETWORK, PRECISIONS
+from dvmsr.runtime.backends.trt.profiles import InputProfile, in_words
 
 if TYPE_CHECKING:
     import onnx

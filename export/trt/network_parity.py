@@ -11,7 +11,7 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentErr
 from dvmsr.export.trt.parity import PATIENCE
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.tensors import Arrays, Example, Port
-from dvmsr.runtime.backends.trt.engine_file import InputProfile, in_words
+from dvmsr.runtime.backends.trt.profiles import InputProfile, in_words
 from dvmsr.utils.arrays import random_array
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, ParityError
-from dvmsr.runtime.backends.trt.engine_file import Profile, Shape
+from dvmsr.runtime.backends.trt.profiles import Profile, Shape
 
 SHAPE: Shape = (1, 96, 128)
 """Of the picture to compare on, as far as the profile takes it."""

@@ -16,7 +16,8 @@ from dvmsr.export.trt.request import Request
 from dvmsr.export.trt.run import written
 from dvmsr.export.trt.source import Profiles, Say, Source
 from dvmsr.runtime.backends.onnxrt.onnx_file import OnnxHeader
-from dvmsr.runtime.backends.trt.engine_file import CONFIG, InputProfile, Profile, Shape, in_words
+from dvmsr.runtime.backends.trt.engine_info import CONFIG
+from dvmsr.runtime.backends.trt.profiles import InputProfile, Profile, Shape, in_words
 from dvmsr.utils import signals
 from dvmsr.weights.registry import CHECKPOINTS
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from dvmsr.errors import UsageError
 from dvmsr.export.trt.target import RTX_SUPPORTED
-from dvmsr.runtime.backends.trt.engine_file import TARGETS, EngineInfo, Shape, in_words
+from dvmsr.runtime.backends.trt.engine_info import TARGETS, EngineInfo
+from dvmsr.runtime.backends.trt.profiles import Shape, in_words
 
 Sizes = tuple[int, ...] | Mapping[str, tuple[int, ...]]
 """Height and width of DVMSR's pictures; of other networks the shape of the only input, or the

@@ -12,7 +12,7 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.export.onnx.export import git_revision
 from dvmsr.export.trt.request import Request
 from dvmsr.runtime.backends.trt import engine_file, plugin_library
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo
 from dvmsr.utils.paths import exists
 
 

@@ -17,8 +17,9 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentErr
 from dvmsr.export.trt.progress import BuildDisplay
 from dvmsr.export.trt.request import Request
 from dvmsr.export.trt.target import INSTALL
-from dvmsr.runtime.backends.trt.engine_file import TARGETS, InputProfile
+from dvmsr.runtime.backends.trt.engine_info import TARGETS
 from dvmsr.runtime.backends.trt.plugin_library import PluginLibrary
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 from dvmsr.utils import child_python, signals
 from dvmsr.utils.console import notice
 

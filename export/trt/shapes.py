@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dvmsr.errors import UsageError
 from dvmsr.export.trt.request import Sizes
-from dvmsr.runtime.backends.trt.engine_file import InputProfile, in_words
+from dvmsr.runtime.backends.trt.profiles import InputProfile, in_words
 
 Declared = Mapping[str, tuple[int | str, ...]]
 """Shapes of inputs; axes of one name always have one size, which may change."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dvmsr.runtime.backends.trt.engine_file import InputProfile
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 if TYPE_CHECKING:
     import onnx

@@ -7,7 +7,7 @@ import importlib.util
 from dvmsr.errors import MissingComponentError, UsageError
 from dvmsr.kernels import driver
 from dvmsr.runtime.backends.trt import version
-from dvmsr.runtime.backends.trt.engine_file import TARGETS
+from dvmsr.runtime.backends.trt.engine_info import TARGETS
 
 RTX_VERSION = "1.7.1"
 """Of TensorRT for RTX: how it finds plugins is undocumented, and was tried with this one."""

@@ -6,7 +6,8 @@ import hashlib
 
 import dvmsr
 from dvmsr.config import DVMSRConfig
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo, PluginInfo, Profile
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo, PluginInfo
+from dvmsr.runtime.backends.trt.profiles import Profile
 
 PLAN = b"ftrt" + bytes(1000)
 INFO = EngineInfo(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from dvmsr.runtime.backends.onnxrt.library import onnxruntime
-from dvmsr.runtime.backends.trt.engine_file import InputProfile
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 NAME = "tensorrt"
 RTX_NAME = "tensorrt_rtx"

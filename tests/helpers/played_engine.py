@@ -11,7 +11,8 @@ from engine_info import INFO
 from small_model import CONFIG
 
 from dvmsr.runtime.backends.trt import engine_file
-from dvmsr.runtime.backends.trt.engine_file import PluginInfo, Profile
+from dvmsr.runtime.backends.trt.engine_info import PluginInfo
+from dvmsr.runtime.backends.trt.profiles import Profile
 
 PROFILE = Profile((1, 4, 4), (1, 16, 16), (2, 40, 48))
 

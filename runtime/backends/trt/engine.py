@@ -17,7 +17,8 @@ from dvmsr.errors import DvmsrError, IncompatibleModelError
 from dvmsr.kernels import cuda
 from dvmsr.runtime.backends.base import PixelNetwork
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, HostMemory
-from dvmsr.runtime.backends.trt.engine_file import NETWORK, EngineInfo, read_engine
+from dvmsr.runtime.backends.trt.engine_file import read_engine
+from dvmsr.runtime.backends.trt.engine_info import NETWORK, EngineInfo
 from dvmsr.runtime.backends.trt.half import narrowed, widened
 from dvmsr.runtime.backends.trt.loaded import LoadedEngine, Prepared
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError
 from dvmsr.runtime.backends.trt import plugin_library
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo
 
 _MODULES = {
     "gpu": (("tensorrt",), "TensorRT", "pip install 'dvmsr[gpu]'"),

@@ -13,7 +13,7 @@ from typing import Any
 from dvmsr.errors import DvmsrError, IncompatibleModelError, MissingComponentError, UsageError
 from dvmsr.kernels import cuda
 from dvmsr.runtime.backends.trt.cuda_memory import DeviceMemory, Event, Graph, HostMemory, Stream
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo, check_host
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo, check_host
 from dvmsr.runtime.backends.trt.library import Log, import_tensorrt, load_plugin, release_plugin
 from dvmsr.runtime.backends.trt.rtx import KernelsAtRunTime
 

@@ -14,9 +14,11 @@ from dvmsr.errors import IncompatibleModelError
 from dvmsr.runtime.backends.examples import read_axes, read_ranges
 from dvmsr.runtime.backends.tensors import Arrays, Example, Port, TensorNetwork
 from dvmsr.runtime.backends.trt.cuda_memory import Event
-from dvmsr.runtime.backends.trt.engine_file import EngineInfo, InputProfile, in_words, read_engine
+from dvmsr.runtime.backends.trt.engine_file import read_engine
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo
 from dvmsr.runtime.backends.trt.half import narrowed, widened
 from dvmsr.runtime.backends.trt.loaded import LoadedEngine, Prepared
+from dvmsr.runtime.backends.trt.profiles import InputProfile, in_words
 
 _TYPES = {
     "FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32",

@@ -14,7 +14,8 @@ from triton_config import read, tensors
 from dvmsr.export.triton.export import export_triton
 from dvmsr.export.triton.layout import Request
 from dvmsr.runtime.backends.trt import engine_file, plugin_library
-from dvmsr.runtime.backends.trt.engine_file import InputProfile, PluginInfo, Profile
+from dvmsr.runtime.backends.trt.engine_info import PluginInfo
+from dvmsr.runtime.backends.trt.profiles import InputProfile, Profile
 
 Export = Callable[..., int]
 

@@ -36,7 +36,8 @@ from dvmsr.model import DVMSR
 from dvmsr.runtime.backends.onnxrt import composed
 from dvmsr.runtime.backends.onnxrt.network import OnnxNetwork
 from dvmsr.runtime.backends.trt import plugin_library, version
-from dvmsr.runtime.backends.trt.engine_file import Profile, info_path, read_engine
+from dvmsr.runtime.backends.trt.engine_file import info_path, read_engine
+from dvmsr.runtime.backends.trt.profiles import Profile
 from dvmsr.runtime.upscaler import Upscaler
 
 pytestmark = pytest.mark.slow

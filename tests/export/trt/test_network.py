@@ -19,7 +19,7 @@ from dvmsr.export.trt.build import open_source
 from dvmsr.export.trt.model import for_tensorrt
 from dvmsr.export.trt.network import NetworkSource
 from dvmsr.export.trt.request import Request
-from dvmsr.runtime.backends.trt.engine_file import InputProfile
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 SIZES = {"u": "BLD", "delta": "BLD", "A": "DN", "B": "BLGN", "C": "BLGN", "D": "D",
          "delta_bias": "D", "h0": "BDN", "z": "BLD"}  # fmt: skip

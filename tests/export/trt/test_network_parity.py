@@ -18,7 +18,7 @@ from dvmsr.export.trt.network_parity import check, check_finite, made_inputs
 from dvmsr.kernels import cpu
 from dvmsr.runtime.backends.tensors import Example, Port
 from dvmsr.runtime.backends.trt import tensors
-from dvmsr.runtime.backends.trt.engine_file import InputProfile
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 pytestmark = pytest.mark.skipif(
     cpu.library_path() is None, reason="dvmsr was built without its native operators"

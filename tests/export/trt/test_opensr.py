@@ -12,7 +12,8 @@ from rtx import skip_without_rtx
 from tensorrt_library import build as build_plugin
 
 from dvmsr.runtime.backends.trt import plugin_library
-from dvmsr.runtime.backends.trt.engine_file import InputProfile, read_engine
+from dvmsr.runtime.backends.trt.engine_file import read_engine
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 pytestmark = [pytest.mark.slow, *NEEDED]
 

@@ -24,7 +24,8 @@ from dvmsr.export import cli, export_network
 from dvmsr.export.trt import layers, network_parity
 from dvmsr.export.trt.layers import Expected
 from dvmsr.runtime.backends.trt import plugin_library
-from dvmsr.runtime.backends.trt.engine_file import InputProfile, read_engine
+from dvmsr.runtime.backends.trt.engine_file import read_engine
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 pytest.importorskip("onnxscript")
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from dvmsr.errors import UsageError
 from dvmsr.export.trt.command import parse_sizes
 from dvmsr.export.trt.shapes import axes_at, profiles
 from dvmsr.export.trt.tensor_sizes import largest
-from dvmsr.runtime.backends.trt.engine_file import InputProfile
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 FILE = Path("net.onnx")
 IMAGE: dict[str, tuple[int | str, ...]] = {"x": ("batch", 3, "height", "width")}

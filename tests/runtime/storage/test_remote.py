@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import fsspec
 import pytest
+from fsspec.registry import _registry
 
 from dvmsr.errors import DvmsrError, MissingComponentError, UsageError
 from dvmsr.runtime.storage.remote import Remote
@@ -24,7 +24,7 @@ def test_a_missing_driver_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
     if missing != "fsspec":  # it keeps the drivers that it has found
-        known = fsspec.registry._registry
+        known = _registry
         monkeypatch.delitem(known, url.partition(":")[0], raising=False)
         monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
     with pytest.raises(MissingComponentError) as caught:

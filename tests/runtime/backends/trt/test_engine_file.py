@@ -15,13 +15,9 @@ from dvmsr import info
 from dvmsr.config import DVMSRConfig
 from dvmsr.errors import DvmsrError, IncompatibleModelError, UsageError
 from dvmsr.runtime.backends.trt import engine_file
-from dvmsr.runtime.backends.trt.engine_file import (
-    EngineInfo,
-    InputProfile,
-    Profile,
-    check_host,
-    read_engine,
-)
+from dvmsr.runtime.backends.trt.engine_file import read_engine
+from dvmsr.runtime.backends.trt.engine_info import EngineInfo
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 
 FORMER = {
     **{key: value for key, value in json.loads(INFO.to_json()).items() if key != "profiles"},
@@ -208,13 +204,6 @@ def test_an_engine_of_another_network(tmp_path: Path) -> None:
         read_engine(path)
 
 
-def test_shapes_that_an_input_takes() -> None:
-    profile = FOREIGN.profiles["x"]
-    assert profile.contains((2, 6, 8, 32)) and FOREIGN.profiles["scale"].contains(())
-    for shape in ((1, 6, 8), (1, 6, 7, 8), (3, 6, 8, 8), (1, 5, 8, 8)):
-        assert not profile.contains(shape)
-
-
 def test_an_engine_of_the_former_operators_is_refused(engine: Path) -> None:
     values = {**FORMER, "format": 1}
     engine_file.info_path(engine).write_text(json.dumps(values))
@@ -230,50 +219,3 @@ def test_a_newer_description_is_refused(engine: Path) -> None:
     engine_file.info_path(engine).write_text('{"format": 4}')
     with pytest.raises(IncompatibleModelError, match="upgrade dvmsr"):
         read_engine(engine)
-
-
-def test_where_it_runs() -> None:
-    path = Path("net.engine")
-    check_host(path, INFO, "gpu", "10.14.1.48", "8.9")
-    check_host(path, replace(INFO, version_compatible=True), "gpu", "10.15.2", "8.9")
-    for target, version, capability, message in (
-        ("gpu", "10.15.1.20", "8.9", "built by TensorRT 10.14.1.48, and this is TensorRT 10.15"),
-        ("rtx", "1.7.1.116", "8.9", "and this is TensorRT for RTX 1.7.1.116"),
-        ("gpu", "10.14.1.48", "9.0", "for compute capability 8.9, and this GPU has 9.0"),
-    ):
-        with pytest.raises(IncompatibleModelError, match=message) as error:
-            check_host(path, INFO, target, version, capability)
-        assert str(error.value).endswith(
-            f"dvmsr-export trt 'my net.safetensors' --fp16 -o {path.absolute()}"
-        )
-    with pytest.raises(IncompatibleModelError, match="this is TensorRT 11"):
-        check_host(path, replace(INFO, version_compatible=True), "gpu", "11.0.0", "8.9")
-
-
-def test_the_remedy_names_this_engine_and_this_gpu() -> None:
-    """What is built must run here, and on the GPUs on which the engine runs already."""
-    command = (
-        *INFO.command,
-        "--compute-capability",
-        "8.6",
-        "-o",
-        "/elsewhere/a.engine",
-        "--overwrite",
-    )
-    rtx = replace(INFO, target="rtx", compute_capabilities=("8.6",), command=command)
-    with pytest.raises(IncompatibleModelError) as error:
-        check_host(Path("/here/b c.engine"), rtx, "rtx", rtx.tensorrt, "12.0")
-    assert str(error.value).endswith(
-        "dvmsr-export trt 'my net.safetensors' --fp16 --overwrite "
-        "--compute-capability 8.6 --compute-capability 12.0 -o '/here/b c.engine'"
-    )
-
-
-def test_profiles() -> None:
-    profile = INFO.profile
-    assert profile.contains((1, 16, 1024)) and profile.contains((2, 1024, 16))
-    assert not profile.contains((3, 64, 64)) and not profile.contains((1, 15, 64))
-    assert str(profile) == "1x16x16 to 2x1024x1024 (batch x height x width)"
-    for bad in (((0, 1, 1), (1, 1, 1), (1, 1, 1)), ((1, 1, 9), (1, 1, 8), (1, 1, 9))):
-        with pytest.raises(UsageError, match="must be at least 1 and grow"):
-            Profile(*bad)

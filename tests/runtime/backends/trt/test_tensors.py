@@ -21,7 +21,7 @@ from dvmsr.runtime.backends.onnxrt.tensors import OnnxTensors
 from dvmsr.runtime.backends.tensors import Example, Port
 from dvmsr.runtime.backends.trt import cuda_memory
 from dvmsr.runtime.backends.trt.engine import EngineNetwork
-from dvmsr.runtime.backends.trt.engine_file import InputProfile
+from dvmsr.runtime.backends.trt.profiles import InputProfile
 from dvmsr.runtime.backends.trt.tensors import EngineTensors
 
 MIXED = """<ir_version: 8, opset_import: ["":18]>
