@@ -110,9 +110,7 @@ def read_facts(path: Path) -> OnnxFacts:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}") from None
     if not has_graph:
         raise IncompatibleModelError(f"{path} is no ONNX file or damaged; {_REMEDY}")
-    return OnnxFacts(
-        *(metadata, opsets, has_operators, has_mixers, has_bodies, has_half, former),
-    )
+    return OnnxFacts(metadata, opsets, has_operators, has_mixers, has_bodies, has_half, former)
 
 
 def is_foreign(metadata: dict[str, str]) -> bool:
@@ -192,6 +190,7 @@ def _graph(file: BinaryIO, end: int) -> tuple[list[tuple[bytes, set[bytes]]], bo
 
 
 def _operator(node: int | bytes) -> tuple[bytes, set[bytes]] | None:
+    """Name and attributes, if it is one of dvmsr's."""
     operator = domain = b""
     attributes = set()
     for field, value in _message(node, {_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN}):
