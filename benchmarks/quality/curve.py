@@ -3,7 +3,7 @@
     pip install matplotlib
     python benchmarks/quality/curve.py docs/examples/learning-curve.svg
 
-The logs are benchmarks/results/training-student-x4-*.jsonl in the order of their names; each run
+The logs are benchmarks/results/training-student-x4-*.jsonl in the order of their numbers; each run
 began with the best weights of the one before.
 """
 
@@ -36,7 +36,9 @@ def main() -> None:
 
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     before = 0
-    for number, log in enumerate(sorted(RESULTS.glob("training-student-x4-*.jsonl")), 1):
+    found = RESULTS.glob("training-student-x4-*.jsonl")
+    logs = {int(log.stem.rpartition("-")[2]): log for log in found}
+    for number, log in sorted(logs.items()):
         scores = points(log)
         steps = [before + step for step, _ in scores]
         axes.plot(steps, [score for _, score in scores], ".-", label=f"run {number}")
@@ -44,7 +46,7 @@ def main() -> None:
     axes.axhline(BICUBIC, color="gray", linestyle=":", label="bicubic")
     axes.set(xlabel="steps", ylabel="PSNR-Y on Kodak in dB")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(ncols=2)
     figure.savefig(picture, metadata={"Date": None})
 
 
