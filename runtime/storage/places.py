@@ -27,7 +27,6 @@ _NO_STORES = (
 )
 """Drivers of fsspec for what lies in another place, which chains of URLs alone would name."""
 
-
 Stored = Path | Remote
 Place = Stored | Stream
 
