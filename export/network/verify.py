@@ -234,12 +234,12 @@ def find_truths(
             others.setdefault(label, candidate)
             found[tuple(sizes.items())] = given, outputs
         if len(taken) < wanted:
-            alike = [name for name in base if name != label and base[name] == size]
-            other = f"give {' or '.join(alike)} the same label if it must be as large, "
+            alike = " or ".join(name for name in base if name != label and base[name] == size)
+            one = f"give {alike} the same label if it must be as large, " if alike else ""
             raise IncompatibleModelError(
                 f"PyTorch itself takes only {', '.join(map(str, taken))} of the sizes tried for "
-                f"{label}; {other if alike else ''}leave {label} out of the dynamic axes, or give "
-                "an example of a size that has usable halves and multiples"
+                f"{label}; {one}leave {label} out of the dynamic axes, or give an example of a "
+                "size that has usable halves and multiples"
             )
     if len(others) > 1:  # all at once
         given = inputs.resized(others)
